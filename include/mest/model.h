@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* mest/model.h - load, inspect, choose what trains, make sparse.
+ *
+ *   mest_model         graph and parameters of one ONNX file; opaque
+ *   mest_tensor_info   what the caller may know of an initializer, input or output
+ *   mest_sparsity      how initializers become sparse
+ *
+ * Threads: distinct models may be used from distinct threads at once; one model from one thread at a time.
+ */
+#ifndef MEST_MODEL_H
+#define MEST_MODEL_H
+
+#include "mest/base.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define MEST_MAX_RANK 8
+
+typedef struct mest_model mest_model;
+
+typedef struct mest_model_options {
+    uint32_t struct_size;
+    const mest_allocator *allocator; /* NULL: default; copied */
+    const mest_logger *logger;       /* NULL: silent; copied */
+    bool keep_aliases;               /* keep Identity(initializer) tied; default false: each alias becomes a parameter of its own */
+    uint64_t max_metadata_bytes;     /* limit on everything but tensor payloads; 0 = 64 MiB */
+} mest_model_options;
+
+MEST_API void mest_model_options_init(mest_model_options *options);
+
+/* Loads an ONNX file. The file stays mapped until the model is destroyed; payloads are not copied before they are needed.
+ * `options` may be NULL. On failure *model is NULL. All unsupported nodes are named in one message.
+ * Errors: MEST_E_IO, MEST_E_FORMAT (place of the damage), MEST_E_UNSUPPORTED (ops, opsets, types), MEST_E_SHAPE, MEST_E_LIMIT,
+ * MEST_E_NOMEM. */
+MEST_NODISCARD MEST_API mest_status mest_model_load(mest_model **model, const char *path, const mest_model_options *options,
+                                                    mest_error *err);
+
+/* Frees the model. NULL is fine. No session of the model may be alive. */
+MEST_API void mest_model_destroy(mest_model *model);
+
+typedef enum mest_role {
+    MEST_ROLE_TRAINABLE = 0, /* updated by the optimizer */
+    MEST_ROLE_STATISTIC = 1, /* running mean or variance of BatchNormalization */
+    MEST_ROLE_CONSTANT = 2,  /* masks, scales, indices, shapes: never changed */
+    MEST_ROLE_FROZEN = 3     /* trainable, but the caller asked for it to stay as it is */
+} mest_role;
+
+typedef struct mest_tensor_info {
+    uint32_t struct_size;
+    const char *name;           /* lent by the model */
+    int dtype;                  /* ONNX TensorProto.DataType: 1 float, 7 int64, ... */
+    int rank;
+    int64_t dim[MEST_MAX_RANK]; /* -1: symbolic (the batch axis, for example) */
+    mest_role role;             /* parameters only */
+    const char *role_reason;    /* parameters only: the rule that decided, "weight of Conv '/conv1/Conv'" */
+    const char *scheme;         /* "dense", "csr", "block4", ... */
+    int64_t stored;             /* elements stored now (equals the product of dims when dense) */
+    double sparsity;            /* 1 - stored / elements */
+} mest_tensor_info;
+
+MEST_API int mest_model_parameter_count(const mest_model *model);
+MEST_NODISCARD MEST_API mest_status mest_model_parameter(const mest_model *model, int index, mest_tensor_info *info, mest_error *err);
+MEST_API int mest_model_input_count(const mest_model *model);
+MEST_NODISCARD MEST_API mest_status mest_model_input(const mest_model *model, int index, mest_tensor_info *info, mest_error *err);
+MEST_API int mest_model_output_count(const mest_model *model);
+MEST_NODISCARD MEST_API mest_status mest_model_output(const mest_model *model, int index, mest_tensor_info *info, mest_error *err);
+
+typedef struct mest_model_summary {
+    uint32_t struct_size;
+    int64_t ir_version, opset;
+    const char *producer; /* lent; "" if absent */
+    const char *graph_name;
+    int64_t file_bytes, external_bytes;
+    int n_nodes, n_trainable, n_statistics, n_constants, n_untied;
+    int64_t trainable_elements;
+} mest_model_summary;
+
+MEST_NODISCARD MEST_API mest_status mest_model_summarize(const mest_model *model, mest_model_summary *summary, mest_error *err);
+
+/* Reads parameter `index` densely into out[0..count-1] in C order (as the file would hold it). MEST_E_ARGUMENT if count differs. */
+MEST_NODISCARD MEST_API mest_status mest_model_read_parameter(const mest_model *model, int index, float *out, size_t count,
+                                                              mest_error *err);
+
+/* Freezes (or thaws) trainable parameters whose name matches `pattern` ("*" and "?" as in a shell). *n_matched may be NULL. */
+MEST_NODISCARD MEST_API mest_status mest_model_freeze(mest_model *model, const char *pattern, bool freeze, int *n_matched,
+                                                      mest_error *err);
+
+typedef struct mest_sparsity {
+    uint32_t struct_size;
+    const char *scheme;       /* "csr", "block4", "block8", "block16" */
+    double sparsity;          /* 0..1 of each sparse parameter; 0 leaves everything dense */
+    const char *dense_layers; /* comma-separated name patterns that stay dense; "auto": first conv, last layer, 1x1 shortcut
+                               * convs, grouped convs; "none": every parameter of rank >= 2 becomes sparse */
+    const char *rules;        /* "PATTERN=SCHEME:SPARSITY;..." overrides per parameter, first match wins; NULL: none */
+    bool from_scratch;        /* false: keep the largest values of the file; true: random pattern, fan-in init, file values unread */
+    uint64_t seed;            /* of the random pattern and values */
+} mest_sparsity;
+
+MEST_API void mest_sparsity_init(mest_sparsity *sparsity);
+
+/* Turns initializers into sparse parameters, straight from the mapped file: no dense copy is made. With `from_scratch`, dense
+ * parameters of rank >= 2 are drawn anew too, biases are zeroed and normalisations reset to 1 and 0 (mean 0, variance 1).
+ * Count per parameter: round((1 - sparsity) * units), largest L2 norm first, ties to the lower index.
+ * To be called at most once, before mest_session_create. Errors: MEST_E_ARGUMENT, MEST_E_STATE, MEST_E_UNSUPPORTED (a named
+ * parameter's consumers have no sparse kernel), MEST_E_NOMEM. */
+MEST_NODISCARD MEST_API mest_status mest_model_sparsify(mest_model *model, const mest_sparsity *sparsity, mest_error *err);
+
+typedef struct mest_export_options {
+    uint32_t struct_size;
+    bool sparse;              /* true: sparse_initializer with linear indices; false: dense with zeros */
+    const char *const *metadata; /* key, value, key, value, ..., NULL: added to metadata_props (replacing equal keys); may be NULL */
+} mest_export_options;
+
+/* Writes the model with its present weights: original nodes and names, opset and IR as in the file (IR >= 8 with sparse).
+ * Written to a temporary name in the same folder, synced, then renamed; an existing file is replaced only on success. */
+MEST_NODISCARD MEST_API mest_status mest_model_export(const mest_model *model, const char *path, const mest_export_options *options,
+                                                      mest_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

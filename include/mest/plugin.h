@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* mest/plugin.h - the scheduler ABI: plugins propose changes of patterns and of the active samples, the host disposes.
+ *
+ *   mest_scheduler   what a plugin gives: name and callbacks
+ *   mest_host_api    what the host gives: look at sparse parameters, propose drop and grow, remove samples
+ *   unit             the smallest thing a scheme removes or grows: an element (csr), h x 1 rows of one column (blockH)
+ *
+ * A plugin is one shared object with one exported symbol, mest_scheduler_entry; it needs only mest/base.h and this header and
+ * links nothing. Built-in schedulers use the same ABI. Proposals are checked when they are made (range, duplicates, capacity);
+ * they are applied together after the callback returned MEST_OK, and none is applied when it did not.
+ * All callbacks come from the thread that trains.
+ */
+#ifndef MEST_PLUGIN_H
+#define MEST_PLUGIN_H
+
+#include "mest/base.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define MEST_SCHEDULER_ABI 1u
+
+typedef struct mest_host mest_host; /* opaque; belongs to one session */
+
+/* A sparse parameter as a plugin sees it. */
+typedef struct mest_sparse_info {
+    uint32_t struct_size;
+    const char *name;        /* lent until the callback returns */
+    const char *scheme;      /* "csr", "block4", ... */
+    int rank;
+    int64_t dim[8];          /* dense shape */
+    int64_t n_units;         /* U: all units, active or not */
+    int64_t n_active;        /* u: units stored now */
+    int64_t capacity;        /* units that may ever be stored in this run */
+    int32_t unit_elements;   /* elements of one unit */
+    double target_sparsity;  /* what the user asked for, 0..1 */
+} mest_sparse_info;
+
+typedef struct mest_epoch {
+    uint32_t struct_size;
+    int64_t epoch;        /* 0-based: the epoch that begins or has just ended */
+    int64_t n_epochs;     /* of the whole run */
+    int64_t step;         /* steps done since the run began */
+    int64_t n_samples;    /* samples of the data source */
+    int64_t n_active_samples;
+    double train_loss, train_accuracy; /* of the epoch that ended; 0 at epoch_begin */
+} mest_epoch;
+
+/* What a scheduler did, for logs, progress and reports. */
+typedef struct mest_mutation_report {
+    uint32_t struct_size;
+    int64_t removed, grown; /* units */
+} mest_mutation_report;
+
+typedef struct mest_host_api {
+    uint32_t abi, struct_size;
+
+    /* Number of sparse parameters; they are numbered 0..n-1 in graph order. */
+    int (*sparse_count)(mest_host *host);
+    mest_status (*sparse_info)(mest_host *host, int param, mest_sparse_info *info, mest_error *err);
+    /* Unit ids of the active units first..first+n-1, ascending (unit id = block row * columns + column; csr: row * columns + column). */
+    mest_status (*active_units)(mest_host *host, int param, int64_t first, int64_t n, int64_t *units, mest_error *err);
+    /* Score of those units: ||w|| + lambda * ||g||, L2 over the unit's elements; g is the snapshot of keep_gradients (zero if none).
+     * normalised: each term divided by its mean over the active units. MEST paper, section on importance; see docs/methods. */
+    mest_status (*unit_scores)(mest_host *host, int param, double lambda, bool normalised, int64_t first, int64_t n, float *scores,
+                               mest_error *err);
+    /* The k active units of smallest score, ties to the lower unit id, written ascending by id. */
+    mest_status (*lowest_units)(mest_host *host, int param, double lambda, bool normalised, int64_t k, int64_t *units, mest_error *err);
+    /* n distinct inactive units, uniform, written ascending. `exclude` (ascending, n_exclude) is left out too. Keyed by
+     * (session seed, parameter, key): same key, same answer. No memory of the order of U is used. */
+    mest_status (*sample_inactive)(mest_host *host, int param, uint64_t key, const int64_t *exclude, int64_t n_exclude, int64_t n,
+                                   int64_t *units, mest_error *err);
+    /* Only in create: the number of units this parameter may hold at its peak. The plan reserves the largest wish. */
+    mest_status (*reserve)(mest_host *host, int param, int64_t units, mest_error *err);
+    /* Only in epoch_begin: keep |g| of the last step of this epoch for unit_scores. */
+    mest_status (*keep_gradients)(mest_host *host, mest_error *err);
+
+    /* Proposals. Units must be ascending and distinct; drop: active; grow: inactive, or dropped in the same callback. New units get
+     * value 0 and optimizer state 0; survivors keep value and state bit for bit. */
+    mest_status (*drop)(mest_host *host, int param, const int64_t *units, int64_t n, mest_error *err);
+    mest_status (*grow)(mest_host *host, int param, const int64_t *units, int64_t n, mest_error *err);
+
+    /* Samples. ids ascending and distinct; they leave the active set from the next epoch on (epoch_begin: from this one on). */
+    mest_status (*remove_samples)(mest_host *host, const int64_t *ids, int64_t n, mest_error *err);
+    bool (*sample_active)(mest_host *host, int64_t id);
+    /* Class of a sample as seen in training, -1 if unknown or not a class. */
+    int64_t (*sample_class)(mest_host *host, int64_t id);
+
+    /* Uniform 64 bits keyed by (session seed, scheduler, stream, counter). */
+    uint64_t (*random)(mest_host *host, uint64_t stream, uint64_t counter);
+    /* Memory through the session's allocator. */
+    void *(*allocate)(mest_host *host, size_t bytes);
+    void (*release)(mest_host *host, void *memory, size_t bytes);
+    void (*log)(mest_host *host, mest_log_level level, const char *text);
+} mest_host_api;
+
+/* Sequential state: write appends, read must ask for the same bytes in the same order. Non-zero status: give up. */
+typedef mest_status (*mest_state_io)(void *stream, void *bytes, size_t n);
+
+typedef struct mest_scheduler {
+    uint32_t abi, struct_size;
+    const char *name;    /* "mest" */
+    const char *summary; /* one line for --help */
+    const char *options; /* one line per option: "freq=5      epochs between mutations\n..." */
+    /* options: "key=value,key=value" ("" for all defaults). Validate everything here. */
+    mest_status (*create)(const mest_host_api *api, mest_host *host, const char *options, void **self, mest_error *err);
+    /* Before the first step of an epoch, from epoch 0 on. May be NULL. */
+    mest_status (*epoch_begin)(void *self, mest_host *host, const mest_epoch *epoch, mest_error *err);
+    /* After a step, before its update is visible to anybody: ids of the batch and whether each prediction was right (255: not a
+     * class task). May be NULL. */
+    mest_status (*batch_seen)(void *self, mest_host *host, const int64_t *ids, const uint8_t *correct, int64_t n, mest_error *err);
+    mest_status (*epoch_end)(void *self, mest_host *host, const mest_epoch *epoch, mest_error *err); /* may be NULL */
+    /* State that must survive a resume, beyond what create derives from the options. May be NULL. */
+    mest_status (*save)(void *self, mest_state_io write, void *stream);
+    mest_status (*load)(void *self, mest_state_io read, void *stream);
+    void (*destroy)(void *self, mest_host *host);
+} mest_scheduler;
+
+/* The one symbol of a plugin. Returns NULL when it cannot serve a host of that ABI. */
+typedef const mest_scheduler *(*mest_scheduler_entry_fn)(uint32_t host_abi);
+MEST_API const mest_scheduler *mest_scheduler_entry(uint32_t host_abi);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,204 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* mest/train.h - sessions: train, evaluate, infer, checkpoint.
+ *
+ *   mest_session        one model being trained or run: plan, optimizer state, schedulers, thread pool; opaque
+ *   mest_train_config   the recipe; mest_train_config_init sets every default
+ *   mest_metrics        loss, accuracy and counts of a step, an epoch or an evaluation
+ *   mest_event          what the progress callback gets
+ *
+ * Threads: one session from one thread at a time, except mest_session_cancel, which may be called from any thread and from a
+ * signal handler. Callbacks run on the calling thread.
+ */
+#ifndef MEST_TRAIN_H
+#define MEST_TRAIN_H
+
+#include "mest/base.h"
+#include "mest/data.h"
+#include "mest/model.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct mest_session mest_session;
+
+typedef struct mest_train_config {
+    uint32_t struct_size;
+    /* data */
+    int64_t batch;        /* samples a step; default 32 */
+    int64_t eval_batch;   /* 0 = batch */
+    bool shuffle;         /* default true: keyed by (seed, epoch) */
+    bool drop_last;       /* default false: the last, smaller batch is trained too */
+    /* length */
+    int64_t epochs;       /* default 1 */
+    int64_t max_steps;    /* 0 = no limit; with max_steps and epochs 0 the data is repeated until then */
+    /* loss */
+    const char *loss;     /* "ce" softmax cross-entropy (class axis = 1 for rank > 2 outputs with targets of one rank less in that
+                           * position, else the last axis), "mse", "bce" with logits; default "ce" */
+    double label_smoothing; /* 0..1, ce only */
+    /* optimizer */
+    const char *optimizer; /* "sgd" or "adamw"; default "sgd" */
+    double lr;             /* default 0.01 (sgd) */
+    double momentum;       /* default 0.9 */
+    bool nesterov;
+    double weight_decay;   /* default 0; sgd: g + wd * w (PyTorch), adamw: decoupled */
+    double beta1, beta2, eps; /* adamw: 0.9, 0.999, 1e-8 */
+    const char *no_decay;  /* comma-separated name patterns without weight decay; NULL: none */
+    double clip_norm;      /* global L2 norm limit of the gradient, 0 = off */
+    /* learning-rate schedule, by epoch: "constant", "step" (lr * gamma^(epoch / step_epochs)), "cosine" (to min_lr at the end) */
+    const char *schedule;
+    double min_lr;
+    double gamma;
+    int64_t step_epochs;
+    int64_t warmup_epochs; /* linear from warmup_lr, any schedule */
+    double warmup_lr;
+    bool schedule_per_step; /* interpolate within the epoch; default false: constant inside an epoch */
+    /* network */
+    const char *batch_norm; /* "train": batch statistics, "frozen": the file's, "auto": train where the file has it so or the
+                             * BatchNormalization stands alone; default "auto" */
+    double dropout;         /* < 0: as in the file; otherwise the ratio of every Dropout node */
+    /* machine */
+    int threads;            /* 0 = all cores */
+    uint64_t seed;
+    const char *kernels;    /* "auto", or a CPU level that must not be exceeded: "scalar", "avx2", "avx512", "neon" */
+    bool use_xnnpack;       /* default true */
+    /* safety */
+    bool keep_gradients;    /* keep every gradient readable after a step (tests, debugging); costs memory */
+} mest_train_config;
+
+MEST_API void mest_train_config_init(mest_train_config *config);
+
+typedef struct mest_metrics {
+    uint32_t struct_size;
+    double loss;      /* mean over samples (rows) */
+    double accuracy;  /* 0..1; NaN when the task has no classes */
+    int64_t samples;  /* samples that were counted */
+    int64_t steps;
+    double seconds;
+} mest_metrics;
+
+/* Creates a session. The model must outlive it; its weights are trained in place. On failure *session is NULL.
+ * Errors: MEST_E_ARGUMENT (config), MEST_E_UNSUPPORTED (no gradient for a node on a live path), MEST_E_SHAPE, MEST_E_NOMEM. */
+MEST_NODISCARD MEST_API mest_status mest_session_create(mest_session **session, mest_model *model, const mest_train_config *config,
+                                                        mest_error *err);
+MEST_API void mest_session_destroy(mest_session *session);
+
+/* Adds a scheduler before the first step: the name of a built-in ("mest", "forgetting") or the path of a shared object
+ * ("./mine.so"). `options` is "key=value,...", NULL for defaults. Called in the order of addition. */
+MEST_NODISCARD MEST_API mest_status mest_session_add_scheduler(mest_session *session, const char *name, const char *options,
+                                                               mest_error *err);
+/* Built-in schedulers, for help texts: name, summary and option lines of number `index`; NULL past the end. */
+MEST_API const char *mest_scheduler_builtin(int index, const char **summary, const char **options);
+
+typedef enum mest_event_kind {
+    MEST_EVENT_STEP = 0,     /* after each training step */
+    MEST_EVENT_EPOCH = 1,    /* after each epoch, with validation metrics if there is a validation source */
+    MEST_EVENT_MUTATION = 2, /* after a scheduler changed patterns */
+    MEST_EVENT_SAMPLES = 3,  /* after samples were removed */
+    MEST_EVENT_CHECKPOINT = 4,
+    MEST_EVENT_EVALUATION = 5 /* after each batch of an evaluation */
+} mest_event_kind;
+
+typedef struct mest_event {
+    uint32_t struct_size;
+    mest_event_kind kind;
+    int64_t epoch, n_epochs;            /* 0-based */
+    int64_t step, n_steps;              /* in this epoch (or evaluation) */
+    int64_t total_step, n_total_steps;  /* in the run; n_total_steps is an estimate when samples will be removed */
+    double lr;
+    mest_metrics batch;      /* this step */
+    mest_metrics train;      /* the epoch so far */
+    mest_metrics validation; /* EPOCH: samples == 0 when there was none */
+    double sparsity;         /* of the parameters that are sparse; 0 if none is */
+    int64_t removed, grown;  /* MUTATION: units */
+    int64_t active_samples, n_samples;
+    int64_t peak_bytes;      /* allocator's peak so far */
+    const char *text;        /* MUTATION, SAMPLES, CHECKPOINT: one line; may be NULL */
+} mest_event;
+
+/* Return false to stop after this step, as mest_session_cancel does. */
+typedef bool (*mest_progress)(void *user, const mest_event *event);
+
+typedef struct mest_run_options {
+    uint32_t struct_size;
+    const mest_source *validation;  /* NULL: none */
+    int64_t validate_every;         /* epochs; default 1 */
+    const char *checkpoint_path;    /* NULL: no checkpoints; written at epoch ends and when cancelled */
+    int64_t checkpoint_every_steps; /* 0 = only at epoch ends */
+    int64_t checkpoint_every_epochs;/* default 1 */
+    mest_progress progress;
+    void *progress_user;
+} mest_run_options;
+
+MEST_API void mest_run_options_init(mest_run_options *options);
+
+/* Trains to the end of the run (config.epochs, config.max_steps), from wherever the session stands: at its beginning or where
+ * mest_session_resume put it. MEST_E_CANCELLED after a cancel: the step was finished and, with a checkpoint path, saved.
+ * MEST_E_NUMERIC: the loss is not finite; the weights are those after the last good step's update. */
+MEST_NODISCARD MEST_API mest_status mest_session_train(mest_session *session, const mest_source *source, const mest_run_options *options,
+                                                       mest_error *err);
+
+/* One training step on the caller's tensors: inputs [n, ...] as the model's input says, targets as the loss wants them. n <= batch.
+ * The learning rate is the schedule's at the session's present epoch. */
+MEST_NODISCARD MEST_API mest_status mest_session_step(mest_session *session, const void *inputs, const void *targets, int64_t n,
+                                                      mest_metrics *metrics, mest_error *err);
+
+/* Loss and accuracy over a source, evaluation mode. */
+MEST_NODISCARD MEST_API mest_status mest_session_evaluate(mest_session *session, const mest_source *source, const mest_run_options *options,
+                                                          mest_metrics *metrics, mest_error *err);
+
+/* Output 0 of the model in evaluation mode for n samples. `out` holds out_count floats; MEST_E_ARGUMENT names the number if it differs. */
+MEST_NODISCARD MEST_API mest_status mest_session_infer(mest_session *session, const void *inputs, int64_t n, float *out, size_t out_count,
+                                                       mest_error *err);
+/* Elements of output 0 for one sample. */
+MEST_NODISCARD MEST_API mest_status mest_session_output_shape(mest_session *session, int *rank, int64_t dim[MEST_MAX_RANK], mest_error *err);
+
+/* Stops the run after the current step. Async-signal-safe. */
+MEST_API void mest_session_cancel(mest_session *session);
+
+/* Gradient of a parameter in the last step, densely in C order (zero where nothing is stored). Needs config.keep_gradients. */
+MEST_NODISCARD MEST_API mest_status mest_session_read_gradient(mest_session *session, int parameter, float *out, size_t count,
+                                                               mest_error *err);
+
+/* Writes or reads a checkpoint: weights, patterns, optimizer state, keys, data order, samples, scheduler state. Resume needs the same
+ * model file, the same sparsity and an equal config (what differs is named: MEST_E_STATE); call it after the schedulers are added. */
+MEST_NODISCARD MEST_API mest_status mest_session_checkpoint(mest_session *session, const char *path, mest_error *err);
+MEST_NODISCARD MEST_API mest_status mest_session_resume(mest_session *session, const char *path, mest_error *err);
+
+typedef enum mest_program_kind { MEST_PROGRAM_TRAIN = 0, MEST_PROGRAM_EVAL = 1, MEST_PROGRAM_INFER = 2 } mest_program_kind;
+
+/* One planned node, for --explain. All text is lent until the callback returns. */
+typedef struct mest_node_info {
+    uint32_t struct_size;
+    int index;
+    const char *name, *op, *kernel, *why; /* why this kernel */
+    const char *phase;                    /* "forward", "backward", "update" */
+    const char *inputs, *outputs;         /* "x[16,3,32,32] lanes16, w csr 90.0%" */
+    int64_t macs, bytes;                  /* multiply-accumulates at stored entries; bytes read and written */
+} mest_node_info;
+
+typedef struct mest_plan_info {
+    uint32_t struct_size;
+    int64_t arena_bytes;     /* activations and gradients, after sharing */
+    int64_t parameter_bytes; /* values, indices and derived lists */
+    int64_t optimizer_bytes;
+    int64_t total_bytes;     /* all memory of the session as planned */
+    int64_t macs;            /* of one run of the program */
+    int n_nodes, n_conversions;
+} mest_plan_info;
+
+/* Plans a program for `batch` samples and reports it; `node` may be NULL. */
+MEST_NODISCARD MEST_API mest_status mest_session_explain(mest_session *session, mest_program_kind kind, int64_t batch,
+                                                         void (*node)(void *user, const mest_node_info *info), void *user,
+                                                         mest_plan_info *plan, mest_error *err);
+
+/* Bytes now in use and the most that ever were, by the allocator of the session's model. */
+MEST_API void mest_session_memory(const mest_session *session, int64_t *current_bytes, int64_t *peak_bytes);
+
+/* Samples still active after removals, and the number in the source of the last run. */
+MEST_API void mest_session_samples(const mest_session *session, int64_t *active, int64_t *total);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The model behind the public handle: the mapped file, the imported graph, the parameters.
+ *
+ *   mest_param     one initializer that is a weight or a statistic: where its values come from, and what it is now
+ *   mest_payload   bytes of an initializer in the mapped file (or external file, or unpacked message)
+ */
+#ifndef MEST_RUNTIME_MODEL_H
+#define MEST_RUNTIME_MODEL_H
+
+#include "runtime/graph.h"
+#include "sparse/format.h"
+
+typedef struct mest_payload {
+    mest_dtype dtype;        /* element type in the file */
+    const uint8_t *raw;      /* little-endian elements, maybe unaligned; borrowed from a mapping or the model's region */
+    int64_t count;           /* dense elements */
+    /* sparse_initializer: raw holds nnz values, linear the ascending linear indices (region memory) */
+    int64_t nnz;
+    const int64_t *linear;
+} mest_payload;
+
+typedef struct mest_param {
+    const char *name;        /* initializer's name; for an untied alias, the Identity's output */
+    mest_shape shape;
+    mest_role role;
+    const char *role_reason;
+    bool untied;             /* had been an alias Identity(initializer) */
+    bool no_decay;           /* set by the session from its config */
+    mest_payload payload;    /* the file's values */
+    bool loaded;             /* values (dense) or sparse hold the present values */
+    mest_sparse *sparse;     /* not NULL: sparse parameter, its values are sparse->values */
+    mest_real *values;       /* dense: count elements (+16 of slack for XNNPACK); owned */
+    int64_t count;           /* dense elements */
+    uint32_t value_version;  /* dense: +1 whenever values change */
+    double target_sparsity;
+} mest_param;
+
+typedef struct mest_mapping {  /* a mapped file: the model, external data */
+    const uint8_t *bytes;
+    size_t size;
+    const char *path;
+    struct mest_mapping *next;
+} mest_mapping;
+
+struct mest_model {
+    mest_heap heap;
+    mest_region region;      /* what the importer keeps besides the graph */
+    mest_mapping *mappings;  /* first: the model file itself */
+    mest_graph graph;
+    mest_param *params;
+    int32_t n_params, cap_params;
+    int64_t ir_version, opset;
+    const char *producer, *graph_name;
+    int n_untied;
+    bool sparsified;
+    int n_sessions;          /* alive */
+    int64_t external_bytes;
+};
+
+/* importers/onnx_import.c fills an initialised, empty model. */
+mest_status mest_onnx_import(mest_model *m, const char *path, const mest_model_options *options, mest_error *err);
+/* runtime/params.c */
+mest_status mest_param_read(const mest_param *p, int64_t first, int64_t n, float *out, mest_error *err); /* present values, dense order */
+mest_status mest_param_load(mest_model *m, mest_param *p, mest_error *err); /* dense: payload to aligned values, once */
+mest_status mest_payload_read(const mest_payload *p, int64_t first, int64_t n, float *out, mest_error *err);
+/* Values the kernels use: sparse->values or values; NULL before loading. */
+static inline mest_real *mest_param_data(const mest_param *p) { return p->sparse ? p->sparse->values : p->values; }
+static inline int64_t mest_param_stored(const mest_param *p) { return p->sparse ? p->sparse->stored : p->count; }
+/* Shell-style match of `name` against a comma-separated list of patterns. */
+bool mest_match_any(const char *patterns, const char *name);
+
+#endif

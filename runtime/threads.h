@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Thread pool (pthreadpool). Work is cut into tiles whose number never depends on the number of threads, so results are the same
+ * bits for any number of threads. */
+#ifndef MEST_RUNTIME_THREADS_H
+#define MEST_RUNTIME_THREADS_H
+
+#include "runtime/alloc.h"
+
+typedef struct mest_threads {
+    struct pthreadpool *pool; /* NULL: the calling thread does everything */
+    int n;
+} mest_threads;
+
+/* n = 0: all cores. */
+mest_status mest_threads_create(mest_threads *threads, int n, mest_error *err);
+void mest_threads_destroy(mest_threads *threads);
+/* Calls fn(context, tile) for tile = 0..n_tiles-1, in any order and thread; returns when all are done. */
+void mest_parallel(const mest_threads *threads, size_t n_tiles, void (*fn)(void *context, size_t tile), void *context);
+/* The same with the worker's number (0..threads->n-1), for private scratch. */
+void mest_parallel_worker(const mest_threads *threads, size_t n_tiles, void (*fn)(void *context, size_t worker, size_t tile), void *context);
+
+#endif
