@@ -65,7 +65,9 @@ void mest_free(mest_heap *heap, void *memory, size_t n, size_t size)
 {
     if (!memory)
         return;
-    size_t bytes = n * size ? n * size : 1;
+    size_t bytes = n * size;
+    if (bytes == 0)
+        bytes = 1;
     atomic_fetch_sub(&heap->current_bytes, (int64_t)bytes);
     heap->allocator.release(heap->allocator.user, memory, bytes);
 }
