@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Params and conventions of the operators that have kernels of their own (shared by ops/, ops/kernels, ops/xnn, sparse/kernels).
+ *
+ * Letters: N batch, C input channels, M output channels, G groups, H W image, R S kernel, P Q output image.
+ *
+ *   op                       inputs                                   outputs (any may be unwanted)
+ *   Conv                     X[N,C,..] W[M,C/G,..] B[M]?              Y[N,M,..]
+ *   mest.ConvGrad            X W dY                                   dX dW dB[M]
+ *   ConvTranspose            X[N,C,..] W[C,M/G,..] B[M]?              Y[N,M,..]
+ *   mest.ConvTransposeGrad   X W dY                                   dX dW dB[M]
+ *   Gemm                     A B C?                                   Y = alpha A' B' + beta C
+ *   mest.GemmGrad            A B C? dY                                dA dB dC
+ *   MatMul                   A B                                      Y (numpy rules)
+ *   mest.MatMulGrad          A B dY                                   dA dB (types of A and B: broadcast axes summed)
+ *   BatchNormalization       X scale B mean var                       Y                     (running statistics)
+ *   mest.BatchNormFrozenGrad X scale mean var dY                      dX dscale dB
+ *   mest.BatchNormTrain      X scale B mean var                       Y save_mean[C] save_invstd[C]; updates mean and var (PyTorch's rule:
+ *                            unbiased variance; momentum as ONNX has it: running = running * momentum + batch * (1 - momentum))
+ *   mest.BatchNormGrad       X scale save_mean save_invstd dY         dX dscale dB
+ *   mest.DropoutTrain        X                                        Y, keyed by (run->seed, run->step, params->key, element)
+ *   mest.DropoutGrad         dY                                       dX
+ *   MaxPool                  X                                        Y (Indices is not supported as an output)
+ *   mest.MaxPoolGrad         X Y dY                                   dX (first maximum in scan order wins, as PyTorch)
+ *   AveragePool              X                                        Y
+ *   mest.AveragePoolGrad     dY                                       dX (params: a copy with x_shape)
+ *   GlobalAveragePool        X                                        Y[N,C,1,..]
+ *   mest.GlobalAveragePoolGrad dY                                     dX (params: mest_shape_params)
+ *   Relu / mest.ReluGrad     X / Y dY                                 Y / dX
+ *   mest.SoftmaxCrossEntropy logits targets(int64)                    loss[] row_loss[rows] correct[rows] (bool)
+ *   mest.SoftmaxCrossEntropyGrad logits targets dloss[]               dlogits
+ *   mest.MSELoss, mest.BCELoss y target                               loss[] row_loss[N]
+ *   mest.MSELossGrad, mest.BCELossGrad y target dloss[]               dy
+ *   mest.Relayout            X                                        X in another layout (and only that)
+ *
+ * 1-D and 2-D (and for plain references: 3-D) spatial ranks. Gradient ops take the forward op's params unless said otherwise.
+ */
+#ifndef MEST_OPS_NN_H
+#define MEST_OPS_NN_H
+
+#include "runtime/op.h"
+
+typedef struct mest_conv_params {
+    mest_ints kernel_shape, strides, pads, dilations; /* as in ONNX; n = 0 means absent */
+    int64_t group;
+    const char *auto_pad;                             /* NULL or NOTSET, SAME_UPPER, SAME_LOWER, VALID */
+    mest_ints output_padding, output_shape;           /* ConvTranspose */
+} mest_conv_params;
+
+/* A convolution with every default filled in; 1-D becomes 2-D with height 1. */
+typedef struct mest_conv_geometry {
+    int64_t n, c, h, w;        /* input */
+    int64_t m, p, q;           /* output channels, height, width */
+    int64_t group, r, s;       /* kernel */
+    int64_t stride_y, stride_x, dilation_y, dilation_x;
+    int64_t top, left, bottom, right; /* pads */
+    int spatial;               /* 1 or 2 */
+} mest_conv_geometry;
+
+/* From params and the shapes of X and W (output size computed, auto_pad resolved). False, with text, when they do not fit. Used by infer
+ * rules and kernels alike. ops/conv.c */
+bool mest_conv_geometry_of(const mest_conv_params *params, const mest_shape *x, const mest_shape *w, mest_conv_geometry *g, char *why, size_t why_size);
+
+typedef struct mest_gemm_params {
+    double alpha, beta;
+    int64_t trans_a, trans_b;
+} mest_gemm_params;
+
+typedef struct mest_bn_params {
+    double epsilon, momentum; /* ONNX: 1 - PyTorch's momentum */
+    int64_t training_mode;
+    int64_t spatial;          /* opset < 9, must be 1 */
+} mest_bn_params;
+
+typedef struct mest_pool_params {
+    mest_ints kernel_shape, strides, pads, dilations;
+    int64_t ceil_mode, count_include_pad, storage_order;
+    const char *auto_pad;
+    mest_shape x_shape;       /* filled by the gradient rule */
+} mest_pool_params;
+
+typedef struct mest_pool_geometry {
+    int64_t n, c, h, w, p, q, r, s, stride_y, stride_x, dilation_y, dilation_x, top, left, bottom, right;
+    int spatial;
+} mest_pool_geometry;
+bool mest_pool_geometry_of(const mest_pool_params *params, const mest_shape *x, mest_pool_geometry *g, char *why, size_t why_size);
+
+typedef struct mest_dropout_params {
+    double ratio;
+    int64_t seed;             /* attribute of the file: ignored */
+    uint64_t key;             /* number of the forward node */
+} mest_dropout_params;
+
+typedef struct mest_shape_params {
+    mest_shape shape;         /* of the gradient */
+} mest_shape_params;
+
+typedef struct mest_loss_params {
+    double label_smoothing;
+    int64_t class_axis;       /* of the logits */
+} mest_loss_params;
+
+#endif
