@@ -68,6 +68,7 @@ typedef struct mest_tensor {
     void *data;
     size_t count;               /* logical elements (product of dims); SPARSE: stored entries, padding included */
     struct mest_sparse *sparse; /* SPARSE: pattern; data holds one value per stored entry (weights, gradients alike) */
+    const uint32_t *value_version; /* parameters: moves whenever the values change (packed copies compare it); NULL: not a parameter */
 } mest_tensor;
 
 /* Product of dims; false when symbolic or past 2^62. */
