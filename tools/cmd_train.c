@@ -72,6 +72,8 @@ static void tell_start(tool *t, const train_report *r)
     tool_normalisation_text(&t->data, text, sizeof text);
     if (t->s->measure)
         tool_note(t, "measured: %s", text);
+    if (!t->s->output && !t->s->output_dir)
+        tool_note(t, "neither -o nor --output-dir: the trained model will not be kept");
     if (r->resumed)
         tool_note(t, "going on from '%s'", r->resumed);
 }

@@ -235,7 +235,8 @@ static bool store(const parser *p, const option *o, const char *text)
     return false;
 }
 
-static bool is_option(const char *arg) { return arg[0] == '-' && arg[1] && !is_number(arg); }
+/* "-0.5,1" is an argument, "-" too. */
+static bool is_option(const char *arg) { return arg[0] == '-' && arg[1] && arg[1] != '.' && !isdigit((unsigned char)arg[1]); }
 
 /* The optional argument of --resume and --help: whatever follows, unless it must be an option or the model. */
 static const char *optional_argument(parser *p, const option *o)
@@ -267,7 +268,7 @@ static bool take(parser *p, int index, const char *joined)
     if (o->kind == OPT_RESUME || o->kind == OPT_HELP)
         return store(p, o, joined ? joined : optional_argument(p, o));
     if (!text) {
-        if (p->next >= p->argc || (is_option(p->argv[p->next]) && strcmp(p->argv[p->next], "-") != 0))
+        if (p->next >= p->argc || is_option(p->argv[p->next]))
             return REFUSE(p, "--%s needs an argument: %s", o->name, o->argument);
         text = p->argv[p->next++];
     }

@@ -133,8 +133,6 @@ int rundir_prepare(tool *t)
         snprintf(t->checkpoint, sizeof t->checkpoint, "%s.checkpoint", s->output);
     if (code)
         return code;
-    if (!s->output && !s->output_dir)
-        tool_note(t, "neither -o nor --output-dir: the trained model will not be kept");
     if (s->resume && s->resume_file && !exists(s->resume_file))
         return tool_refuse(t, EXIT_FILES, "--resume: '%s': %s", s->resume_file, strerror(errno));
     if (s->resume && !s->resume_file && !*t->checkpoint)
