@@ -96,7 +96,7 @@ void mest_optimizer_free(mest_optimizer *o)
         return;
     mest_heap *heap = &o->model->heap;
     for (int i = 0; i < o->n_state; i++) {
-        for (int k = 0; k < MEST_MAX_SLOTS; k++)
+        for (int k = 0; k < MEST_OPTIM_SLOTS; k++)
             mest_free(heap, o->state[i].slot[k], (size_t)o->state[i].capacity, sizeof(mest_real));
         mest_free(heap, o->state[i].snapshot, (size_t)o->state[i].capacity, sizeof(mest_real));
     }
@@ -108,8 +108,8 @@ int64_t mest_optimizer_bytes(const mest_optimizer *o)
 {
     int64_t n = 0;
     for (int i = 0; o->state && i < o->n_state; i++)
-        for (int k = 0; k <= MEST_MAX_SLOTS; k++)
-            if (k < MEST_MAX_SLOTS ? o->state[i].slot[k] != NULL : o->state[i].snapshot != NULL)
+        for (int k = 0; k <= MEST_OPTIM_SLOTS; k++)
+            if (k < MEST_OPTIM_SLOTS ? o->state[i].slot[k] != NULL : o->state[i].snapshot != NULL)
                 n += o->state[i].capacity * (int64_t)sizeof(mest_real);
     return n;
 }

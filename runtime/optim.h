@@ -10,7 +10,7 @@
 #include "runtime/model.h"
 #include "runtime/threads.h"
 
-enum { MEST_MAX_SLOTS = 2 };
+enum { MEST_OPTIM_SLOTS = 2 };
 
 struct mest_optimizer;
 
@@ -23,7 +23,7 @@ typedef struct mest_optim_rule {
 } mest_optim_rule;
 
 typedef struct mest_param_state {
-    mest_real *slot[MEST_MAX_SLOTS]; /* capacity entries each */
+    mest_real *slot[MEST_OPTIM_SLOTS]; /* capacity entries each */
     mest_real *snapshot;             /* |g| of sparse parameters when a scheduler wants it, else NULL */
     int64_t capacity;
 } mest_param_state;
