@@ -22,7 +22,7 @@ static int64_t lane_bytes(const mest_lanes_key *k) { return (int64_t)k->lanes * 
 static int32_t read_channels(const mest_lanes_key *k) { return k->backward ? k->m : k->c; }
 static int32_t list_rows(const mest_lanes_key *k)
 {
-    return k->backward ? k->c : (k->m + k->height - 1) / k->height;
+    return ((k->backward ? k->c : k->m) + k->height - 1) / k->height;
 }
 static int32_t n_tiles(const mest_lanes_key *k, int32_t channels) { return channels > 0 ? (channels + k->tile - 1) / k->tile : 1; }
 
@@ -188,8 +188,9 @@ static int64_t dense_at(const mest_lanes_key *k, int64_t m, int64_t c, int64_t t
                                 if (at_phase_ != phase_)                                                                               \
                                     continue;                                                                                          \
                             }                                                                                                          \
-                            const int64_t m_ = (k)->backward ? row / group_c_ * group_m_ + c_ : (int64_t)row * (k)->height;            \
-                            const int64_t in_ = (k)->backward ? row : m_ / group_m_ * group_c_ + c_;                                   \
+                            const int64_t one_ = (int64_t)row * (k)->height;                                                           \
+                            const int64_t m_ = (k)->backward ? one_ / group_c_ * group_m_ + c_ : one_;                                 \
+                            const int64_t in_ = (k)->backward ? one_ : one_ / group_m_ * group_c_ + c_;                                \
                             const int64_t at = dense_at(k, m_, in_, tap_);                                                             \
                             BODY                                                                                                       \
                             e++;                                                                                                       \
@@ -199,13 +200,13 @@ static int64_t dense_at(const mest_lanes_key *k, int64_t m, int64_t c, int64_t t
 
 void mest_lanes_dense_pack(const mest_lanes_key *key, const void *memory, const mest_real *weight, mest_real *pack, int32_t r0, int32_t r1)
 {
-    const int64_t next = dense_at(key, 1, 0, 0);
+    const int64_t next = key->backward ? dense_at(key, 0, 1, 0) : dense_at(key, 1, 0, 0), rows = key->backward ? key->c : key->m;
     if (key->height == 1) {
         FOR_DENSE(key, memory, r0, r1, { pack[e] = weight[at]; });
         return;
     }
     FOR_DENSE(key, memory, r0, r1, {
-        const int64_t valid = key->m - 4 * (int64_t)row;
+        const int64_t valid = rows - 4 * (int64_t)row;
         for (int64_t h = 0; h < 4; h++)
             pack[4 * e + h] = h < valid ? weight[at + h * next] : 0;
     });

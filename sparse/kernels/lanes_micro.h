@@ -10,16 +10,16 @@
 #include "sparse/kernels/lanes.h"
 
 #if defined(MEST_ISA_AVX512)
-enum { V = 16, RUN_SINGLE = 8, RUN_QUAD = 6, RUN_BACKWARD = 8 };
+enum { V = 16, RUN_SINGLE = 8, RUN_QUAD = 6, RUN_BACKWARD = 8, WEIGHT_M = 4 };
 #define VECTOR_BYTES (16 * sizeof(mest_real))
 #elif defined(MEST_ISA_AVX2)
-enum { V = 8, RUN_SINGLE = 8, RUN_QUAD = 2, RUN_BACKWARD = 4 };
+enum { V = 8, RUN_SINGLE = 8, RUN_QUAD = 2, RUN_BACKWARD = 4, WEIGHT_M = 2 };
 #define VECTOR_BYTES (8 * sizeof(mest_real))
 #elif defined(MEST_ISA_NEON)
-enum { V = 4, RUN_SINGLE = 8, RUN_QUAD = 4, RUN_BACKWARD = 8 };
+enum { V = 4, RUN_SINGLE = 8, RUN_QUAD = 4, RUN_BACKWARD = 8, WEIGHT_M = 4 };
 #define VECTOR_BYTES (4 * sizeof(mest_real))
 #else
-enum { V = 4, RUN_SINGLE = 8, RUN_QUAD = 2, RUN_BACKWARD = 4 };
+enum { V = 4, RUN_SINGLE = 8, RUN_QUAD = 2, RUN_BACKWARD = 4, WEIGHT_M = 2 };
 #define VECTOR_BYTES (4 * sizeof(mest_real))
 #endif
 
@@ -212,6 +212,43 @@ INLINE void backward_rows(const int u, const bool with_dx, const mest_lanes_back
         }
         if (with_dx) {
             UNROLL for (int k = 0; k < u; k++) STORE(out + k * dxs, d[k]);
+        }
+    }
+}
+
+/* ---- dense dW ---- */
+/* WEIGHT_M outputs times four inputs of one tap along a row of positions. Channels past the last are read as the last and dropped. */
+INLINE void weight_tile(const mest_lanes_weight *j, const char *x, const char *dy, int64_t tap, int64_t m, int64_t c, mest_real *dw)
+{
+    const ptrdiff_t real = (ptrdiff_t)sizeof(mest_real), xs = (ptrdiff_t)j->x_step * real, dys = (ptrdiff_t)j->dy_step * real;
+    const char *xp = x + j->tap_off[tap], *dp = dy;
+    ptrdiff_t at_c[4], at_m[WEIGHT_M];
+    UNROLL for (int k = 0; k < 4; k++) at_c[k] = (ptrdiff_t)((c + k < j->c ? c + k : j->c - 1) * (int64_t)VECTOR_BYTES);
+    UNROLL for (int k = 0; k < WEIGHT_M; k++) at_m[k] = (ptrdiff_t)((m + k < j->m ? m + k : j->m - 1) * (int64_t)VECTOR_BYTES);
+    vec acc[WEIGHT_M][4];
+    UNROLL for (int a = 0; a < WEIGHT_M; a++)
+    {
+        UNROLL for (int b = 0; b < 4; b++) acc[a][b] = (vec){0};
+    }
+    for (int64_t i = 0; i < j->run; i++, xp += xs, dp += dys) {
+        vec in[4];
+        UNROLL for (int b = 0; b < 4; b++) in[b] = LOAD(xp + at_c[b]);
+        UNROLL for (int a = 0; a < WEIGHT_M; a++)
+        {
+            vec t = LOAD(dp + at_m[a]);
+            UNROLL for (int b = 0; b < 4; b++) acc[a][b] += t * in[b];
+        }
+    }
+    UNROLL for (int a = 0; a < WEIGHT_M; a++) if (m + a < j->m)
+    {
+        quad r;
+        reduce4(acc[a], &r);
+        mest_real *to = dw + (tap * j->m + m + a) * j->c + c;
+        if (c + 4 <= j->c) {
+            *(quad_mem *)to += r;
+        } else {
+            for (int64_t b = 0; c + b < j->c; b++)
+                to[b] += r[b];
         }
     }
 }
