@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Speed of the batch-lane kernels layer by layer: csr and block4 at several sparsities beside our own dense kernel in the same layout and
  * XNNPACK's convolution (forward), all in one process on one thread. GF/s count the non-zeros only; ratios are dense time / sparse time.
- *   kernel_layers [--isa NAME] [--layer TEXT] [--full] */
+ *   kernel_layers [--isa NAME] [--layer TEXT] [--batch N] [--cpu-time] [--full] */
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -26,10 +26,12 @@ static const layer layers[] = {
 static mest_heap heap;
 static double min_seconds = 0.015;
 
+static clockid_t clock_used = CLOCK_MONOTONIC;
+
 static double now(void)
 {
     struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
+    clock_gettime(clock_used, &t);
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 static float draw(void)
@@ -246,15 +248,20 @@ int main(int argc, char **argv)
 {
     const char *isa = "", *only = "";
     bool full = false;
+    int64_t only_batch = 0;
     for (int i = 1; i < argc; i++)
         if (!strcmp(argv[i], "--isa") && i + 1 < argc)
             isa = argv[++i];
         else if (!strcmp(argv[i], "--layer") && i + 1 < argc)
             only = argv[++i];
+        else if (!strcmp(argv[i], "--batch") && i + 1 < argc)
+            only_batch = strtoll(argv[++i], NULL, 10);
+        else if (!strcmp(argv[i], "--cpu-time")) /* on a machine with other work: time of this thread, not of the clock */
+            clock_used = CLOCK_THREAD_CPUTIME_ID;
         else if (!strcmp(argv[i], "--full"))
             full = true;
         else {
-            fprintf(stderr, "kernel_layers [--isa avx512|avx2|neon|scalar] [--layer TEXT] [--full]\n");
+            fprintf(stderr, "kernel_layers [--isa avx512|avx2|neon|scalar] [--layer TEXT] [--batch N] [--cpu-time] [--full]\n");
             return 2;
         }
     if (mest_heap_init(&heap, NULL, NULL, NULL) != MEST_OK)
@@ -272,8 +279,8 @@ int main(int argc, char **argv)
     const double *sparsities = full ? all : few;
     if (full)
         min_seconds = 0.1;
-    for (int n = 0; n < 2; n++) {
-        const int64_t batch = n ? 1 : 16;
+    for (int n = 0; n < (only_batch > 0 ? 1 : 2); n++) {
+        const int64_t batch = only_batch > 0 ? only_batch : n ? 1 : 16;
         printf("\n%s, batch %" PRId64 ", 1 thread: forward, backward (dX and dW); ratios to dense in the same layout: forward, backward, step; to XNNPACK: forward\n",
                isa, batch);
         for (size_t i = 0; i < sizeof layers / sizeof *layers; i++) {
