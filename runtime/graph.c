@@ -241,6 +241,52 @@ out:
     return status;
 }
 
+mest_status mest_graph_order(mest_graph *g, const double *key, mest_error *err)
+{
+    mest_heap *heap = g->region.heap;
+    size_t n = (size_t)g->n_nodes + 1;
+    mest_status status = MEST_OK;
+    mest_id *order = mest_alloc(heap, n, sizeof *order), *other = mest_alloc(heap, n, sizeof *other), *place = mest_alloc(heap, n, sizeof *place);
+    mest_node *moved = mest_alloc(heap, n, sizeof *moved);
+    if (!order || !other || !place || !moved) {
+        status = mest_fail(err, MEST_E_NOMEM, "graph: no memory to order %d nodes", g->n_nodes);
+        goto out;
+    }
+    for (mest_id i = 0; i < g->n_nodes; i++)
+        order[i] = i;
+    /* bottom-up merge sort: stable, no recursion */
+    mest_id *from = order, *to = other;
+    for (int32_t width = 1; width < g->n_nodes; width *= 2) {
+        for (int32_t lo = 0; lo < g->n_nodes; lo += 2 * width) {
+            int32_t mid = lo + width < g->n_nodes ? lo + width : g->n_nodes, hi = lo + 2 * width < g->n_nodes ? lo + 2 * width : g->n_nodes;
+            int32_t a = lo, b = mid;
+            for (int32_t k = lo; k < hi; k++)
+                to[k] = a < mid && (b >= hi || key[from[a]] <= key[from[b]]) ? from[a++] : from[b++];
+        }
+        mest_id *t = from;
+        from = to;
+        to = t;
+    }
+    renumber(g, from, g->n_nodes, place, moved);
+out:
+    mest_free(heap, order, n, sizeof *order);
+    mest_free(heap, other, n, sizeof *other);
+    mest_free(heap, place, n, sizeof *place);
+    mest_free(heap, moved, n, sizeof *moved);
+    return status;
+}
+
+void mest_graph_replace(mest_graph *g, mest_id from, mest_id to)
+{
+    for (mest_id i = 0; i < g->n_nodes; i++)
+        for (int k = 0; k < g->nodes[i].n_in; k++)
+            if (g->nodes[i].in[k] == from)
+                g->nodes[i].in[k] = to;
+    for (int i = 0; i < g->n_outputs; i++)
+        if (g->outputs[i] == from)
+            g->outputs[i] = to;
+}
+
 mest_status mest_graph_prune(mest_graph *g, mest_error *err)
 {
     mest_heap *heap = g->region.heap;

@@ -46,6 +46,7 @@ typedef struct mest_node {
     int32_t n_in, n_out;
     mest_phase phase;
     int32_t origin;              /* number of the node in the file, -1 if made here */
+    int32_t mark;                /* scratch of the pass at work; moves with the node */
     mest_id forward;             /* backward nodes: the forward node they belong to; otherwise MEST_NONE */
 } mest_node;
 
@@ -77,6 +78,10 @@ mest_id mest_graph_node(mest_graph *g, const char *name, const struct mest_op *o
 mest_status mest_graph_sort(mest_graph *g, mest_error *err);
 /* Drops nodes whose results reach no output, loss, or node with side effects. */
 mest_status mest_graph_prune(mest_graph *g, mest_error *err);
+/* Orders nodes by ascending key (n_nodes keys; equal keys keep their order). Ids of nodes change. */
+mest_status mest_graph_order(mest_graph *g, const double *key, mest_error *err);
+/* Every use of `from` (inputs of nodes, graph outputs) becomes a use of `to`. */
+void mest_graph_replace(mest_graph *g, mest_id from, mest_id to);
 /* Checks: ids in range, one producer, order, arity of ops, types of constants. Run after each stage. */
 mest_status mest_graph_check(const mest_graph *g, const char *stage, mest_error *err);
 /* Stable text, one node a line; write is called with pieces. */

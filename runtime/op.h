@@ -113,6 +113,7 @@ enum {
     MEST_OP_VIEW = 1u << 3,         /* out[0] is in[0] with another shape (plain layout): no data moves */
     MEST_OP_RANDOM = 1u << 4,       /* not folded */
     MEST_OP_TYPE_ONLY = 1u << 6,    /* forward reads only the types of its inputs (Shape, Size): folded without their data */
+    MEST_OP_FLAT = 1u << 7,         /* forward treats every float operand as `count` numbers in storage order: SPARSE operands are fine */
     MEST_OP_ANY_TYPE = 1u << 5      /* forward handles every fixed-size dtype; otherwise only the float type is passed to forward, except
                                      * where the op's doc says so */
 };

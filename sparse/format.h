@@ -15,6 +15,7 @@
 #ifndef MEST_SPARSE_FORMAT_H
 #define MEST_SPARSE_FORMAT_H
 
+#include "mest/plugin.h" /* units, mest_units_at */
 #include "runtime/alloc.h"
 #include "runtime/tensor.h"
 
@@ -27,8 +28,11 @@ typedef struct mest_format {
     mest_status (*configure)(mest_sparse *s, mest_error *err);
     /* Bytes of index for cap_units units. */
     size_t (*index_bytes)(const mest_sparse *s, int64_t cap_units);
-    /* Fills the index from ascending distinct unit ids; values are not touched. n <= cap_units. No allocation. */
-    void (*build)(mest_sparse *s, const int64_t *units, int64_t n);
+    /* Streams a pattern into the index: append takes ascending distinct unit ids, all past those before, and adds n to
+     * active_units; with active_units == 0 it forgets the old content first. The index may be read after finish. Values are not
+     * touched. No allocation. */
+    void (*append)(mest_sparse *s, const int64_t *units, int64_t n);
+    void (*finish)(mest_sparse *s);
     /* Unit ids of active units first..first+n-1, ascending. */
     void (*units)(const mest_sparse *s, int64_t first, int64_t n, int64_t *out);
     /* Row (of M) and column of every stored entry of active unit i: rows row[0..unit_elements-1] (ascending, may reach past O), one column each. */
@@ -63,6 +67,8 @@ static inline int32_t *mest_csr_col(const mest_sparse *s) { return (int32_t *)s-
  * col[p]; its values are values[p*h .. p*h+h-1]. csr is the case h = 1 with the same arrays, so one kernel source may serve both. */
 static inline int64_t mest_block_rows(const mest_sparse *s) { return (s->rows + s->height - 1) / s->height; }
 
+/* Lines of formats.def. Number `index`, NULL past the end. */
+const mest_format *mest_format_at(int index);
 /* "csr", "block4": finds the format and the height. MEST_E_ARGUMENT lists what exists. */
 mest_status mest_format_find(const char *name, const mest_format **format, int32_t *height, mest_error *err);
 
@@ -77,11 +83,12 @@ typedef struct mest_reader {
     const void *self;
 } mest_reader;
 
-/* Keeps the n_units units of largest L2 norm (ties: lower id), values from the reader. Three passes over the reader in chunks of at
- * most a few rows; memory beside the result: a histogram. */
+/* Keeps the n_units units of largest L2 norm (ties: lower id), values from the reader. The norm of a csr unit is |w| itself; of a
+ * block, the square root of the sum of squares, added from the first row down in double and rounded to float. A NaN counts as larger
+ * than everything. Four passes over the reader in pieces of 4096 elements; no memory beside the result. */
 mest_status mest_sparse_from_magnitude(mest_sparse *s, const mest_reader *reader, int64_t n_units, mest_error *err);
-/* n_units distinct units, uniform, keyed; values uniform in +-sqrt(1 / fan_in) * gain (PyTorch's default init has gain 1 for
- * kaiming_uniform with a = sqrt(5)). */
+/* n_units distinct units, uniform, keyed by (seed, stream); values uniform in [-bound, bound), keyed by their place in the dense
+ * tensor (PyTorch's default, kaiming_uniform with a = sqrt(5), has bound = sqrt(1 / fan_in)). No memory beside the result. */
 mest_status mest_sparse_from_random(mest_sparse *s, int64_t n_units, uint64_t seed, uint64_t stream, double bound, mest_error *err);
 /* Explicit units (ascending) and their values (unit order), NULL values = 0: sparse_initializer, checkpoints. */
 mest_status mest_sparse_from_units(mest_sparse *s, const int64_t *units, int64_t n, const mest_real *values, mest_error *err);
@@ -93,18 +100,26 @@ size_t mest_sparse_edit_scratch(const mest_sparse *s, int n_slots);
 mest_status mest_sparse_edit(mest_sparse *s, const int64_t *drop, int64_t n_drop, const int64_t *grow, int64_t n_grow,
                              mest_real *const *slots, int n_slots, void *scratch, mest_error *err);
 
-/* n distinct inactive units (and not in `exclude`, ascending), uniform, ascending; keyed. Memory: O(n) in `out` only. */
-mest_status mest_sparse_sample_inactive(const mest_sparse *s, uint64_t seed, uint64_t stream, const int64_t *exclude, int64_t n_exclude,
-                                        int64_t n, int64_t *out, mest_error *err);
-/* ||w|| + lambda * ||g|| of active units first..first+n-1; grad NULL = 0. normalised: both terms divided by their mean. */
+/* n distinct inactive units, uniform, ascending; keyed by (seed, stream). Units of `freed` (active ones about to be dropped) count as
+ * inactive; units of `exclude` are never taken. Both ascending and distinct, NULL when empty. Memory: `out` only; time
+ * O(u + n log U). MEST_E_LIMIT when fewer than n are there. */
+mest_status mest_sparse_sample_inactive(const mest_sparse *s, uint64_t seed, uint64_t stream, const int64_t *freed, int64_t n_freed,
+                                        const int64_t *exclude, int64_t n_exclude, int64_t n, int64_t *out, mest_error *err);
+/* ||w|| + lambda * ||g|| of active units first..first+n-1; grad NULL = 0. normalised: both terms divided by their mean over all
+ * active units (a pass over them in each call). */
 void mest_sparse_scores(const mest_sparse *s, const mest_real *grad, double lambda, bool normalised, int64_t first, int64_t n, float *out);
-/* The k active units of smallest score, ties to the lower id, as ascending unit ids. */
+/* The k active units of smallest score, ties to the lower id, as ascending unit ids. Exact; no memory, no sort: O(u). A NaN score is
+ * never among the smallest unless all others are. */
 mest_status mest_sparse_lowest(const mest_sparse *s, const mest_real *grad, double lambda, bool normalised, int64_t k, int64_t *out, mest_error *err);
 
 /* Dense rows [row0, row0 + n) of `values` (in storage order, e.g. weights or a gradient) into out[n * cols]: export, tests. */
 void mest_sparse_dense_rows(const mest_sparse *s, const mest_real *values, int64_t row0, int64_t n, float *out);
 /* Linear index (row * cols + col) of each stored entry in storage order, -1 for padding; entries [first, first + n). */
 void mest_sparse_coords(const mest_sparse *s, int64_t first, int64_t n, int64_t *out);
+/* True if the unit is active: O(log u). */
+bool mest_sparse_active(const mest_sparse *s, int64_t unit);
+/* Number of active units below `unit`: its place in the order of storage. O(log u). */
+int64_t mest_sparse_lower_bound(const mest_sparse *s, int64_t unit);
 /* Entries that are not padding: what sparsity is counted from. */
 int64_t mest_sparse_nnz(const mest_sparse *s);
 

@@ -1,0 +1,391 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* BatchNormalization in PIXEL layout: training form, frozen form, and both gradients.
+ *
+ * Rows are cut into tiles that fit the second-level cache; a tile never mixes full image blocks with a last block that has idle lanes.
+ * Statistics: each tile takes its own mean and its sum of squared deviations (the second pass finds the tile in cache), and tiles are
+ * merged in order in double (Chan, Golub, LeVeque 1979). The number of tiles depends on the shape only, so results do not depend on the
+ * number of threads. Inside a tile, sums run over a "period" of pixels side by side, so that even 3 channels fill vectors and no float sum has
+ * more than a few dozen terms in sequence.
+ *
+ * Letters: N batch, C channels, H W image, v lanes, L period in elements. */
+#include <math.h>
+
+#include "ops/kernels/pixel.h"
+
+typedef struct bn_plan {
+    mest_pixels g;
+    int64_t length, period, tile_rows, full_tiles, tiles;
+    int64_t full_rows; /* rows of blocks without idle lanes */
+    int64_t count;     /* elements a channel has */
+    size_t worker;     /* reals of scratch a worker needs: three arrays of one period */
+} bn_plan;
+
+static bn_plan plan_of(const mest_type *x)
+{
+    bn_plan p = {.g = mest_pixel_geometry(x)};
+    const mest_pixels *g = &p.g;
+    p.length = px_row_length(g);
+    p.period = g->pixel * px_max(1, px_min(g->w, 192 / g->pixel));
+    const int64_t elements = px_max(16384, 16 * p.period);
+    p.tile_rows = px_max(1, elements / px_max(1, g->w * g->pixel));
+    p.full_rows = g->n / g->v * g->h;
+    p.full_tiles = px_ceil(p.full_rows, p.tile_rows);
+    p.tiles = p.full_tiles + (g->n % g->v ? px_ceil(g->h, p.tile_rows) : 0);
+    p.count = g->n * g->h * g->w;
+    p.worker = (size_t)px_ceil(p.period, 16) * 16 * 3;
+    return p;
+}
+
+/* Rows [*from, *to) of a tile; returns its lanes in use. */
+static int64_t tile_rows(const bn_plan *p, size_t tile, int64_t *from, int64_t *to)
+{
+    const int64_t t = (int64_t)tile;
+    if (t < p->full_tiles) {
+        *from = t * p->tile_rows;
+        *to = px_min(*from + p->tile_rows, p->full_rows);
+        return p->g.v;
+    }
+    *from = p->full_rows + (t - p->full_tiles) * p->tile_rows;
+    *to = px_min(*from + p->tile_rows, p->full_rows + p->g.h);
+    return p->g.n % p->g.v;
+}
+
+/* Sum over the lanes in use and the pixels of the period, per channel. */
+static void fold(const bn_plan *p, const mest_real *acc, int64_t lanes, double *out)
+{
+    const mest_pixels *g = &p->g;
+    for (int64_t c = 0; c < g->c; c++) {
+        double s = 0;
+        for (int64_t o = c * g->v; o < p->period; o += g->pixel)
+            for (int64_t l = 0; l < lanes; l++)
+                s += (double)acc[o + l];
+        out[c] = s;
+    }
+}
+
+/* The other way: one value per channel to one per element of the period; spare slots get 0. */
+static void spread(const bn_plan *p, const double *values, mest_real *out)
+{
+    const mest_pixels *g = &p->g;
+    for (int64_t o = 0; o < p->period; o += g->pixel)
+        for (int64_t c = 0; c < g->slots; c++)
+            for (int64_t l = 0; l < g->v; l++)
+                out[o + c * g->v + l] = c < g->c ? (mest_real)values[c] : 0;
+}
+
+static void add_row(const mest_real *restrict x, int64_t length, int64_t period, mest_real *restrict acc)
+{
+    for (; length >= 4 * period; length -= 4 * period, x += 4 * period)
+        for (int64_t i = 0; i < period; i++)
+            acc[i] += (x[i] + x[period + i]) + (x[2 * period + i] + x[3 * period + i]);
+    for (; length > 0; length -= period, x += period) {
+        const int64_t n = px_min(period, length);
+        for (int64_t i = 0; i < n; i++)
+            acc[i] += x[i];
+    }
+}
+
+static void add_squares(const mest_real *restrict x, int64_t length, int64_t period, const mest_real *restrict mean, mest_real *restrict acc)
+{
+    for (; length > 0; length -= period, x += period) {
+        const int64_t n = px_min(period, length);
+        for (int64_t i = 0; i < n; i++) {
+            const mest_real d = x[i] - mean[i];
+            acc[i] += d * d;
+        }
+    }
+}
+
+static void add_gradient(const mest_real *restrict x, const mest_real *restrict dy, int64_t length, int64_t period,
+                         const mest_real *restrict mean, mest_real *restrict acc, mest_real *restrict acc_x)
+{
+    for (; length > 0; length -= period, x += period, dy += period) {
+        const int64_t n = px_min(period, length);
+        for (int64_t i = 0; i < n; i++) {
+            acc[i] += dy[i];
+            acc_x[i] += dy[i] * (x[i] - mean[i]);
+        }
+    }
+}
+
+typedef struct bn_run {
+    bn_plan p;
+    const mest_threads *threads;
+    const mest_real *x, *dy;
+    mest_real *y;               /* Y or dX */
+    mest_pixels gy, gdy;        /* geometry of y and dy */
+    mest_real *workers;         /* p.worker reals each */
+    double *partial;            /* [tiles][2][C] */
+    double *k0, *k1, *k2, *k3;  /* [C] each */
+    mest_real *m, *a, *b;       /* one period each: y = (x - m) a + b; gradient: dx = dy a + (x - m) b + c */
+    mest_real *c;
+    bool gradient;
+    bool spread_x;              /* gradient: the term with x exists */
+} bn_run;
+
+/* Scratch in this order: doubles, then reals. */
+static size_t scratch_of(const bn_plan *p, int workers)
+{
+    const size_t doubles = (size_t)p->g.c * (2 * (size_t)p->tiles + 4);
+    const size_t reals = p->worker * (size_t)workers + 4 * (p->worker / 3) + 64;
+    return doubles * sizeof(double) + 128 + reals * sizeof(mest_real);
+}
+
+static void lay_out(bn_run *r, void *scratch)
+{
+    const size_t c = (size_t)r->p.g.c, period = r->p.worker / 3;
+    r->partial = scratch;
+    r->k0 = r->partial + 2 * c * (size_t)r->p.tiles;
+    r->k1 = r->k0 + c;
+    r->k2 = r->k1 + c;
+    r->k3 = r->k2 + c;
+    const uintptr_t end = (uintptr_t)(r->k3 + c);
+    r->m = (mest_real *)((end + 63) / 64 * 64);
+    r->a = r->m + period;
+    r->b = r->a + period;
+    r->c = r->b + period;
+    r->workers = r->c + period;
+}
+
+static void statistics_tile(void *context, size_t worker, size_t tile)
+{
+    const bn_run *r = context;
+    const bn_plan *p = &r->p;
+    int64_t from, to;
+    const int64_t lanes = tile_rows(p, tile, &from, &to), n = (to - from) * p->g.w * lanes;
+    mest_real *acc = r->workers + worker * p->worker, *mean = acc + p->worker / 3;
+    double *sum = r->partial + tile * 2 * (size_t)p->g.c, *square = sum + p->g.c;
+    memset(acc, 0, (size_t)p->period * sizeof *acc);
+    for (int64_t row = from; row < to; row++)
+        add_row(px_row(&p->g, r->x, row), p->length, p->period, acc);
+    fold(p, acc, lanes, sum);
+    for (int64_t c = 0; c < p->g.c; c++)
+        sum[c] /= (double)n;
+    spread(p, sum, mean);
+    memset(acc, 0, (size_t)p->period * sizeof *acc);
+    for (int64_t row = from; row < to; row++)
+        add_squares(px_row(&p->g, r->x, row), p->length, p->period, mean, acc);
+    fold(p, acc, lanes, square);
+    for (int64_t c = 0; c < p->g.c; c++) { /* the deviations were taken from the rounded mean */
+        const double offset = sum[c] - (double)(mest_real)sum[c];
+        square[c] = fmax(0, square[c] - (double)n * offset * offset);
+    }
+}
+
+/* Mean to k0, sum of squared deviations to k1. */
+static void merge_statistics(const bn_run *r)
+{
+    const bn_plan *p = &r->p;
+    const int64_t channels = p->g.c;
+    double n = 0;
+    for (int64_t c = 0; c < channels; c++)
+        r->k0[c] = r->k1[c] = 0;
+    for (int64_t t = 0; t < p->tiles; t++) {
+        int64_t from, to;
+        const int64_t lanes = tile_rows(p, (size_t)t, &from, &to);
+        const double m = (double)((to - from) * p->g.w * lanes), total = n + m;
+        const double *mean = r->partial + t * 2 * channels, *square = mean + channels;
+        for (int64_t c = 0; c < channels; c++) {
+            const double d = mean[c] - r->k0[c];
+            r->k0[c] += d * (m / total);
+            r->k1[c] += square[c] + d * d * (n * m / total);
+        }
+        n = total;
+    }
+}
+
+static void gradient_tile(void *context, size_t worker, size_t tile)
+{
+    const bn_run *r = context;
+    const bn_plan *p = &r->p;
+    int64_t from, to;
+    const int64_t lanes = tile_rows(p, tile, &from, &to);
+    mest_real *acc = r->workers + worker * p->worker, *acc_x = acc + p->worker / 3;
+    double *sum = r->partial + tile * 2 * (size_t)p->g.c;
+    memset(acc, 0, p->worker / 3 * 2 * sizeof *acc);
+    for (int64_t row = from; row < to; row++)
+        add_gradient(px_row(&p->g, r->x, row), px_row(&r->gdy, r->dy, row), p->length, p->period, r->m, acc, acc_x);
+    fold(p, acc, lanes, sum);
+    fold(p, acc_x, lanes, sum + p->g.c);
+}
+
+/* sum dY to k2, sum dY (X - mean) to k3. */
+static void merge_gradient(const bn_run *r)
+{
+    const int64_t channels = r->p.g.c;
+    for (int64_t c = 0; c < channels; c++)
+        r->k2[c] = r->k3[c] = 0;
+    for (int64_t t = 0; t < r->p.tiles; t++)
+        for (int64_t c = 0; c < channels; c++) {
+            r->k2[c] += r->partial[t * 2 * channels + c];
+            r->k3[c] += r->partial[(t * 2 + 1) * channels + c];
+        }
+}
+
+static void apply_tile(void *context, size_t tile)
+{
+    const bn_run *r = context;
+    const bn_plan *p = &r->p;
+    int64_t from, to;
+    const int64_t lanes = tile_rows(p, tile, &from, &to), period = p->period;
+    const mest_real *restrict m = r->m, *restrict a = r->a, *restrict b = r->b, *restrict c = r->c;
+    for (int64_t row = from; row < to; row++) {
+        const mest_real *x = r->x ? px_row(&p->g, r->x, row) : NULL, *dy = r->gradient ? px_row(&r->gdy, r->dy, row) : NULL;
+        mest_real *y = px_row(&r->gy, r->y, row);
+        for (int64_t o = 0; o < p->length; o += period) {
+            const int64_t n = px_min(period, p->length - o);
+            if (!r->gradient)
+                for (int64_t i = 0; i < n; i++)
+                    y[o + i] = (x[o + i] - m[i]) * a[i] + b[i];
+            else if (r->spread_x)
+                for (int64_t i = 0; i < n; i++)
+                    y[o + i] = (dy[o + i] * a[i] + c[i]) + (x[o + i] - m[i]) * b[i];
+            else
+                for (int64_t i = 0; i < n; i++)
+                    y[o + i] = dy[o + i] * a[i];
+        }
+        if (r->gradient && lanes < p->g.v)
+            px_zero_lanes(&r->gy, y, lanes);
+    }
+}
+
+static const mest_real *values_of(const mest_args *a, int input) { return a->in[input].data; }
+
+static mest_status train_run(const mest_args *a)
+{
+    const mest_bn_params *params = a->params;
+    bn_run r = {.p = plan_of(a->in[0].type), .threads = a->threads, .x = a->in[0].data};
+    const int64_t channels = r.p.g.c;
+    lay_out(&r, a->scratch);
+    mest_parallel_worker(a->threads, (size_t)r.p.tiles, statistics_tile, &r);
+    merge_statistics(&r);
+    const mest_real *scale = values_of(a, 1), *bias = values_of(a, 2);
+    mest_real *mean = a->in[3].data, *var = a->in[4].data, *save_mean = a->out[1].data, *save_invstd = a->out[2].data;
+    const double n = (double)r.p.count;
+    for (int64_t c = 0; c < channels; c++) {
+        const double v = r.k1[c] / n, invstd = 1 / sqrt(v + params->epsilon), unbiased = r.p.count > 1 ? r.k1[c] / (n - 1) : v;
+        if (mean)
+            mean[c] = (mest_real)((double)mean[c] * params->momentum + r.k0[c] * (1 - params->momentum));
+        if (var)
+            var[c] = (mest_real)((double)var[c] * params->momentum + unbiased * (1 - params->momentum));
+        if (save_mean)
+            save_mean[c] = (mest_real)r.k0[c];
+        if (save_invstd)
+            save_invstd[c] = (mest_real)invstd;
+        r.k1[c] = invstd * (double)scale[c];
+        /* m is rounded to mest_real; b takes up the difference. */
+        r.k2[c] = (double)bias[c] - (r.k0[c] - (double)(mest_real)r.k0[c]) * r.k1[c];
+    }
+    if (!a->out[0].data)
+        return MEST_OK;
+    spread(&r.p, r.k0, r.m);
+    spread(&r.p, r.k1, r.a);
+    spread(&r.p, r.k2, r.b);
+    r.y = a->out[0].data;
+    r.gy = mest_pixel_geometry(a->out[0].type);
+    mest_parallel(a->threads, (size_t)r.p.tiles, apply_tile, &r);
+    return MEST_OK;
+}
+
+static mest_status frozen_run(const mest_args *a)
+{
+    const mest_bn_params *params = a->params;
+    bn_run r = {.p = plan_of(a->in[0].type), .threads = a->threads, .x = a->in[0].data, .y = a->out[0].data};
+    lay_out(&r, a->scratch);
+    const mest_real *scale = values_of(a, 1), *bias = values_of(a, 2), *mean = values_of(a, 3), *var = values_of(a, 4);
+    for (int64_t c = 0; c < r.p.g.c; c++) {
+        r.k0[c] = (double)mean[c];
+        r.k1[c] = (double)scale[c] / sqrt((double)var[c] + params->epsilon);
+        r.k2[c] = (double)bias[c];
+    }
+    spread(&r.p, r.k0, r.m);
+    spread(&r.p, r.k1, r.a);
+    spread(&r.p, r.k2, r.b);
+    r.gy = mest_pixel_geometry(a->out[0].type);
+    mest_parallel(a->threads, (size_t)r.p.tiles, apply_tile, &r);
+    return MEST_OK;
+}
+
+/* Both gradients. frozen: inputs X scale mean var dY, the statistics are constants; otherwise X scale save_mean save_invstd dY. */
+static mest_status grad_run(const mest_args *a, bool frozen)
+{
+    const mest_bn_params *params = a->params;
+    bn_run r = {.p = plan_of(a->in[0].type), .threads = a->threads, .x = a->in[0].data, .dy = a->in[4].data, .gradient = true};
+    const int64_t channels = r.p.g.c;
+    lay_out(&r, a->scratch);
+    r.gdy = mest_pixel_geometry(a->in[4].type);
+    const mest_real *scale = values_of(a, 1), *mean = values_of(a, 2), *spread_of = values_of(a, 3);
+    mest_real *dscale = a->out[1].data, *dbias = a->out[2].data;
+    for (int64_t c = 0; c < channels; c++) {
+        r.k0[c] = (double)mean[c];
+        r.k1[c] = frozen ? 1 / sqrt((double)spread_of[c] + params->epsilon) : (double)spread_of[c];
+    }
+    spread(&r.p, r.k0, r.m);
+    if (!frozen || dscale || dbias) {
+        mest_parallel_worker(a->threads, (size_t)r.p.tiles, gradient_tile, &r);
+        merge_gradient(&r);
+        for (int64_t c = 0; c < channels; c++) {
+            if (dscale)
+                dscale[c] = (mest_real)(r.k3[c] * r.k1[c]);
+            if (dbias)
+                dbias[c] = (mest_real)r.k2[c];
+        }
+    }
+    if (!a->out[0].data)
+        return MEST_OK;
+    /* dX = gain (dY - sum dY / n - (X - mean) invstd^2 sum(dY (X - mean)) / n), gain = scale invstd */
+    const double n = (double)r.p.count;
+    for (int64_t c = 0; c < channels; c++) {
+        const double invstd = r.k1[c], gain = (double)scale[c] * invstd;
+        r.k0[c] = gain;
+        if (!frozen) {
+            r.k1[c] = -gain * invstd * invstd * r.k3[c] / n;
+            r.k2[c] = -gain * r.k2[c] / n;
+        }
+    }
+    spread(&r.p, r.k0, r.a);
+    if (!frozen) {
+        spread(&r.p, r.k1, r.b);
+        spread(&r.p, r.k2, r.c);
+    }
+    r.spread_x = !frozen;
+    r.y = a->out[0].data;
+    r.gy = mest_pixel_geometry(a->out[0].type);
+    mest_parallel(a->threads, (size_t)r.p.tiles, apply_tile, &r);
+    return MEST_OK;
+}
+
+static mest_status train_grad_run(const mest_args *a) { return grad_run(a, false); }
+static mest_status frozen_grad_run(const mest_args *a) { return grad_run(a, true); }
+
+static bool forward_fits(const mest_kernel_query *q, const char **why)
+{
+    *why = NULL;
+    return px_pixel(q->in[0]) && (!q->out[0] || px_same_rows(q->in[0], q->out[0]));
+}
+static bool grad_fits(const mest_kernel_query *q, const char **why)
+{
+    *why = NULL;
+    return px_pixel(q->in[0]) && px_same_rows(q->in[0], q->in[4]) && (!q->out[0] || px_same_rows(q->in[0], q->out[0]));
+}
+static double train_cost(const mest_kernel_query *q) { return px_cost(q, 1.5); }
+static mest_status bn_prepare(const mest_kernel_query *q, void **state, size_t *scratch_bytes, mest_error *err)
+{
+    (void)err;
+    const bn_plan p = plan_of(q->in[0]);
+    *state = NULL;
+    *scratch_bytes = scratch_of(&p, px_workers(q->threads));
+    return MEST_OK;
+}
+
+const mest_kernel PX_TABLE(bn_pixel)[] = {
+    {.name = PX_NAME("bn_train_pixel"), .op = "mest.BatchNormTrain", .cpu = PX_CPU, .fits = forward_fits, .cost = train_cost,
+     .prepare = bn_prepare, .run = train_run},
+    {.name = PX_NAME("bn_grad_pixel"), .op = "mest.BatchNormGrad", .cpu = PX_CPU, .fits = grad_fits, .cost = train_cost,
+     .prepare = bn_prepare, .run = train_grad_run},
+    {.name = PX_NAME("bn_pixel"), .op = "BatchNormalization", .cpu = PX_CPU, .inplace = true, .fits = forward_fits, .cost = px_cost_once,
+     .prepare = bn_prepare, .run = frozen_run},
+    {.name = PX_NAME("bn_frozen_grad_pixel"), .op = "mest.BatchNormFrozenGrad", .cpu = PX_CPU, .fits = grad_fits, .cost = train_cost,
+     .prepare = bn_prepare, .run = frozen_grad_run},
+    {0},
+};

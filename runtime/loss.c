@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Attaches a loss by name to output 0. */
+#include <stdio.h>
+#include <string.h>
+
+#include "ops/nn.h"
+#include "runtime/infer.h"
+#include "runtime/program.h"
+
+/* Class axis of the logits: where the target lacks one of their axes. Last axis first, then axis 1 (PyTorch's place). */
+static bool class_axis(const mest_shape *logits, const mest_shape *target, int64_t *axis)
+{
+    if (target->rank != logits->rank - 1)
+        return false;
+    int candidates[2] = {logits->rank - 1, 1};
+    for (int c = 0; c < 2; c++) {
+        bool ok = candidates[c] >= 1 && candidates[c] < logits->rank;
+        for (int i = 0, k = 0; i < logits->rank && ok; i++)
+            if (i != candidates[c])
+                ok = logits->dim[i] == target->dim[k++];
+        if (ok) {
+            *axis = candidates[c];
+            return true;
+        }
+    }
+    return false;
+}
+
+mest_status mest_attach_loss(mest_program *p, mest_error *err)
+{
+    mest_graph *g = &p->graph;
+    const mest_program_spec *spec = &p->spec;
+    MEST_CHECK(g->n_outputs > 0, err, MEST_E_FORMAT, "the model has no output");
+    MEST_CHECK(spec->target, err, MEST_E_ARGUMENT, "the data has no targets: a loss cannot be computed");
+    mest_id y = g->outputs[0];
+    bool ce = !strcmp(spec->loss, "ce"), mse = !strcmp(spec->loss, "mse"), bce = !strcmp(spec->loss, "bce");
+    MEST_CHECK(ce || mse || bce, err, MEST_E_ARGUMENT, "loss '%s' is not one of ce, mse, bce", spec->loss);
+    /* A probability at the end belongs into the loss: stable, and the gradient is right. */
+    mest_id producer = g->values[y].producer;
+    if (producer != MEST_NONE) {
+        const mest_node *n = &g->nodes[producer];
+        if ((ce && (!strcmp(n->op->name, "Softmax") || !strcmp(n->op->name, "LogSoftmax"))) || (bce && !strcmp(n->op->name, "Sigmoid"))) {
+            mest_logf(&p->model->heap, MEST_LOG_INFO, "%s '%s' at the end is part of the loss", n->op->name, n->name);
+            y = n->in[0];
+        }
+    }
+    char have[160], want[160];
+    const mest_type *ty = &g->values[y].type, *tt = spec->target;
+    MEST_CHECK(ty->dtype == MEST_F32, err, MEST_E_SHAPE, "output '%s' is %s, a loss needs float32", g->values[y].name, mest_dtype_name(ty->dtype));
+    mest_loss_params *params = mest_region_alloc(&g->region, 1, sizeof *params);
+    MEST_CHECK(params, err, MEST_E_NOMEM, "loss: out of memory");
+    params->label_smoothing = spec->label_smoothing;
+    mest_type type = *tt;
+    if (ce) {
+        MEST_CHECK(tt->dtype == MEST_I64 && class_axis(&ty->shape, &tt->shape, &params->class_axis), err, MEST_E_SHAPE,
+                   "loss ce: output '%s' is %s, the targets are %s %s; class indices without the class axis are wanted", g->values[y].name,
+                   mest_shape_text(&ty->shape, have, sizeof have), mest_dtype_name(tt->dtype), mest_shape_text(&tt->shape, want, sizeof want));
+    } else {
+        int64_t a = 0, b = 0;
+        bool ok = tt->dtype == MEST_F32 && mest_shape_count(&ty->shape, &a) && mest_shape_count(&tt->shape, &b) && a == b;
+        MEST_CHECK(ok, err, MEST_E_SHAPE, "loss %s: output '%s' is %s, the targets are %s %s", spec->loss, g->values[y].name,
+                   mest_shape_text(&ty->shape, have, sizeof have), mest_dtype_name(tt->dtype), mest_shape_text(&tt->shape, want, sizeof want));
+        type.shape = ty->shape; /* [N] and [N,1] are the same numbers */
+    }
+    mest_id target = mest_graph_value(g, "target", MEST_VALUE_INPUT, &type);
+    const char *name = ce ? "mest.SoftmaxCrossEntropy" : mse ? "mest.MSELoss" : "mest.BCELoss";
+    const mest_op *op = mest_op_find("mest", name, 1);
+    MEST_CHECK(op, err, MEST_E_INTERNAL, "%s is missing", name);
+    mest_id in[2] = {y, target};
+    mest_id node = target == MEST_NONE ? MEST_NONE : mest_graph_node(g, "loss", op, params, 2, in, ce ? 3 : 2, NULL);
+    MEST_CHECK(node != MEST_NONE, err, MEST_E_NOMEM, "loss: out of memory");
+    MEST_TRY(mest_infer_node(g, node, err));
+    const mest_node *n = &g->nodes[node];
+    g->loss = n->out[0];
+    p->logits = y;
+    p->target = target;
+    p->row_loss = n->out[1];
+    p->correct = ce ? n->out[2] : MEST_NONE;
+    g->n_outputs = 0; /* what must survive the run: the loss and what metrics are made of */
+    mest_id *outputs = mest_region_alloc(&g->region, 3, sizeof *outputs);
+    MEST_CHECK(outputs, err, MEST_E_NOMEM, "loss: out of memory");
+    outputs[g->n_outputs++] = p->row_loss;
+    if (p->correct != MEST_NONE)
+        outputs[g->n_outputs++] = p->correct;
+    g->outputs = outputs;
+    p->loss = g->loss;
+    return MEST_OK;
+}

@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Optimizer rules and state, and the pass that appends update nodes. */
+#include "runtime/optim.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "runtime/infer.h"
+#include "runtime/program.h"
+
+/* SGD as in PyTorch: g += wd * w; v = m * v + g; w -= lr * (nesterov ? g + m * v : v). v starts at 0, which equals PyTorch's first step. */
+static void sgd_step(const mest_optimizer *o, mest_real *w, const mest_real *g, mest_real *const *slots, int64_t n, double scale, double lr, double wd, uint64_t t)
+{
+    (void)t;
+    mest_real s = (mest_real)scale, d = (mest_real)wd, l = (mest_real)lr, m = (mest_real)o->momentum;
+    mest_real *v = slots[0];
+    if (m == 0) {
+        for (int64_t i = 0; i < n; i++)
+            w[i] -= l * (s * g[i] + d * w[i]);
+    } else if (o->nesterov) {
+        for (int64_t i = 0; i < n; i++) {
+            mest_real x = s * g[i] + d * w[i];
+            v[i] = m * v[i] + x;
+            w[i] -= l * (x + m * v[i]);
+        }
+    } else {
+        for (int64_t i = 0; i < n; i++) {
+            v[i] = m * v[i] + (s * g[i] + d * w[i]);
+            w[i] -= l * v[i];
+        }
+    }
+}
+
+/* AdamW (Loshchilov and Hutter), bias correction and order of operations as in PyTorch. */
+static void adamw_step(const mest_optimizer *o, mest_real *w, const mest_real *g, mest_real *const *slots, int64_t n, double scale, double lr, double wd, uint64_t t)
+{
+    mest_real b1 = (mest_real)o->beta1, b2 = (mest_real)o->beta2, s = (mest_real)scale, eps = (mest_real)o->eps;
+    mest_real keep = (mest_real)(1 - lr * wd), step = (mest_real)(lr / (1 - pow(o->beta1, (double)t)));
+    mest_real root = (mest_real)sqrt(1 - pow(o->beta2, (double)t));
+    mest_real *m = slots[0], *v = slots[1];
+    for (int64_t i = 0; i < n; i++) {
+        mest_real x = s * g[i];
+        m[i] += (1 - b1) * (x - m[i]);
+        v[i] = b2 * v[i] + (1 - b2) * x * x;
+        mest_real root_v = (mest_real)sqrt((double)v[i]);
+        w[i] = w[i] * keep - step * m[i] / (root_v / root + eps);
+    }
+}
+
+static const mest_optim_rule rules[] = {{"sgd", 1, sgd_step}, {"adamw", 2, adamw_step}};
+
+mest_status mest_optimizer_init(mest_optimizer *o, mest_model *model, const char *rule, mest_error *err)
+{
+    memset(o, 0, sizeof *o);
+    o->model = model;
+    for (size_t i = 0; i < sizeof rules / sizeof *rules; i++)
+        if (!strcmp(rules[i].name, rule))
+            o->rule = &rules[i];
+    MEST_CHECK(o->rule, err, MEST_E_ARGUMENT, "optimizer '%s' is not one of sgd, adamw", rule);
+    return MEST_OK;
+}
+
+static int64_t capacity_of(const mest_param *p) { return p->sparse ? p->sparse->cap_units * p->sparse->unit_elements : p->count; }
+
+mest_status mest_optimizer_allocate(mest_optimizer *o, mest_error *err)
+{
+    mest_heap *heap = &o->model->heap;
+    int slots = o->rule->n_slots;
+    if (!strcmp(o->rule->name, "sgd") && o->momentum == 0)
+        slots = 0;
+    o->n_state = o->model->n_params;
+    o->state = mest_calloc(heap, (size_t)o->n_state + 1, sizeof *o->state);
+    MEST_CHECK(o->state, err, MEST_E_NOMEM, "optimizer: out of memory");
+    for (int i = 0; i < o->n_state; i++) {
+        const mest_param *p = &o->model->params[i];
+        mest_param_state *s = &o->state[i];
+        if (p->role != MEST_ROLE_TRAINABLE)
+            continue;
+        s->capacity = capacity_of(p);
+        for (int k = 0; k < slots; k++) {
+            s->slot[k] = mest_calloc(heap, (size_t)s->capacity, sizeof **s->slot);
+            MEST_CHECK(s->slot[k], err, MEST_E_NOMEM, "optimizer: no memory for the state of '%s'", p->name);
+        }
+    }
+    return MEST_OK;
+}
+
+void mest_optimizer_free(mest_optimizer *o)
+{
+    if (!o->state)
+        return;
+    mest_heap *heap = &o->model->heap;
+    for (int i = 0; i < o->n_state; i++) {
+        for (int k = 0; k < MEST_OPTIM_SLOTS; k++)
+            mest_free(heap, o->state[i].slot[k], (size_t)o->state[i].capacity, sizeof(mest_real));
+    }
+    mest_free(heap, o->state, (size_t)o->n_state + 1, sizeof *o->state);
+    o->state = NULL;
+}
+
+int64_t mest_optimizer_bytes(const mest_optimizer *o)
+{
+    int64_t n = 0;
+    for (int i = 0; o->state && i < o->n_state; i++)
+        for (int k = 0; k < MEST_OPTIM_SLOTS; k++)
+            if (o->state[i].slot[k])
+                n += o->state[i].capacity * (int64_t)sizeof(mest_real);
+    return n;
+}
+
+static mest_id add_node(mest_graph *g, const char *name, const char *op_name, const void *params, int n_in, const mest_id *in, int n_out, mest_error *err)
+{
+    const mest_op *op = mest_op_find("mest", op_name, 1);
+    mest_id id = op ? mest_graph_node(g, name, op, params, n_in, in, n_out, NULL) : MEST_NONE;
+    if (id == MEST_NONE) {
+        mest_fail(err, op ? MEST_E_NOMEM : MEST_E_INTERNAL, "%s: cannot add the node", op_name);
+        return id;
+    }
+    g->nodes[id].phase = MEST_PHASE_UPDATE;
+    return mest_infer_node(g, id, err) == MEST_OK ? id : MEST_NONE;
+}
+
+mest_status mest_append_updates(mest_program *p, mest_error *err)
+{
+    mest_graph *g = &p->graph;
+    mest_heap *heap = g->region.heap;
+    mest_optimizer *o = p->spec.optimizer;
+    mest_id scale = MEST_NONE;
+    mest_id first_update = g->n_nodes;
+    int n_grads = 0;
+    for (int i = 0; i < g->n_values; i++)
+        if (g->values[i].kind == MEST_VALUE_PARAM && g->values[i].grad != MEST_NONE)
+            n_grads++;
+    if (p->spec.clip_norm > 0 && n_grads) {
+        mest_id *in = mest_region_alloc(&g->region, (size_t)n_grads, sizeof *in);
+        double *limit = mest_region_alloc(&g->region, 1, sizeof *limit);
+        MEST_CHECK(in && limit, err, MEST_E_NOMEM, "optimizer: out of memory");
+        int k = 0;
+        for (int i = 0; i < g->n_values; i++)
+            if (g->values[i].kind == MEST_VALUE_PARAM && g->values[i].grad != MEST_NONE)
+                in[k++] = g->values[i].grad;
+        *limit = p->spec.clip_norm;
+        mest_id node = add_node(g, "clip", "mest.ClipScale", limit, n_grads, in, 1, err);
+        MEST_CHECK(node != MEST_NONE, err, MEST_E_NOMEM, "optimizer: cannot add the clipping node");
+        scale = g->nodes[node].out[0];
+    }
+    int n_values = g->n_values;
+    for (int i = 0; i < n_values; i++) {
+        if (g->values[i].kind != MEST_VALUE_PARAM || g->values[i].grad == MEST_NONE)
+            continue;
+        mest_update_params *u = mest_region_alloc(&g->region, 1, sizeof *u);
+        MEST_CHECK(u, err, MEST_E_NOMEM, "optimizer: out of memory");
+        u->optimizer = o;
+        u->param = g->values[i].param;
+        char name[300];
+        snprintf(name, sizeof name, "%.280s/update", g->values[i].name);
+        mest_id in[2] = {g->values[i].grad, scale};
+        MEST_CHECK(add_node(g, name, "mest.Update", u, scale == MEST_NONE ? 1 : 2, in, 0, err) != MEST_NONE, err, MEST_E_NOMEM,
+                   "optimizer: cannot add the update of '%s'", g->values[i].name);
+    }
+    /* An update runs as soon as its gradient is complete and nobody reads the weight any more: gradients live short. */
+    double *key = mest_alloc(heap, (size_t)g->n_nodes, sizeof *key);
+    MEST_CHECK(key, err, MEST_E_NOMEM, "optimizer: out of memory");
+    for (mest_id i = 0; i < g->n_nodes; i++) {
+        key[i] = i;
+        if (i < first_update || scale != MEST_NONE)
+            continue;
+        const mest_update_params *u = g->nodes[i].params;
+        mest_id last = g->values[g->nodes[i].in[0]].producer;
+        for (mest_id k = 0; k < first_update; k++)
+            for (int j = 0; j < g->nodes[k].n_in; j++)
+                if (g->nodes[k].in[j] != MEST_NONE && g->values[g->nodes[k].in[j]].kind == MEST_VALUE_PARAM && g->values[g->nodes[k].in[j]].param == u->param && k > last)
+                    last = k;
+        key[i] = last + 0.5;
+    }
+    mest_status status = mest_graph_order(g, key, err);
+    mest_free(heap, key, (size_t)g->n_nodes, sizeof *key);
+    return status;
+}

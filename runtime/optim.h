@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Optimizers: one update rule on flat arrays, so sparse and dense parameters are the same to it.
+ *
+ *   mest_optim_rule   name, number of slots, step function
+ *   mest_optimizer    the rule's settings and the slots of every parameter
+ */
+#ifndef MEST_RUNTIME_OPTIM_H
+#define MEST_RUNTIME_OPTIM_H
+
+#include "runtime/model.h"
+#include "runtime/threads.h"
+
+enum { MEST_OPTIM_SLOTS = 2 };
+
+struct mest_optimizer;
+
+typedef struct mest_optim_rule {
+    const char *name;
+    int n_slots;
+    /* w, slots updated from g * scale; n entries; lr and weight decay of this parameter; t = 1 for the first step */
+    void (*step)(const struct mest_optimizer *o, mest_real *w, const mest_real *g, mest_real *const *slots, int64_t n, double scale, double lr,
+                 double weight_decay, uint64_t t);
+} mest_optim_rule;
+
+typedef struct mest_param_state {
+    mest_real *slot[MEST_OPTIM_SLOTS]; /* capacity entries each */
+    mest_real *snapshot;             /* lent by the host: where the last step's gradient goes when a scheduler wants it, else NULL */
+    int64_t capacity;
+} mest_param_state;
+
+typedef struct mest_optimizer {
+    const mest_optim_rule *rule;
+    double momentum, weight_decay, beta1, beta2, eps;
+    bool nesterov;
+    mest_model *model;
+    mest_param_state *state; /* per parameter of the model */
+    int32_t n_state;
+} mest_optimizer;
+
+/* Finds the rule by name and allocates nothing. */
+mest_status mest_optimizer_init(mest_optimizer *o, mest_model *model, const char *rule, mest_error *err);
+/* Slots for every trainable parameter at its present capacity (zeroed). */
+mest_status mest_optimizer_allocate(mest_optimizer *o, mest_error *err);
+void mest_optimizer_free(mest_optimizer *o);
+int64_t mest_optimizer_bytes(const mest_optimizer *o);
+
+typedef struct mest_update_params { /* of the op mest.Update: inputs gradient, scale? */
+    mest_optimizer *optimizer;
+    int32_t param;
+} mest_update_params;
+
+#endif

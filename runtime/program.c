@@ -1,0 +1,257 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Builds and runs programs. */
+#include "runtime/program.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <string.h>
+
+#include "runtime/autodiff.h"
+#include "runtime/infer.h"
+
+/* ---- building ---- */
+static mest_status differentiate(mest_program *p, mest_error *err)
+{
+    mest_graph *g = &p->graph;
+    uint8_t *wanted = mest_region_alloc(&g->region, (size_t)g->n_values + 1, 1);
+    MEST_CHECK(wanted, err, MEST_E_NOMEM, "program: out of memory");
+    for (int i = 0; i < g->n_values; i++) {
+        const mest_value *v = &g->values[i];
+        if (v->kind == MEST_VALUE_PARAM)
+            wanted[i] = p->model->params[v->param].role == MEST_ROLE_TRAINABLE;
+        else if (v->kind == MEST_VALUE_INPUT && p->spec.input_gradients)
+            wanted[i] = v->type.dtype == MEST_F32 && i != p->target;
+    }
+    MEST_TRY(mest_autodiff(g, wanted, err));
+    if (p->spec.keep_gradients || p->spec.no_update) { /* gradients are results: prune must not drop them */
+        mest_id *outputs = mest_region_alloc(&g->region, (size_t)(g->n_outputs + g->n_values), sizeof *outputs);
+        MEST_CHECK(outputs, err, MEST_E_NOMEM, "program: out of memory");
+        memcpy(outputs, g->outputs, (size_t)g->n_outputs * sizeof *outputs);
+        for (int i = 0; i < g->n_values; i++)
+            if (wanted[i] && i < g->n_values && g->values[i].grad != MEST_NONE)
+                outputs[g->n_outputs++] = g->values[i].grad;
+        g->outputs = outputs;
+    }
+    return MEST_OK;
+}
+
+static mest_status make_args(mest_program *p, mest_error *err)
+{
+    mest_graph *g = &p->graph;
+    mest_region *r = &g->region;
+    for (mest_id i = 0; i < g->n_nodes; i++) {
+        p->n_pool_in += g->nodes[i].n_in;
+        p->n_pool_out += g->nodes[i].n_out;
+    }
+    p->tensors = mest_region_alloc(r, (size_t)g->n_values + 1, sizeof *p->tensors);
+    p->in_pool = mest_region_alloc(r, (size_t)p->n_pool_in + 1, sizeof *p->in_pool);
+    p->out_pool = mest_region_alloc(r, (size_t)p->n_pool_out + 1, sizeof *p->out_pool);
+    MEST_CHECK(p->tensors && p->in_pool && p->out_pool, err, MEST_E_NOMEM, "program: out of memory");
+    for (int i = 0; i < g->n_values; i++) {
+        const mest_value *v = &g->values[i];
+        mest_tensor *t = &p->tensors[i];
+        int64_t count = 0;
+        t->type = &v->type;
+        if (v->type.dtype != MEST_UNDEFINED && mest_shape_count(&v->type.shape, &count))
+            t->count = (size_t)count;
+        if (v->type.layout.kind == MEST_SPARSE)
+            t->sparse = p->model->params[v->type.layout.param].sparse;
+        if (v->kind == MEST_VALUE_CONST)
+            t->data = (void *)(uintptr_t)v->data;
+        if (v->kind == MEST_VALUE_PARAM) {
+            const mest_param *param = &p->model->params[v->param];
+            t->value_version = param->sparse ? &param->sparse->value_version : &param->value_version;
+        }
+    }
+    int in = 0, out = 0;
+    p->first_backward = g->n_nodes;
+    for (mest_id i = 0; i < g->n_nodes; i++) {
+        const mest_node *n = &g->nodes[i];
+        mest_step *st = &p->steps[i];
+        if (n->phase != MEST_PHASE_FORWARD && p->first_backward == g->n_nodes)
+            p->first_backward = i;
+        st->args = (mest_args){.node = n, .params = n->params, .n_in = n->n_in, .n_out = n->n_out, .in = p->in_pool + in, .out = p->out_pool + out,
+                               .state = st->state, .threads = p->spec.threads};
+        in += n->n_in;
+        out += n->n_out;
+        for (int k = 0; k < n->n_out; k++)
+            if (n->out[k] != MEST_NONE) {
+                const mest_layout *l = &g->values[n->out[k]].type.layout;
+                bool in_place = n->n_in && n->in[0] != MEST_NONE && p->root[n->out[k]] == p->root[n->in[0]];
+                st->clear_halo |= l->kind == MEST_PIXEL && (l->top | l->left | l->bottom | l->right) && !in_place;
+            }
+        if (n->op->macs) {
+            mest_kernel_query q;
+            mest_query_storage storage;
+            mest_make_query(p, i, &q, &storage);
+            double macs = (double)n->op->macs(n, q.in, q.out);
+            for (int k = 0; k < q.n_in; k++)
+                if (q.sparse[k])
+                    macs *= (double)mest_sparse_nnz(q.sparse[k]) / (double)(q.sparse[k]->rows * q.sparse[k]->cols);
+            p->macs += (int64_t)macs;
+        }
+    }
+    return MEST_OK;
+}
+
+mest_status mest_program_build(mest_program **program, mest_model *model, const mest_program_spec *spec, mest_error *err)
+{
+    *program = NULL;
+    mest_program *p = mest_calloc(&model->heap, 1, sizeof *p);
+    MEST_CHECK(p, err, MEST_E_NOMEM, "program: out of memory");
+    p->spec = *spec;
+    p->model = model;
+    p->input = p->target = p->logits = p->loss = p->row_loss = p->correct = MEST_NONE;
+    mest_graph *g = &p->graph;
+    bool learns = spec->kind == MEST_PROGRAM_TRAIN, has_loss = spec->kind != MEST_PROGRAM_INFER;
+    mest_status status = mest_graph_copy(g, &model->graph, err);
+    if (status == MEST_OK)
+        status = mest_lower_pin(g, model, spec, err);
+    if (status == MEST_OK)
+        status = mest_lower_mode(g, spec, err);
+    if (status == MEST_OK && g->n_inputs > 0)
+        p->input = g->inputs[0];
+    if (status == MEST_OK && has_loss)
+        status = mest_attach_loss(p, err);
+    else if (status == MEST_OK && g->n_outputs > 0)
+        p->logits = g->outputs[0];
+    if (status == MEST_OK)
+        status = mest_graph_prune(g, err);
+    if (status == MEST_OK && learns)
+        status = differentiate(p, err);
+    if (status == MEST_OK && learns)
+        status = mest_graph_prune(g, err);
+    if (status == MEST_OK && learns && !spec->no_update)
+        status = mest_append_updates(p, err);
+    if (status == MEST_OK)
+        status = mest_graph_check(g, "lowered", err);
+    if (status == MEST_OK)
+        status = mest_assign_layouts(p, err);
+    if (status == MEST_OK)
+        status = mest_graph_check(g, "layouts", err);
+    if (status == MEST_OK)
+        status = mest_prepare_kernels(p, err);
+    if (status == MEST_OK)
+        status = mest_plan_memory(p, err);
+    if (status == MEST_OK)
+        status = make_args(p, err);
+    if (status == MEST_OK)
+        status = mest_arena_reserve(spec->arena, p->arena_bytes, err);
+    if (status != MEST_OK) {
+        mest_program_destroy(p);
+        return status;
+    }
+    *program = p;
+    return MEST_OK;
+}
+
+void mest_program_destroy(mest_program *p)
+{
+    if (!p)
+        return;
+    for (mest_id i = 0; p->steps && i < p->graph.n_nodes; i++)
+        if (p->steps[i].kernel && p->steps[i].kernel->release && p->steps[i].state)
+            p->steps[i].kernel->release(p->steps[i].state, &p->model->heap);
+    if (p->graph.region.heap)
+        mest_graph_free(&p->graph);
+    mest_free(&p->model->heap, p, 1, sizeof *p);
+}
+
+/* ---- running ---- */
+void mest_program_feed(mest_program *p, mest_id value, const void *data)
+{
+    if (value != MEST_NONE) {
+        p->tensors[value].data = (void *)(uintptr_t)data;
+        p->bound_generation = 0; /* argument tensors are copies: bind again */
+    }
+}
+
+/* Fills the argument tensors from present addresses: arena, parameters, inputs. */
+static void bind(mest_program *p)
+{
+    mest_graph *g = &p->graph;
+    const mest_arena *arena = p->spec.arena;
+    for (int i = 0; i < g->n_values; i++) {
+        mest_value *v = &g->values[i];
+        mest_tensor *t = &p->tensors[i];
+        if (v->kind == MEST_VALUE_PARAM)
+            t->data = mest_param_data(&p->model->params[v->param]);
+        else if (p->offset[i] != SIZE_MAX)
+            t->data = arena->base + p->offset[i];
+    }
+    mest_tensor *in = p->in_pool, *out = p->out_pool;
+    static const mest_tensor absent = {0};
+    for (mest_id i = 0; i < g->n_nodes; i++) {
+        const mest_node *n = &g->nodes[i];
+        for (int k = 0; k < n->n_in; k++)
+            *in++ = n->in[k] == MEST_NONE ? absent : p->tensors[n->in[k]];
+        for (int k = 0; k < n->n_out; k++)
+            *out++ = n->out[k] == MEST_NONE ? absent : p->tensors[n->out[k]];
+        p->steps[i].args.scratch = arena->base + p->scratch_offset;
+    }
+    p->bound_generation = arena->generation;
+}
+
+/* Counts of sparse values move with the pattern, so they are set at each run. */
+static void refresh_counts(mest_program *p)
+{
+    for (int side = 0; side < 2; side++) {
+        mest_tensor *t = side ? p->out_pool : p->in_pool;
+        int n = side ? p->n_pool_out : p->n_pool_in;
+        for (int i = 0; i < n; i++)
+            if (t[i].sparse)
+                t[i].count = (size_t)t[i].sparse->stored;
+    }
+}
+
+static mest_status run_step(mest_program *p, mest_id i, const mest_run *run, mest_error *err)
+{
+    mest_step *st = &p->steps[i];
+    if (st->nothing)
+        return MEST_OK;
+    st->args.run = run;
+    st->args.err = err;
+    MEST_TRY(st->kernel ? st->kernel->run(&st->args) : st->args.node->op->forward(&st->args));
+    if (st->clear_halo)
+        for (int k = 0; k < st->args.n_out; k++)
+            if (st->args.out[k].data && st->args.out[k].type->layout.kind == MEST_PIXEL)
+                mest_pixel_clear_halo(st->args.out[k].type, st->args.out[k].data);
+    return MEST_OK;
+}
+
+mest_status mest_program_run(mest_program *p, const mest_run *run, bool forward_only, mest_error *err)
+{
+    if (p->bound_generation != p->spec.arena->generation)
+        bind(p);
+    refresh_counts(p);
+    mest_id split = p->first_backward;
+    for (mest_id i = 0; i < split; i++)
+        MEST_TRY(run_step(p, i, run, err));
+    if (p->loss != MEST_NONE) {
+        double loss = (double)*(const mest_real *)p->tensors[p->loss].data;
+        MEST_CHECK(isfinite(loss), err, MEST_E_NUMERIC, "the loss is %f at step %" PRIu64 ": the learning rate may be too high, or the data hold NaN", loss, run->step);
+    }
+    if (forward_only)
+        return MEST_OK;
+    for (mest_id i = split; i < p->graph.n_nodes; i++)
+        MEST_TRY(run_step(p, i, run, err));
+    return MEST_OK;
+}
+
+const void *mest_program_data(const mest_program *p, mest_id value) { return value == MEST_NONE ? NULL : p->tensors[value].data; }
+
+mest_id mest_program_find(const mest_program *p, const char *name)
+{
+    for (int i = 0; i < p->graph.n_values; i++)
+        if (!strcmp(p->graph.values[i].name, name))
+            return i;
+    return MEST_NONE;
+}
+
+mest_id mest_program_param_grad(const mest_program *p, int32_t param)
+{
+    for (int i = 0; i < p->graph.n_values; i++)
+        if (p->graph.values[i].kind == MEST_VALUE_PARAM && p->graph.values[i].param == param)
+            return p->graph.values[i].grad;
+    return MEST_NONE;
+}

@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Programs: the model's graph for one purpose and one batch size, with kernels chosen and memory planned, ready to run.
+ *
+ *   mest_program_spec   what the program is for
+ *   mest_program        graph + kernels + arena offsets; built once, run many times without allocating
+ *   mest_arena          activation memory shared by all programs of a session (one runs at a time)
+ *
+ * Build: copy the model's graph, pin shapes, infer and fold, lower (training form of BatchNormalization and Dropout), attach the loss,
+ * differentiate, append update nodes, assign layouts and kernels, plan memory.
+ */
+#ifndef MEST_RUNTIME_PROGRAM_H
+#define MEST_RUNTIME_PROGRAM_H
+
+#include "runtime/kernel.h"
+#include "runtime/model.h"
+#include "mest/train.h"
+
+typedef struct mest_arena {
+    mest_heap *heap;
+    char *base;
+    size_t bytes;
+    uint32_t generation; /* +1 whenever base moved: programs bind their pointers again */
+} mest_arena;
+
+/* Optimizer rule and state, shared by all programs of a session; see runtime/optim.h. */
+struct mest_optimizer;
+
+typedef struct mest_program_spec {
+    mest_program_kind kind;
+    int64_t batch;
+    int n_shapes;                     /* shapes of graph inputs without the batch axis, as far as the caller knows them */
+    const mest_shape *input_shapes;
+    const char *loss;                 /* TRAIN, EVAL */
+    double label_smoothing;
+    const mest_type *target;          /* TRAIN, EVAL: type of the whole target batch */
+    const char *batch_norm;           /* "train", "frozen", "auto" */
+    double dropout;                   /* < 0: as in the file */
+    double clip_norm;
+    bool keep_gradients;
+    bool no_update;                   /* TRAIN without update nodes (gradient checks) */
+    bool input_gradients;             /* TRAIN: gradients of the float graph inputs too (gradient checks) */
+    struct mest_optimizer *optimizer; /* TRAIN with updates */
+    unsigned cpu;
+    bool use_xnnpack;
+    const char *force_layout;         /* tests: NULL auto, "plain", "nhwc", "lanes": prefer that layout wherever a kernel has it */
+    const mest_threads *threads;
+    mest_derived *derived;
+    mest_arena *arena;
+} mest_program_spec;
+
+typedef struct mest_step {            /* one planned node */
+    const mest_kernel *kernel;        /* NULL: reference forward of the op; views: neither */
+    const char *why;
+    void *state;
+    size_t scratch_bytes;
+    mest_args args;
+    bool nothing;                     /* a view: no code runs */
+    bool clear_halo;                  /* an output has a halo that must be cleared after the node */
+} mest_step;
+
+typedef struct mest_program {
+    mest_program_spec spec;
+    mest_model *model;
+    mest_graph graph;
+    mest_step *steps;                 /* one per node */
+    mest_tensor *tensors;             /* one per value */
+    size_t *offset;                   /* per value: place in the arena, SIZE_MAX = not there */
+    int32_t *root;                    /* per value: value whose memory it shares */
+    size_t arena_bytes, peak_live_bytes;
+    size_t scratch_offset;
+    mest_tensor *in_pool, *out_pool;  /* argument tensors of all steps */
+    int32_t *in_ids, *out_ids;
+    int n_pool_in, n_pool_out;
+    mest_id input, target, logits, loss, row_loss, correct; /* values of interest; MEST_NONE if absent */
+    int32_t first_backward;           /* number of forward nodes: the loss is known after them */
+    uint32_t bound_generation;
+    int n_conversions;
+    int64_t macs;
+} mest_program;
+
+mest_status mest_program_build(mest_program **program, mest_model *model, const mest_program_spec *spec, mest_error *err);
+void mest_program_destroy(mest_program *program);
+
+/* Binds an input (packed, plain layout) for the next run. The memory must stay valid during the run. */
+void mest_program_feed(mest_program *program, mest_id value, const void *data);
+/* Runs all nodes, or the forward part only. MEST_E_NUMERIC when the loss is not finite (then nothing after the forward part ran). */
+mest_status mest_program_run(mest_program *program, const mest_run *run, bool forward_only, mest_error *err);
+/* Memory of a value after a run (outputs, loss, kept gradients); NULL if it has none. */
+const void *mest_program_data(const mest_program *program, mest_id value);
+mest_id mest_program_find(const mest_program *program, const char *name);
+/* Gradient value of parameter `param` (MEST_NONE if it has none). */
+mest_id mest_program_param_grad(const mest_program *program, int32_t param);
+void mest_program_nodes(const mest_program *program, void (*node)(void *user, const mest_node_info *info), void *user);
+
+/* ---- stages, in their own files ---- */
+mest_status mest_lower_pin(mest_graph *g, mest_model *m, const mest_program_spec *spec, mest_error *err);              /* lower.c */
+mest_status mest_lower_mode(mest_graph *g, const mest_program_spec *spec, mest_error *err);
+mest_status mest_attach_loss(mest_program *p, mest_error *err);                                                        /* loss.c */
+mest_status mest_append_updates(mest_program *p, mest_error *err);                                                     /* optim.c */
+mest_status mest_assign_layouts(mest_program *p, mest_error *err);                                                     /* layout.c */
+mest_status mest_prepare_kernels(mest_program *p, mest_error *err);
+mest_status mest_plan_memory(mest_program *p, mest_error *err);                                                        /* plan.c */
+/* Fills a kernel query for node i from present types; arrays live in q's own storage. */
+typedef struct mest_query_storage {
+    const mest_type *in[64], *out[64];
+    const mest_sparse *sparse[64];
+    const void *data[64];
+    bool fixed[64];
+} mest_query_storage;
+void mest_make_query(const mest_program *p, mest_id node, mest_kernel_query *q, mest_query_storage *s);
+
+mest_status mest_arena_reserve(mest_arena *arena, size_t bytes, mest_error *err);
+void mest_arena_free(mest_arena *arena);
+
+#endif

@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One change of pattern, in place: values and optimizer slots are first closed up over the dropped units, then opened for the new
+ * ones; the index is rebuilt from a copy of the old one. Nothing is allocated. */
+#include "sparse/format.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+#include "sparse/cursor.h"
+
+size_t mest_sparse_edit_scratch(const mest_sparse *s, int n_slots)
+{
+    (void)n_slots; /* slots are moved in place */
+    return s->format->index_bytes(s, s->cap_units);
+}
+
+static mest_status check_lists(const mest_sparse *s, const int64_t *drop, int64_t n_drop, const int64_t *grow, int64_t n_grow, mest_error *err)
+{
+    MEST_CHECK(n_drop >= 0 && mest_units_valid(drop, n_drop, s->n_units), err, MEST_E_ARGUMENT,
+               "%s: units to drop are not ascending, distinct and below %" PRId64, s->name, s->n_units);
+    MEST_CHECK(n_grow >= 0 && mest_units_valid(grow, n_grow, s->n_units), err, MEST_E_ARGUMENT,
+               "%s: units to grow are not ascending, distinct and below %" PRId64, s->name, s->n_units);
+    mest_cursor c;
+    mest_cursor_init(&c, s);
+    for (int64_t d = 0, g = 0; d < n_drop || g < n_grow;) {
+        int64_t unit = d < n_drop && (g >= n_grow || drop[d] <= grow[g]) ? drop[d] : grow[g];
+        bool dropped = d < n_drop && drop[d] == unit, grown = g < n_grow && grow[g] == unit;
+        while (mest_cursor_peek(&c) < unit)
+            c.at++;
+        bool active = mest_cursor_peek(&c) == unit;
+        MEST_CHECK(!dropped || active, err, MEST_E_ARGUMENT, "%s: unit %" PRId64 " cannot be dropped, it is not active", s->name, unit);
+        MEST_CHECK(!grown || !active || dropped, err, MEST_E_ARGUMENT, "%s: unit %" PRId64 " cannot grow, it is active already", s->name, unit);
+        d += dropped;
+        g += grown;
+    }
+    MEST_CHECK(s->active_units - n_drop + n_grow <= s->cap_units, err, MEST_E_LIMIT,
+               "%s: %" PRId64 " units after the change, but room was reserved for %" PRId64, s->name, s->active_units - n_drop + n_grow,
+               s->cap_units);
+    return MEST_OK;
+}
+
+/* Moves n units from position `from` to `to` in values and slots. */
+static void move_units(mest_sparse *s, mest_real *const *slots, int n_slots, int64_t to, int64_t from, int64_t n)
+{
+    size_t e = (size_t)s->unit_elements, bytes = (size_t)n * e * sizeof(mest_real);
+    if (to == from || n == 0)
+        return;
+    memmove(s->values + (size_t)to * e, s->values + (size_t)from * e, bytes);
+    for (int k = 0; k < n_slots; k++)
+        memmove(slots[k] + (size_t)to * e, slots[k] + (size_t)from * e, bytes);
+}
+
+static void clear_unit(mest_sparse *s, mest_real *const *slots, int n_slots, int64_t at)
+{
+    size_t e = (size_t)s->unit_elements;
+    memset(s->values + (size_t)at * e, 0, e * sizeof(mest_real));
+    for (int k = 0; k < n_slots; k++)
+        memset(slots[k] + (size_t)at * e, 0, e * sizeof(mest_real));
+}
+
+mest_status mest_sparse_edit(mest_sparse *s, const int64_t *drop, int64_t n_drop, const int64_t *grow, int64_t n_grow,
+                             mest_real *const *slots, int n_slots, void *scratch, mest_error *err)
+{
+    MEST_TRY(check_lists(s, drop, n_drop, grow, n_grow, err));
+    if (n_drop == 0 && n_grow == 0)
+        return MEST_OK;
+    mest_sparse old = *s;
+    old.index = scratch;
+    memcpy(scratch, s->index, s->index_size);
+
+    mest_cursor c;
+    mest_appender to;
+    mest_cursor_init(&c, &old);
+    mest_appender_init(&to, s);
+    /* New index: old units that stay, and new ones, in order. Beside it the values close up: [run, c.at) are survivors in a row. */
+    int64_t d = 0, g = 0, run = 0, kept = 0;
+    while (c.at < old.active_units) {
+        int64_t unit = mest_cursor_peek(&c);
+        for (; g < n_grow && grow[g] < unit; g++)
+            mest_appender_put(&to, grow[g]);
+        if (d < n_drop && drop[d] == unit) {
+            move_units(s, slots, n_slots, kept, run, c.at - run);
+            kept += c.at - run;
+            run = c.at + 1;
+            d++;
+        } else {
+            mest_appender_put(&to, unit);
+        }
+        c.at++;
+    }
+    move_units(s, slots, n_slots, kept, run, c.at - run);
+    kept += c.at - run;
+    for (; g < n_grow; g++)
+        mest_appender_put(&to, grow[g]);
+    mest_appender_finish(&to);
+
+    /* Open up from the end: behind the place of each new unit go the survivors that follow it. */
+    int64_t end = s->active_units, left = kept;
+    for (g = n_grow; g-- > 0;) {
+        int64_t at = mest_sparse_lower_bound(s, grow[g]), n = end - at - 1;
+        move_units(s, slots, n_slots, at + 1, left - n, n);
+        clear_unit(s, slots, n_slots, at);
+        left -= n;
+        end = at;
+    }
+    return MEST_OK;
+}

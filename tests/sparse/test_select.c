@@ -1,0 +1,218 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Selection by magnitude and by score against comparison sorts. */
+#include "tests/sparse/fixture.h"
+
+START_TEST(magnitude_is_exact_top_k)
+{
+    for (int f = 0; f < N_FORMATS; f++)
+        for (int i = 0; i < N_SHAPES; i++)
+            for (int levels = 0; levels <= 8; levels += 4) {
+                bench_heap b;
+                heap_open(&b);
+                dense_weight d = dense_make(&test_shapes[i], 11, levels);
+                mest_sparse *s = sparse_make(&b, test_formats[f], &test_shapes[i], -1);
+                ranked *order = malloc((size_t)s->n_units * sizeof *order);
+                for (int64_t u = 0; u < s->n_units; u++)
+                    order[u] = (ranked){ -(double)oracle_norm(s, d.w, u), u };
+                qsort(order, (size_t)s->n_units, sizeof *order, ranked_compare);
+                int64_t tries[] = { 0, 1, s->n_units / 10, s->n_units / 2, s->n_units - 1, s->n_units };
+                for (size_t t = 0; t < sizeof tries / sizeof *tries; t++) {
+                    int64_t k = tries[t], *want = malloc((size_t)k * 8 + 8), *got = malloc((size_t)k * 8 + 8);
+                    for (int64_t j = 0; j < k; j++)
+                        want[j] = order[j].id;
+                    qsort(want, (size_t)k, sizeof *want, id_compare);
+                    OK(mest_sparse_from_magnitude(s, &(mest_reader){ dense_read, &d }, k, err));
+                    sparse_check(s);
+                    ck_assert_int_eq(s->active_units, k);
+                    s->format->units(s, 0, k, got);
+                    ck_assert_mem_eq(got, want, (size_t)k * 8);
+                    for (int64_t p = 0; p < s->stored; p++) {
+                        int64_t at;
+                        mest_sparse_coords(s, p, 1, &at);
+                        ck_assert(s->values[p] == (at < 0 ? 0 : (mest_real)d.w[at]));
+                    }
+                    free(want), free(got);
+                }
+                ck_assert_int_le(d.largest_read, 4096);
+                mest_sparse_destroy(s);
+                free(order), free(d.w);
+                heap_close(&b);
+            }
+}
+END_TEST
+
+START_TEST(magnitude_needs_no_dense_memory)
+{
+    bench_heap b;
+    heap_open(&b);
+    mest_shape shape = { 4, { 64, 64, 3, 3 } };
+    dense_weight d = dense_make(&shape, 3, 0);
+    int64_t keep = mest_units_at(.9, d.n);
+    mest_sparse *s = sparse_make(&b, "csr", &shape, keep);
+    OK(mest_sparse_from_magnitude(s, &(mest_reader){ dense_read, &d }, keep, err));
+    ck_assert_int_eq(s->active_units, 3686);
+    ck_assert_int_le((int64_t)b.guard.largest, keep * (int64_t)sizeof(mest_real) + 65 * 4);
+    ck_assert_int_le(d.elements, 4 * d.n);
+    mest_sparse_destroy(s);
+    free(d.w);
+    heap_close(&b);
+}
+END_TEST
+
+START_TEST(nan_and_infinity_rank_highest)
+{
+    bench_heap b;
+    heap_open(&b);
+    float w[] = { 1, -NAN, 0, -INFINITY, 3, -0.0f, 1e-45f, 2 };
+    dense_weight d = { .w = w, .n = 8 };
+    mest_sparse *s = sparse_make(&b, "csr", &(mest_shape){ 2, { 2, 4 } }, 6);
+    int64_t got[6], want3[] = { 1, 3, 4 }, want6[] = { 0, 1, 3, 4, 6, 7 };
+    OK(mest_sparse_from_magnitude(s, &(mest_reader){ dense_read, &d }, 3, err));
+    s->format->units(s, 0, 3, got);
+    ck_assert_mem_eq(got, want3, sizeof want3);
+    OK(mest_sparse_from_magnitude(s, &(mest_reader){ dense_read, &d }, 6, err));
+    s->format->units(s, 0, 6, got);
+    ck_assert_mem_eq(got, want6, sizeof want6);
+    REFUSED(MEST_E_LIMIT, mest_sparse_from_magnitude(s, &(mest_reader){ dense_read, &d }, 7, err));
+    mest_sparse_destroy(s);
+    heap_close(&b);
+}
+END_TEST
+
+static mest_status failing_read(const void *self, int64_t first, int64_t n, float *out, mest_error *err)
+{
+    int *left = (int *)(uintptr_t)self;
+    (void)first;
+    for (int64_t i = 0; i < n; i++)
+        out[i] = 1;
+    if ((*left)-- == 0) {
+        if (err) {
+            err->code = MEST_E_IO;
+            snprintf(err->msg, sizeof err->msg, "gone");
+        }
+        return MEST_E_IO;
+    }
+    return MEST_OK;
+}
+
+START_TEST(a_failing_reader_leaves_a_valid_weight)
+{
+    for (int n = 0; n < 36; n += 3) { /* ten reads a pass, eight in the last */
+        bench_heap b;
+        heap_open(&b);
+        mest_sparse *s = sparse_make(&b, "block4", &(mest_shape){ 2, { 10, 20 } }, -1);
+        int left = n;
+        REFUSED(MEST_E_IO, mest_sparse_from_magnitude(s, &(mest_reader){ failing_read, &left }, 31, err));
+        sparse_check(s);
+        mest_sparse_destroy(s);
+        heap_close(&b);
+    }
+}
+END_TEST
+
+/* Scores by definition, then the k lowest by sorting, for all modes. */
+START_TEST(lowest_matches_the_definition)
+{
+    for (int f = 0; f < N_FORMATS; f++)
+        for (int i = 0; i < N_SHAPES; i++)
+            for (int mode = 0; mode < 6; mode++) {
+                bench_heap b;
+                heap_open(&b);
+                dense_weight d = dense_make(&test_shapes[i], 21, mode % 2 ? 0 : 3);
+                mest_sparse *s = sparse_make(&b, test_formats[f], &test_shapes[i], -1);
+                int64_t u = (s->n_units * 2 + 2) / 3;
+                OK(mest_sparse_from_magnitude(s, &(mest_reader){ dense_read, &d }, u, err));
+                double lambda = mode < 2 ? 0 : .5;
+                bool normalised = mode >= 4;
+                mest_real *grad = malloc((size_t)s->stored * sizeof *grad + 8);
+                for (int64_t k = 0; k < s->stored; k++)
+                    grad[k] = s->values[k] == 0 ? 0 : (mest_real)(floor(8 * mest_rng_uniform(9, 9, (uint64_t)k)) - 4);
+                double mean_w = 0, mean_g = 0;
+                double *nw = malloc((size_t)u * 8 + 8), *ng = malloc((size_t)u * 8 + 8);
+                for (int64_t k = 0; k < u; k++) {
+                    double w2 = 0, g2 = 0;
+                    for (int64_t e = 0; e < s->unit_elements; e++) {
+                        w2 += (double)s->values[k * s->unit_elements + e] * (double)s->values[k * s->unit_elements + e];
+                        g2 += (double)grad[k * s->unit_elements + e] * (double)grad[k * s->unit_elements + e];
+                    }
+                    nw[k] = s->unit_elements == 1 ? fabs((double)s->values[k]) : sqrt(w2);
+                    ng[k] = s->unit_elements == 1 ? fabs((double)grad[k]) : sqrt(g2);
+                    mean_w += nw[k] / (double)u;
+                    mean_g += ng[k] / (double)u;
+                }
+                float *score = malloc((size_t)u * sizeof *score + 8);
+                mest_sparse_scores(s, grad, lambda, normalised, 0, u, score);
+                ranked *order = malloc((size_t)u * sizeof *order + 8);
+                int64_t *units = malloc((size_t)u * 8 + 8), *got = malloc((size_t)u * 8 + 8);
+                s->format->units(s, 0, u, units);
+                for (int64_t k = 0; k < u; k++) {
+                    double want = normalised ? (mean_w > 0 ? nw[k] / mean_w : 0) + (mean_g > 0 ? lambda * ng[k] / mean_g : 0) : nw[k] + lambda * ng[k];
+                    ck_assert_double_eq_tol((double)score[k], want, 1e-6 * (1 + want));
+                    if (mode < 2)
+                        ck_assert((float)nw[k] == score[k]);
+                    order[k] = (ranked){ (double)score[k], units[k] };
+                }
+                qsort(order, (size_t)u, sizeof *order, ranked_compare);
+                int64_t tries[] = { 0, 1, u / 5, u / 2, u };
+                for (size_t t = 0; t < 5; t++) {
+                    int64_t k = tries[t] > u ? u : tries[t];
+                    OK(mest_sparse_lowest(s, grad, lambda, normalised, k, got, err));
+                    int64_t *want = malloc((size_t)k * 8 + 8);
+                    for (int64_t j = 0; j < k; j++)
+                        want[j] = order[j].id;
+                    qsort(want, (size_t)k, 8, id_compare);
+                    ck_assert_mem_eq(got, want, (size_t)k * 8);
+                    free(want);
+                }
+                REFUSED(MEST_E_ARGUMENT, mest_sparse_lowest(s, grad, lambda, normalised, u + 1, got, err));
+                REFUSED(MEST_E_ARGUMENT, mest_sparse_lowest(s, grad, -1, normalised, 1, got, err));
+                mest_sparse_destroy(s);
+                free(d.w), free(grad), free(nw), free(ng), free(score), free(order), free(units), free(got);
+                heap_close(&b);
+            }
+}
+END_TEST
+
+/* The gradient term must be able to change who goes. */
+START_TEST(lambda_changes_the_victims)
+{
+    bench_heap b;
+    heap_open(&b);
+    mest_sparse *s = sparse_make(&b, "csr", &(mest_shape){ 2, { 1, 4 } }, 4);
+    int64_t units[] = { 0, 1, 2, 3 }, got[2], small[] = { 0, 1 }, large[] = { 2, 3 };
+    mest_real w[] = { 1, 2, 3, 4 }, g[] = { 40, 30, 20, 10 };
+    OK(mest_sparse_from_units(s, units, 4, w, err));
+    OK(mest_sparse_lowest(s, g, 0, false, 2, got, err));
+    ck_assert_mem_eq(got, small, sizeof small);
+    OK(mest_sparse_lowest(s, g, 1, false, 2, got, err));
+    ck_assert_mem_eq(got, large, sizeof large);
+    OK(mest_sparse_lowest(s, NULL, 1, false, 2, got, err));
+    ck_assert_mem_eq(got, small, sizeof small);
+    mest_sparse_destroy(s);
+    heap_close(&b);
+}
+END_TEST
+
+/* Counts of the worked table: round((1 - s) * U), halves up. */
+START_TEST(counts_round_halves_up)
+{
+    const int64_t n[] = { 9216, 18432, 36864, 73728, 147456 };
+    const double s[] = { .90, .92, .91, .85, .875, .95, .98 };
+    const int64_t want[5][7] = { { 922, 737, 829, 1382, 1152, 461, 184 },       { 1843, 1475, 1659, 2765, 2304, 922, 369 },
+                                 { 3686, 2949, 3318, 5530, 4608, 1843, 737 },   { 7373, 5898, 6636, 11059, 9216, 3686, 1475 },
+                                 { 14746, 11796, 13271, 22118, 18432, 7373, 2949 } };
+    for (int i = 0; i < 5; i++)
+        for (int j = 0; j < 7; j++)
+            ck_assert_int_eq(mest_units_at(s[j], n[i]), want[i][j]);
+    ck_assert_int_eq(mest_units_at(0, 7), 7);
+    ck_assert_int_eq(mest_units_at(1, 7), 0);
+    ck_assert_int_eq(mest_units_at(.5, 7), 4);
+    ck_assert_int_eq(mest_units_at(.9, 15), 2); /* 1.5, although (1 - .9) * 15 < 1.5 in binary */
+    ck_assert_int_eq(mest_units_at(.9, 5), 1);
+    ck_assert_int_eq(mest_units_at(2, 5), 0);
+    ck_assert_int_eq(mest_units_at(-1, 5), 5);
+}
+END_TEST
+
+RUN("sparse selection", magnitude_is_exact_top_k, magnitude_needs_no_dense_memory, nan_and_infinity_rank_highest,
+    a_failing_reader_leaves_a_valid_weight, lowest_matches_the_definition, lambda_changes_the_victims, counts_round_halves_up)
