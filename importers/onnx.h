@@ -83,7 +83,7 @@ typedef struct onnx_symbol {
 typedef struct onnx_node {
     const char *name, *op, *domain;
     int64_t opset;         /* of its domain; after normalisation, the opset whose form it has */
-    int32_t origin;        /* number in graph.node (of the call, when inlined) */
+    int32_t origin;        /* number in graph.node, -1 when inlined */
     bool inlined, skip;
     int32_t n_in, n_out, n_attrs;
     const char **in_names, **out_names;
