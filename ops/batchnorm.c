@@ -1,0 +1,274 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Batch normalisation over channels (axis 1) of X[N,C,...].
+ *   BatchNormalization        Y = scale * (X - mean) / sqrt(var + epsilon) + B, running statistics. ONNX since 1 (9 drops `spatial`, 14 adds
+ *                             training_mode; the training form is made by lowering, outputs past the first are never computed)
+ *   mest.BatchNormFrozenGrad  its gradient: the statistics are constants
+ *   mest.BatchNormTrain       batch statistics, biased variance for Y; updates the running ones (inputs 3, 4) by PyTorch's rule: unbiased
+ *                             variance, running = momentum * running + (1 - momentum) * batch
+ *   mest.BatchNormGrad        its gradient, through the batch statistics
+ * Statistics are summed in double, mean first, then squared distances from it. */
+#include "ops/dense.h"
+#include "ops/nn.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stddef.h>
+
+static const mest_attr bn_attrs[] = {
+    { .name = "epsilon", .kind = MEST_ATTR_FLOAT, .offset = offsetof(mest_bn_params, epsilon), .number = 1e-5 },
+    { .name = "momentum", .kind = MEST_ATTR_FLOAT, .offset = offsetof(mest_bn_params, momentum), .number = 0.9 },
+    { .name = "training_mode", .kind = MEST_ATTR_INT, .offset = offsetof(mest_bn_params, training_mode) },
+    { .name = "spatial", .kind = MEST_ATTR_INT, .offset = offsetof(mest_bn_params, spatial), .number = 1 },
+    { .name = NULL },
+};
+
+typedef struct norm {
+    int64_t n, c, inner;
+    double epsilon, momentum;
+    const mest_real *x, *scale, *bias, *mean, *var, *dy;
+    mest_real *y, *save_mean, *save_invstd, *run_mean, *run_var, *dscale, *dbias;
+} norm;
+
+static norm norm_of(const mest_args *a)
+{
+    const mest_bn_params *p = a->params;
+    const mest_shape *x = &a->in[0].type->shape;
+    return (norm){ .n = x->dim[0], .c = x->dim[1], .inner = mest_shape_span(x, 2, x->rank), .epsilon = p->epsilon, .momentum = p->momentum,
+                   .x = a->in[0].data };
+}
+
+/* X[N,C,...] and inputs first..last of shape [C]. */
+static mest_status check(mest_infer *c, int first, int last)
+{
+    const mest_bn_params *p = c->params;
+    const mest_shape *x = &c->in[0]->shape;
+    MEST_INFER_CHECK(c, x->rank >= 2, "X must be [N, C, ...], not of rank %d", (int)x->rank);
+    MEST_INFER_CHECK(c, p->spatial, "spatial = 0 is not supported");
+    for (int i = first; i <= last; i++)
+        MEST_INFER_CHECK(c, c->in[i]->shape.rank == 1 && c->in[i]->shape.dim[0] == x->dim[1], "input %d must have one entry per channel (%" PRId64 ")", i,
+                         x->dim[1]);
+    return MEST_OK;
+}
+
+static void like_x(mest_infer *c)
+{
+    c->out[0].dtype = c->in[0]->dtype;
+    c->out[0].shape = c->in[0]->shape;
+    for (int i = 1; i < c->n_out; i++) {
+        c->out[i].dtype = c->in[0]->dtype;
+        c->out[i].shape = (mest_shape){ .rank = 1, .dim = { c->in[0]->shape.dim[1] } };
+    }
+}
+
+static mest_status bn_infer(mest_infer *c)
+{
+    MEST_TRY(check(c, 1, 4));
+    like_x(c);
+    return MEST_OK;
+}
+
+/* y = x * factor + shift over one channel */
+static void affine(const norm *b, int64_t c, double factor, double shift)
+{
+    mest_real f = (mest_real)factor, s = (mest_real)shift;
+    for (int64_t n = 0; n < b->n; n++) {
+        const mest_real *x = b->x + (n * b->c + c) * b->inner;
+        mest_real *y = b->y + (n * b->c + c) * b->inner;
+        for (int64_t i = 0; i < b->inner; i++)
+            y[i] = x[i] * f + s;
+    }
+}
+
+static void bn_tile(void *context, size_t tile)
+{
+    const norm *b = context;
+    double factor = (double)b->scale[tile] / sqrt((double)b->var[tile] + b->epsilon);
+    affine(b, (int64_t)tile, factor, (double)b->bias[tile] - (double)b->mean[tile] * factor);
+}
+
+static mest_status bn_forward(const mest_args *a)
+{
+    norm b = norm_of(a);
+    for (int i = 1; i < a->n_out; i++)
+        if (a->out[i].data)
+            return mest_run_fail(a, MEST_E_UNSUPPORTED, "output %d exists in training only", i);
+    b.scale = a->in[1].data;
+    b.bias = a->in[2].data;
+    b.mean = a->in[3].data;
+    b.var = a->in[4].data;
+    b.y = a->out[0].data;
+    mest_parallel(a->threads, (size_t)b.c, bn_tile, &b);
+    return MEST_OK;
+}
+
+static mest_status bn_vjp(mest_vjp *v)
+{
+    mest_id in[5] = { mest_in(v, 0), mest_in(v, 1), mest_in(v, 3), mest_in(v, 4), mest_dout(v, 0) }, out[3];
+    bool want[3] = { mest_wants(v, 0), mest_wants(v, 1), mest_wants(v, 2) };
+    MEST_TRY(mest_emit(v, "mest.BatchNormFrozenGrad", NULL, 5, in, 3, want, out));
+    for (int i = 0; i < 3; i++)
+        if (want[i])
+            MEST_TRY(mest_give(v, i, out[i]));
+    return MEST_OK;
+}
+
+static mest_status grad_infer(mest_infer *c)
+{
+    MEST_TRY(check(c, 1, 3));
+    like_x(c);
+    return MEST_OK;
+}
+
+/* Sums of dY and of dY * (X - mean) over a channel. */
+static void channel_sums(const norm *b, int64_t c, double mean, double *sum, double *cross)
+{
+    *sum = *cross = 0;
+    for (int64_t n = 0; n < b->n; n++) {
+        int64_t at = (n * b->c + c) * b->inner;
+        *sum += mest_dense_sum(b->dy + at, b->inner);
+        *cross += mest_dense_cross(b->x + at, b->dy + at, b->inner, mean);
+    }
+}
+
+static void frozen_tile(void *context, size_t tile)
+{
+    const norm *b = context;
+    int64_t c = (int64_t)tile;
+    double invstd = 1 / sqrt((double)b->var[c] + b->epsilon);
+    if (b->dscale || b->dbias) {
+        double sum, cross;
+        channel_sums(b, c, (double)b->mean[c], &sum, &cross);
+        if (b->dscale)
+            b->dscale[c] = (mest_real)(cross * invstd);
+        if (b->dbias)
+            b->dbias[c] = (mest_real)sum;
+    }
+    if (b->y) {
+        mest_real f = (mest_real)((double)b->scale[c] * invstd);
+        for (int64_t n = 0; n < b->n; n++) {
+            const mest_real *dy = b->dy + (n * b->c + c) * b->inner;
+            mest_real *dx = b->y + (n * b->c + c) * b->inner;
+            for (int64_t i = 0; i < b->inner; i++)
+                dx[i] = dy[i] * f;
+        }
+    }
+}
+
+static mest_status frozen_forward(const mest_args *a)
+{
+    norm b = norm_of(a);
+    b.scale = a->in[1].data;
+    b.mean = a->in[2].data;
+    b.var = a->in[3].data;
+    b.dy = a->in[4].data;
+    b.y = a->out[0].data;
+    b.dscale = a->n_out > 1 ? a->out[1].data : NULL;
+    b.dbias = a->n_out > 2 ? a->out[2].data : NULL;
+    mest_parallel(a->threads, (size_t)b.c, frozen_tile, &b);
+    return MEST_OK;
+}
+
+static void train_tile(void *context, size_t tile)
+{
+    const norm *b = context;
+    int64_t c = (int64_t)tile, count = b->n * b->inner;
+    double sum = 0, spread = 0;
+    for (int64_t n = 0; n < b->n; n++)
+        sum += mest_dense_sum(b->x + (n * b->c + c) * b->inner, b->inner);
+    double mean = sum / (double)count;
+    for (int64_t n = 0; n < b->n; n++)
+        spread += mest_dense_spread(b->x + (n * b->c + c) * b->inner, b->inner, mean);
+    double var = spread / (double)count, invstd = 1 / sqrt(var + b->epsilon);
+    double factor = (double)b->scale[c] * invstd;
+    if (b->save_mean)
+        b->save_mean[c] = (mest_real)mean;
+    if (b->save_invstd)
+        b->save_invstd[c] = (mest_real)invstd;
+    /* one value per channel has no unbiased variance: the biased one (0) is taken */
+    double unbiased = count > 1 ? spread / (double)(count - 1) : var;
+    b->run_mean[c] = (mest_real)((double)b->run_mean[c] * b->momentum + mean * (1 - b->momentum));
+    b->run_var[c] = (mest_real)((double)b->run_var[c] * b->momentum + unbiased * (1 - b->momentum));
+    affine(b, c, factor, (double)b->bias[c] - mean * factor);
+}
+
+static mest_status train_forward(const mest_args *a)
+{
+    norm b = norm_of(a);
+    if (b.n * b.inner == 0)
+        return mest_run_fail(a, MEST_E_DATA, "an empty batch has no statistics");
+    b.scale = a->in[1].data;
+    b.bias = a->in[2].data;
+    b.run_mean = a->in[3].data;
+    b.run_var = a->in[4].data;
+    b.y = a->out[0].data;
+    b.save_mean = a->n_out > 1 ? a->out[1].data : NULL;
+    b.save_invstd = a->n_out > 2 ? a->out[2].data : NULL;
+    mest_parallel(a->threads, (size_t)b.c, train_tile, &b);
+    return MEST_OK;
+}
+
+static mest_status train_vjp(mest_vjp *v)
+{
+    mest_id in[5] = { mest_in(v, 0), mest_in(v, 1), mest_out(v, 1), mest_out(v, 2), mest_dout(v, 0) }, out[3];
+    bool want[3] = { mest_wants(v, 0), mest_wants(v, 1), mest_wants(v, 2) };
+    if (in[4] == MEST_NONE)
+        return MEST_OK;
+    MEST_TRY(mest_emit(v, "mest.BatchNormGrad", NULL, 5, in, 3, want, out));
+    for (int i = 0; i < 3; i++)
+        if (want[i])
+            MEST_TRY(mest_give(v, i, out[i]));
+    return MEST_OK;
+}
+
+static void grad_tile(void *context, size_t tile)
+{
+    const norm *b = context;
+    int64_t c = (int64_t)tile;
+    double mean = (double)b->save_mean[c], invstd = (double)b->save_invstd[c], count = (double)(b->n * b->inner), sum, cross;
+    channel_sums(b, c, mean, &sum, &cross);
+    if (b->dscale)
+        b->dscale[c] = (mest_real)(cross * invstd);
+    if (b->dbias)
+        b->dbias[c] = (mest_real)sum;
+    if (!b->y)
+        return;
+    /* dx = scale * invstd * (dy - mean(dy) - xhat * mean(dy * xhat)) = dy * f + (x - mean) * g + h */
+    double factor = (double)b->scale[c] * invstd;
+    mest_real f = (mest_real)factor, g = (mest_real)(-factor * invstd * invstd * cross / count), h = (mest_real)(-factor * sum / count);
+    mest_real m = (mest_real)mean;
+    for (int64_t n = 0; n < b->n; n++) {
+        int64_t at = (n * b->c + c) * b->inner;
+        const mest_real *x = b->x + at, *dy = b->dy + at;
+        mest_real *dx = b->y + at;
+        for (int64_t i = 0; i < b->inner; i++)
+            dx[i] = dy[i] * f + ((x[i] - m) * g + h);
+    }
+}
+
+static mest_status grad_forward(const mest_args *a)
+{
+    norm b = norm_of(a);
+    b.scale = a->in[1].data;
+    b.save_mean = a->in[2].data;
+    b.save_invstd = a->in[3].data;
+    b.dy = a->in[4].data;
+    b.y = a->out[0].data;
+    b.dscale = a->n_out > 1 ? a->out[1].data : NULL;
+    b.dbias = a->n_out > 2 ? a->out[2].data : NULL;
+    mest_parallel(a->threads, (size_t)b.c, grad_tile, &b);
+    return MEST_OK;
+}
+
+const mest_op mest_ops_batchnorm[] = {
+    { .domain = "", .name = "BatchNormalization", .since = 1, .in_min = 5, .in_max = 5, .out_min = 1, .out_max = 5, .flags = MEST_OP_INPLACE,
+      .act_in = 1u << 0, .act_out = 1u << 0, .attrs = bn_attrs, .params_bytes = sizeof(mest_bn_params), .infer = bn_infer,
+      .forward = bn_forward, .vjp = bn_vjp },
+    { .domain = "mest", .name = "mest.BatchNormFrozenGrad", .since = 1, .in_min = 5, .in_max = 5, .out_min = 1, .out_max = 3,
+      .act_in = 1u << 0 | 1u << 4, .act_out = 1u << 0, .params_bytes = sizeof(mest_bn_params), .infer = grad_infer, .forward = frozen_forward },
+    { .domain = "mest", .name = "mest.BatchNormTrain", .since = 1, .in_min = 5, .in_max = 5, .out_min = 1, .out_max = 3,
+      .flags = MEST_OP_SIDE_EFFECT, .act_in = 1u << 0, .act_out = 1u << 0, .attrs = bn_attrs, .params_bytes = sizeof(mest_bn_params),
+      .infer = bn_infer, .forward = train_forward, .vjp = train_vjp },
+    { .domain = "mest", .name = "mest.BatchNormGrad", .since = 1, .in_min = 5, .in_max = 5, .out_min = 1, .out_max = 3,
+      .act_in = 1u << 0 | 1u << 4, .act_out = 1u << 0, .params_bytes = sizeof(mest_bn_params), .infer = grad_infer, .forward = grad_forward },
+    { .name = NULL },
+};
