@@ -15,7 +15,7 @@ static mest_status update_infer(mest_infer *c)
 
 typedef struct update_job {
     const mest_optimizer *o;
-    mest_real *w, *slots[MEST_MAX_SLOTS], *snapshot;
+    mest_real *w, *slots[MEST_OPTIM_SLOTS], *snapshot;
     const mest_real *g;
     int64_t n;
     double scale, lr, wd;
@@ -28,8 +28,8 @@ static void update_tile(void *context, size_t tile)
 {
     const update_job *j = context;
     int64_t from = (int64_t)tile * UPDATE_CHUNK, n = j->n - from < UPDATE_CHUNK ? j->n - from : UPDATE_CHUNK;
-    mest_real *slots[MEST_MAX_SLOTS];
-    for (int k = 0; k < MEST_MAX_SLOTS; k++)
+    mest_real *slots[MEST_OPTIM_SLOTS];
+    for (int k = 0; k < MEST_OPTIM_SLOTS; k++)
         slots[k] = j->slots[k] ? j->slots[k] + from : NULL;
     if (j->snapshot)
         for (int64_t i = from; i < from + n; i++)
@@ -44,7 +44,7 @@ static mest_status update_forward(const mest_args *a)
     const mest_param_state *s = &u->optimizer->state[u->param];
     update_job job = {.o = u->optimizer, .w = mest_param_data(p), .g = a->in[0].data, .n = mest_param_stored(p), .scale = 1, .lr = a->run->lr,
                       .wd = p->no_decay ? 0 : u->optimizer->weight_decay, .t = a->run->step + 1};
-    for (int k = 0; k < MEST_MAX_SLOTS; k++)
+    for (int k = 0; k < MEST_OPTIM_SLOTS; k++)
         job.slots[k] = s->slot[k];
     if (a->run->snapshot_grads)
         job.snapshot = s->snapshot;

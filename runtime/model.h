@@ -55,6 +55,8 @@ struct mest_model {
     bool sparsified;
     int n_sessions;          /* alive */
     int64_t external_bytes;
+    int32_t n_fixed;         /* initializers that are not floating point: indices, shapes, masks (not among params) */
+    struct mest_onnx_notes *notes; /* what the exporter must know of the file (importers/onnx.h) */
 };
 
 /* importers/onnx_import.c fills an initialised, empty model. */

@@ -90,8 +90,6 @@ const void *mest_program_data(const mest_program *program, mest_id value);
 mest_id mest_program_find(const mest_program *program, const char *name);
 /* Gradient value of parameter `param` (MEST_NONE if it has none). */
 mest_id mest_program_param_grad(const mest_program *program, int32_t param);
-/* Number of arena bytes etc. for reports. */
-void mest_program_info(const mest_program *program, mest_plan_info *info);
 void mest_program_nodes(const mest_program *program, void (*node)(void *user, const mest_node_info *info), void *user);
 
 /* ---- stages, in their own files ---- */

@@ -15,6 +15,7 @@
 #ifndef MEST_SPARSE_FORMAT_H
 #define MEST_SPARSE_FORMAT_H
 
+#include "mest/plugin.h" /* units, mest_units_at */
 #include "runtime/alloc.h"
 #include "runtime/tensor.h"
 
@@ -70,13 +71,6 @@ static inline int64_t mest_block_rows(const mest_sparse *s) { return (s->rows + 
 const mest_format *mest_format_at(int index);
 /* "csr", "block4": finds the format and the height. MEST_E_ARGUMENT lists what exists. */
 mest_status mest_format_find(const char *name, const mest_format **format, int32_t *height, mest_error *err);
-
-/* round((1 - sparsity) * units), halves up: the one rule from a sparsity to a count. */
-static inline int64_t mest_units_at(double sparsity, int64_t units)
-{
-    int64_t n = (int64_t)__builtin_floor((1.0 - sparsity) * (double)units + 0.5);
-    return n < 0 ? 0 : n > units ? units : n;
-}
 
 /* Creates an empty sparse weight. cap_units may be raised later by mest_sparse_reserve (before training). */
 mest_status mest_sparse_create(mest_sparse **out, mest_heap *heap, const char *format, const mest_shape *shape, int64_t cap_units, mest_error *err);

@@ -70,14 +70,15 @@ typedef struct mest_source_options {
     int n_mean, n_std;
     double mean[16], std[16];
     bool measure;       /* measure mean and std over the set (after /scale) instead of using mean and std */
-    int pad_crop;       /* augmentation: zero-pad by this many pixels and crop back at a random place; 0 = off */
+    int pad_crop;       /* augmentation: zero-pad (before normalisation) by this many pixels, crop back at a random place; 0 = off */
     double flip;        /* augmentation: probability of a horizontal flip; 0 = off */
     int resize_height, resize_width; /* image folders: size of the network input; 0 = the first image's size */
-    int64_t limit;      /* use only the first `limit` samples; 0 = all */
-    double val_split;   /* 0..1: the last part of a seeded shuffle is held out */
+    int64_t limit;      /* use only the first `limit` samples (of the part that val_split gives); 0 = all */
+    double val_split;   /* 0..1: the last part of a seeded shuffle is held out; each part keeps the set's order */
     bool val_part;      /* true: this source is the held-out part, false: the rest */
     uint64_t split_seed;
-    int64_t max_bad;    /* image folders: unreadable images that are skipped and counted before opening fails */
+    int64_t max_bad;    /* image folders: unreadable images that are skipped and counted before opening fails. When > 0, every
+                         * image is decoded once at opening; when 0, only headers are read and a damaged body fails its fetch */
     int input_rank;     /* csv: shape of one sample without the batch axis; 0 = [columns] */
     int64_t input_dim[MEST_SAMPLE_MAX_RANK];
 } mest_source_options;
@@ -90,11 +91,14 @@ MEST_API void mest_source_options_init(mest_source_options *options);
  *   images:DIR           a folder per class with JPEG and PNG files; DIR/train and DIR/val (or test) are found when they exist
  *   npy:INPUT[,TARGET]   NumPy .npy files, first axis = samples
  *   csv:FILE             comma-separated numbers, last column = class index; gzip allowed; options after '?': label=first|last|none,
- *                        header=yes|no, target=class|float
+ *                        header=yes|no, target=class|float (csv:digits.csv.gz?label=last,header=no)
  * On success *source is filled; close it with mest_source_close. Errors: MEST_E_ARGUMENT (unknown kind), MEST_E_IO,
  * MEST_E_DATA (damaged file, with its name and place), MEST_E_NOMEM. */
 MEST_NODISCARD MEST_API mest_status mest_source_open(mest_source *source, const char *spec, const mest_source_options *options,
                                                      mest_error *err);
+
+/* Built-in kinds for help texts: name ("idx") and one help line of number `index`; NULL past the end. `help` may be NULL. */
+MEST_API const char *mest_source_kind_at(int index, const char **help);
 
 /* The normalisation in force (after measuring), n entries each. n is 0 when the source does not normalise. */
 MEST_API void mest_source_normalisation(const mest_source *source, double *scale, int *n, double mean[16], double std[16]);

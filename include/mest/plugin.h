@@ -23,6 +23,14 @@ extern "C" {
 
 typedef struct mest_host mest_host; /* opaque; belongs to one session */
 
+/* How many of n_units units a sparsity leaves: round((1 - sparsity) * n_units), halves up. The one rule from a sparsity to a count.
+ * The 1e-7 makes halves those of the decimal number that was written: (1 - 0.9) * 15 is a little below 1.5 in binary. */
+static inline int64_t mest_units_at(double sparsity, int64_t n_units)
+{
+    double n = (1.0 - sparsity) * (double)n_units + 0.5 + 1e-7;
+    return n <= 0 ? 0 : n >= (double)n_units ? n_units : (int64_t)n;
+}
+
 /* A sparse parameter as a plugin sees it. */
 typedef struct mest_sparse_info {
     uint32_t struct_size;
@@ -67,8 +75,9 @@ typedef struct mest_host_api {
                                mest_error *err);
     /* The k active units of smallest score, ties to the lower unit id, written ascending by id. */
     mest_status (*lowest_units)(mest_host *host, int param, double lambda, bool normalised, int64_t k, int64_t *units, mest_error *err);
-    /* n distinct inactive units, uniform, written ascending. `exclude` (ascending, n_exclude) is left out too. Keyed by
-     * (session seed, parameter, key): same key, same answer. No memory of the order of U is used. */
+    /* n distinct inactive units, uniform, written ascending. Units proposed for dropping in this callback count as inactive, units
+     * proposed for growing as active; `exclude` (ascending, n_exclude) is left out too. Keyed by (session seed, parameter, key):
+     * same key, same answer. No memory of the order of U is used. MEST_E_LIMIT when there are fewer than n. */
     mest_status (*sample_inactive)(mest_host *host, int param, uint64_t key, const int64_t *exclude, int64_t n_exclude, int64_t n,
                                    int64_t *units, mest_error *err);
     /* Only in create: the number of units this parameter may hold at its peak. The plan reserves the largest wish. */
@@ -76,12 +85,13 @@ typedef struct mest_host_api {
     /* Only in epoch_begin: keep |g| of the last step of this epoch for unit_scores. */
     mest_status (*keep_gradients)(mest_host *host, mest_error *err);
 
-    /* Proposals. Units must be ascending and distinct; drop: active; grow: inactive, or dropped in the same callback. New units get
-     * value 0 and optimizer state 0; survivors keep value and state bit for bit. */
+    /* Proposals, in epoch_begin and epoch_end. Units must be ascending and distinct; drop: active; grow: inactive, or already dropped
+     * in the same callback, and within the capacity once the drops so far are taken off. New units get value 0 and optimizer state 0;
+     * survivors keep value and state bit for bit. A refused proposal leaves no trace. */
     mest_status (*drop)(mest_host *host, int param, const int64_t *units, int64_t n, mest_error *err);
     mest_status (*grow)(mest_host *host, int param, const int64_t *units, int64_t n, mest_error *err);
 
-    /* Samples. ids ascending and distinct; they leave the active set from the next epoch on (epoch_begin: from this one on). */
+    /* Samples. ids ascending, distinct and active, and never all that are left; they leave the active set from the next epoch on (epoch_begin: from this one on). */
     mest_status (*remove_samples)(mest_host *host, const int64_t *ids, int64_t n, mest_error *err);
     bool (*sample_active)(mest_host *host, int64_t id);
     /* Class of a sample as seen in training, -1 if unknown or not a class. */

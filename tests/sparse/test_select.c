@@ -207,6 +207,10 @@ START_TEST(counts_round_halves_up)
     ck_assert_int_eq(mest_units_at(0, 7), 7);
     ck_assert_int_eq(mest_units_at(1, 7), 0);
     ck_assert_int_eq(mest_units_at(.5, 7), 4);
+    ck_assert_int_eq(mest_units_at(.9, 15), 2); /* 1.5, although (1 - .9) * 15 < 1.5 in binary */
+    ck_assert_int_eq(mest_units_at(.9, 5), 1);
+    ck_assert_int_eq(mest_units_at(2, 5), 0);
+    ck_assert_int_eq(mest_units_at(-1, 5), 5);
 }
 END_TEST
 

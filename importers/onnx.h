@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The ONNX importer's own structures, shared by importers/onnx_*.c.
+ *
+ *   mest_onnx_arena   memory of the unpacked message: counted, capped, freed at once
+ *   onnx_tensor       an initializer of the file
+ *   onnx_symbol       a name of the graph: input, initializer or result of a node
+ *   onnx_node         a node after functions were inlined; normalisation rewrites it in place
+ *   onnx_importer     everything above during one import
+ *   mest_onnx_notes   what outlives the import because the exporter needs it
+ */
+#ifndef MEST_IMPORTERS_ONNX_H
+#define MEST_IMPORTERS_ONNX_H
+
+#include <string.h>
+
+#include "importers/prescan.h"
+#include "onnx.pb-c.h"
+#include "runtime/model.h"
+#include "runtime/op.h"
+#include "runtime/strmap.h"
+
+enum {
+    MEST_ONNX_MIN_IR = 3, MEST_ONNX_MAX_IR = 13,
+    MEST_ONNX_MIN_OPSET = 7, MEST_ONNX_MAX_OPSET = 25,
+    MEST_ONNX_MAX_INLINED = 20000, /* nodes and calls that local functions may expand to */
+    MEST_ONNX_MAX_NESTING = 64     /* functions in functions */
+};
+
+/* ---- memory of the unpacked message ---- */
+typedef struct mest_onnx_arena {
+    ProtobufCAllocator allocator;
+    mest_heap *heap;
+    size_t used, cap;      /* bytes, blocks and large pieces */
+    bool over;             /* the cap was the reason of a failure */
+    struct arena_block *blocks;
+    struct arena_large *large;
+    size_t left;           /* in the newest block */
+} mest_onnx_arena;
+void mest_onnx_arena_init(mest_onnx_arena *arena, mest_heap *heap, size_t cap);
+void mest_onnx_arena_free(mest_onnx_arena *arena);
+
+/* ---- what is kept for the exporter ---- */
+typedef struct mest_onnx_note {
+    const char *name;
+    int32_t param;         /* -1: not a parameter, written as it is */
+    bool external;         /* not a parameter: payload lies in another file and is folded in */
+    mest_payload payload;
+} mest_onnx_note;
+
+typedef struct mest_onnx_notes {
+    mest_onnx_note *dense, *sparse; /* graph.initializer and graph.sparse_initializer, in file order */
+    int32_t n_dense, n_sparse;
+    const int32_t *dropped;         /* numbers of graph.node that the exporter leaves out: untied Identity nodes, ascending */
+    const int32_t *added;           /* parameters that take their place as initializers */
+    int32_t n_dropped;              /* of both */
+    bool external_attribute;        /* some node attribute holds external data: cannot be exported */
+} mest_onnx_notes;
+
+/* ---- during the import ---- */
+typedef enum onnx_kind { KIND_UNKNOWN = 0, KIND_PARAMETER, KIND_BUFFER, KIND_CONSTANT } onnx_kind; /* by metadata_props of IR 10 files */
+
+typedef struct onnx_tensor {
+    const char *name;
+    mest_shape shape;
+    mest_payload payload;
+    onnx_kind kind;
+    bool external, is_float;
+    bool claimed;          /* an alias has taken over the name because nobody uses the initializer directly */
+    int32_t direct;        /* uses other than by an Identity that is resolved */
+    mest_id value;         /* MEST_NONE until somebody uses it */
+    int32_t param;
+} onnx_tensor;
+
+typedef struct onnx_symbol {
+    const char *name;
+    mest_id value;         /* input or result; initializers: see tensor */
+    int32_t tensor;        /* initializer, or -1 */
+    int32_t uses;
+    bool is_output;        /* of the graph */
+    bool alias;            /* the result of a resolved Identity: `tensor` is what it stands for */
+} onnx_symbol;
+
+typedef struct onnx_node {
+    const char *name, *op, *domain;
+    int64_t opset;         /* of its domain; after normalisation, the opset whose form it has */
+    int32_t origin;        /* number in graph.node, -1 when inlined */
+    bool inlined, skip;
+    int32_t n_in, n_out, n_attrs;
+    const char **in_names, **out_names;
+    mest_id *in, *out;     /* room for ONNX_EXTRA more inputs */
+    const Onnx__AttributeProto **attrs; /* NULL: taken away by normalisation; room for ONNX_EXTRA more */
+} onnx_node;
+enum { ONNX_EXTRA = 4 };
+
+typedef struct onnx_importer {
+    mest_model *m;
+    const char *path;
+    mest_error *err;
+    bool keep_aliases;
+    size_t max_bytes;      /* of constants made from sparse values */
+    mest_prescan scan;
+    mest_onnx_arena arena;
+    mest_region scratch;
+    Onnx__ModelProto *pb;
+    int64_t opset;
+    onnx_tensor *tensors;  /* dense first, then sparse */
+    int32_t n_tensors;
+    onnx_symbol *symbols;
+    int32_t n_symbols, cap_symbols;
+    mest_strmap names;     /* of symbols */
+    onnx_node *nodes;
+    int32_t n_nodes, cap_nodes;
+    mest_strmap functions; /* "domain\nname" to number */
+    mest_strmap ops;       /* "op\nopset" to 1 (known) or 0: lookups are repeated a lot */
+    bool external_attribute;
+} onnx_importer;
+
+/* Text made from two names for messages; NULL counts as "". */
+static inline const char *onnx_text(const char *text) { return text ? text : ""; }
+static inline const char *onnx_domain(const char *domain) { return !domain || !strcmp(domain, "ai.onnx") ? "" : domain; }
+
+/* onnx_file.c: maps a file (regular files only) and adds it to the model's mappings. */
+mest_status mest_onnx_map(mest_model *m, const char *path, const mest_mapping **mapping, mest_error *err);
+/* External data beside the model: relative path inside the model's folder. Mapped once. */
+mest_status mest_onnx_map_external(mest_model *m, const char *model_path, const char *location, const char *tensor, const mest_mapping **mapping,
+                                   mest_error *err);
+
+/* onnx_tensor.c: where a tensor's values are. `what` names it in messages. Unpacked values are copied to the model's region. */
+mest_status mest_onnx_payload(onnx_importer *im, const Onnx__TensorProto *t, const char *what, mest_shape *shape, mest_payload *payload,
+                              bool *external);
+mest_status mest_onnx_sparse_payload(onnx_importer *im, const Onnx__SparseTensorProto *t, const char *what, mest_shape *shape,
+                                     mest_payload *payload, bool *external);
+/* Elements in C order for a constant, in graph memory; floating-point types become mest_real. */
+mest_status mest_onnx_constant_data(onnx_importer *im, const char *what, const mest_shape *shape, const mest_payload *payload, mest_type *type,
+                                    const void **data);
+
+/* onnx_inline.c: graph.node without calls of local functions, in im->nodes. */
+mest_status mest_onnx_inline(onnx_importer *im);
+
+/* onnx_normalise.c: the op (name, opset) whose internal form the node will have; no change. */
+void mest_onnx_target(const onnx_node *n, const char **op, int64_t *opset);
+/* Rewrites attributes and inputs of the node to that form. */
+mest_status mest_onnx_normalise(onnx_importer *im, onnx_node *n);
+const Onnx__AttributeProto *onnx_attribute(const onnx_node *n, const char *name);
+
+/* onnx_attrs.c: attributes to the op's params structure in graph memory (NULL when the op has none). */
+mest_status mest_onnx_params(onnx_importer *im, const onnx_node *n, const mest_op *op, const void **params);
+
+/* onnx_roles.c: roles and reasons of all parameters; those that never change become constants of the graph. */
+mest_status mest_onnx_roles(onnx_importer *im);
+/* Where an op's input is differentiable. */
+bool mest_onnx_differentiable(const mest_op *op, int input);
+
+/* onnx_constant.c: value of a Constant node. */
+mest_status mest_onnx_constant_node(onnx_importer *im, const onnx_node *n, mest_id *value);
+/* A constant made by normalisation. MEST_NONE when out of memory. */
+mest_id mest_onnx_ints(onnx_importer *im, const int64_t *values, size_t n, bool scalar);
+mest_id mest_onnx_float(onnx_importer *im, double value);
+
+#endif

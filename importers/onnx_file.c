@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Mapping of the model file and of external data. */
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "importers/onnx.h"
+
+enum { MAX_FILES = 4096 };
+
+static mest_status map_file(mest_model *m, const char *path, const char *key, const char *what, int flags, const mest_mapping **mapping,
+                            mest_error *err)
+{
+    struct stat st;
+    /* O_NONBLOCK: opening a pipe or device must not wait; it is refused right after */
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | flags);
+    MEST_CHECK(fd >= 0, err, MEST_E_IO, "%s '%s': %s", what, path, strerror(errno));
+    mest_status status = MEST_OK;
+    void *bytes = NULL;
+    mest_mapping *map = mest_region_alloc(&m->region, 1, sizeof *map);
+    char *name = mest_region_strdup(&m->region, key);
+    if (!map || !name)
+        status = mest_fail(err, MEST_E_NOMEM, "%s '%s': out of memory", what, path);
+    else if (fstat(fd, &st) != 0)
+        status = mest_fail(err, MEST_E_IO, "%s '%s': %s", what, path, strerror(errno));
+    else if (!S_ISREG(st.st_mode))
+        status = mest_fail(err, MEST_E_IO, "%s '%s': not a regular file", what, path);
+    else if (st.st_size > 0) {
+        bytes = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+        if (bytes == MAP_FAILED)
+            status = mest_fail(err, MEST_E_IO, "%s '%s': cannot be mapped: %s", what, path, strerror(errno));
+    }
+    close(fd);
+    if (status != MEST_OK)
+        return status;
+    map->bytes = bytes;
+    map->size = (size_t)st.st_size;
+    map->path = name;
+    mest_mapping **last = &m->mappings;
+    while (*last)
+        last = &(*last)->next;
+    *last = map;
+    *mapping = map;
+    return MEST_OK;
+}
+
+mest_status mest_onnx_map(mest_model *m, const char *path, const mest_mapping **mapping, mest_error *err)
+{
+    MEST_TRY(map_file(m, path, path, "onnx", 0, mapping, err));
+    MEST_CHECK((*mapping)->size > 0, err, MEST_E_FORMAT, "onnx '%s': byte 0: the file is empty", path);
+    return MEST_OK;
+}
+
+/* Relative, and no part is "..": what is left can only leave the folder by a link, which is looked at afterwards. */
+static bool stays_inside(const char *location)
+{
+    if (*location == '/' || !*location)
+        return false;
+    for (const char *p = location; *p;) {
+        size_t n = strcspn(p, "/");
+        if (n == 2 && p[0] == '.' && p[1] == '.')
+            return false;
+        p += n + (p[n] == '/');
+    }
+    return true;
+}
+
+/* Own functions, so that the path buffers are on the stack for as short as possible. */
+static mest_status resolve(mest_region *region, const char *model_path, const char *location, const char *tensor, char **path, mest_error *err)
+{
+    char folder[PATH_MAX], file[PATH_MAX];
+    const char *slash = strrchr(model_path, '/');
+    size_t n = slash ? (size_t)(slash - model_path) + 1 : 0;
+    char *joined = mest_region_alloc(region, n + strlen(location) + 4, 1);
+    MEST_CHECK(joined, err, MEST_E_NOMEM, "tensor '%s': out of memory", tensor);
+    memcpy(joined, model_path, n);
+    if (n == 0)
+        memcpy(joined, "./", n = 2);
+    joined[n] = 0;
+    MEST_CHECK(realpath(joined, folder), err, MEST_E_IO, "tensor '%s': folder of external data '%s': %s", tensor, joined, strerror(errno));
+    strcpy(joined + n, location);
+    MEST_CHECK(realpath(joined, file), err, MEST_E_IO, "tensor '%s': external data '%s': %s", tensor, location, strerror(errno));
+    size_t length = strlen(folder);
+    MEST_CHECK(length == 1 || (!strncmp(file, folder, length) && file[length] == '/'), err, MEST_E_FORMAT,
+               "tensor '%s': external data '%s' is a link that leaves the model's folder", tensor, location);
+    *path = mest_region_strdup(region, file);
+    MEST_CHECK(*path, err, MEST_E_NOMEM, "tensor '%s': out of memory", tensor);
+    return MEST_OK;
+}
+
+mest_status mest_onnx_map_external(mest_model *m, const char *model_path, const char *location, const char *tensor, const mest_mapping **mapping,
+                                   mest_error *err)
+{
+    int n = 0;
+    for (const mest_mapping *map = m->mappings->next; map; map = map->next, n++)
+        if (!strcmp(map->path, location)) {
+            *mapping = map;
+            return MEST_OK;
+        }
+    MEST_CHECK(n < MAX_FILES, err, MEST_E_LIMIT, "tensor '%s': more than %d files of external data", tensor, MAX_FILES);
+    MEST_CHECK(stays_inside(location), err, MEST_E_FORMAT, "tensor '%s': external data '%s' is not a relative path inside the model's folder",
+               tensor, location);
+    char *path;
+    MEST_TRY(resolve(&m->region, model_path, location, tensor, &path, err));
+    MEST_TRY(map_file(m, path, location, "external data", O_NOFOLLOW, mapping, err));
+    m->external_bytes += (int64_t)(*mapping)->size;
+    return MEST_OK;
+}

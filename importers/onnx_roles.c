@@ -1,0 +1,205 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What an initializer is: a weight that trains, a running statistic, or a constant. The file does not say (older exporters) or says so
+ * in metadata (newer ones). Rules, in this order:
+ *   1. inputs 3 and 4 of BatchNormalization are statistics
+ *   2. metadata: PARAMETER trains, BUFFER and CONSTANT_TENSOR do not
+ *   3. what no output depends on through differentiable inputs is constant (masks, indices, unused)
+ *   4. a scalar, or one element that only scales or shifts, is constant
+ *   5. everything else trains */
+#include "importers/onnx.h"
+
+/* Inputs that carry no gradient, as bits; ALL: the operator has none. Operators that are not here: all inputs are differentiable. */
+enum { ALL = 0xffff };
+static const struct {
+    const char *op;
+    unsigned inputs;
+} fixed_inputs[] = {
+    { "Reshape", 2 }, { "Expand", 2 }, { "Gather", 2 }, { "GatherElements", 2 }, { "GatherND", 2 }, { "Where", 1 }, { "Slice", 2 | 4 | 8 | 16 },
+    { "Pad", 2 | 4 | 8 }, { "Squeeze", 2 }, { "Unsqueeze", 2 }, { "Clip", 2 | 4 }, { "Dropout", 2 | 4 }, { "Resize", 2 | 4 | 8 },
+    { "Split", 2 }, { "Tile", 2 }, { "BatchNormalization", 8 | 16 }, { "ScatterND", 2 }, { "ScatterElements", 2 }, { "TopK", 2 },
+    { "CumSum", 2 }, { "Trilu", 2 }, { "LSTM", 16 }, { "GRU", 16 }, { "RNN", 16 }, { "SoftmaxCrossEntropyLoss", 2 | 4 },
+    { "NegativeLogLikelihoodLoss", 2 | 4 }, { "OneHot", ALL }, { "ReduceSum", 2 }, { "ReduceMean", 2 }, { "ReduceMax", 2 },
+    { "ReduceMin", 2 }, { "ReduceProd", 2 }, { "ReduceL1", 2 }, { "ReduceL2", 2 }, { "ReduceLogSum", 2 }, { "ReduceLogSumExp", 2 },
+    { "ReduceSumSquare", 2 }, { "Equal", ALL }, { "Greater", ALL }, { "GreaterOrEqual", ALL }, { "Less", ALL }, { "LessOrEqual", ALL },
+    { "Not", ALL }, { "And", ALL }, { "Or", ALL }, { "Xor", ALL }, { "Shape", ALL }, { "Size", ALL }, { "ArgMax", ALL }, { "ArgMin", ALL },
+    { "NonZero", ALL }, { "ConstantOfShape", ALL }, { "Range", ALL }, { "Floor", ALL }, { "Ceil", ALL }, { "Round", ALL }, { "Sign", ALL },
+    { "IsNaN", ALL }, { "IsInf", ALL }, { "EyeLike", ALL },
+};
+
+bool mest_onnx_differentiable(const mest_op *op, int input)
+{
+    if (op->no_grad)
+        return false;
+    for (size_t i = 0; i < sizeof fixed_inputs / sizeof *fixed_inputs; i++)
+        if (!strcmp(fixed_inputs[i].op, op->name))
+            return input >= 16 || !(fixed_inputs[i].inputs >> input & 1);
+    return true;
+}
+
+typedef struct use {
+    mest_id node;       /* first differentiable use, else first use; MEST_NONE: unused */
+    int32_t input;
+    bool statistic;     /* input 3 or 4 of a BatchNormalization */
+    bool reached;       /* some output depends on it */
+    bool only_scales;   /* every use is an elementwise operand */
+} use;
+
+static bool is_one_of(const char *op, const char *const *list)
+{
+    for (; *list; list++)
+        if (!strcmp(op, *list))
+            return true;
+    return false;
+}
+
+/* An operand of one of these, with one element, is a factor, an exponent or a bound; a bias of one output after a MatMul is not. */
+static bool scales(const mest_graph *g, const mest_node *n, int input)
+{
+    static const char *const ops[] = { "Mul", "Div", "Add", "Sub", "Pow", "Max", "Min", "Where", NULL };
+    if (!is_one_of(n->op->name, ops))
+        return false;
+    if (!strcmp(n->op->name, "Add") && n->n_in == 2) {
+        mest_id other = n->in[1 - input], producer = other == MEST_NONE ? MEST_NONE : g->values[other].producer;
+        if (producer != MEST_NONE && !strcmp(g->nodes[producer].op->name, "MatMul"))
+            return false;
+    }
+    return true;
+}
+
+static void find_uses(const mest_graph *g, use *uses, uint8_t *live)
+{
+    for (int32_t i = 0; i < g->n_values; i++)
+        uses[i] = (use){ .node = MEST_NONE, .only_scales = true };
+    for (int32_t i = 0; i < g->n_outputs; i++)
+        live[g->outputs[i]] = 1;
+    for (mest_id i = g->n_nodes - 1; i >= 0; i--) {
+        const mest_node *n = &g->nodes[i];
+        bool wanted = false;
+        for (int32_t k = 0; k < n->n_out; k++)
+            wanted |= n->out[k] != MEST_NONE && live[n->out[k]];
+        for (int32_t k = n->n_in - 1; k >= 0; k--) {
+            mest_id v = n->in[k];
+            if (v == MEST_NONE)
+                continue;
+            bool through = wanted && mest_onnx_differentiable(n->op, k);
+            if (through)
+                live[v] = 1;
+            use *u = &uses[v];
+            if (through || !u->reached) { /* nodes come last to first: the first one stays */
+                u->node = i;
+                u->input = k;
+            }
+            u->reached |= through;
+            u->statistic |= (k == 3 || k == 4) && !strcmp(n->op->name, "BatchNormalization");
+            u->only_scales &= scales(g, n, k);
+        }
+    }
+}
+
+/* "weight of Conv '/conv1/Conv'"; through operators that only move elements it names the one behind them. */
+static const char *describe(onnx_importer *im, const use *uses, const use *u)
+{
+    static const char *const movers[] = { "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Slice", "Concat", "Split", "Identity", "Cast", "Expand",
+                                          "Flatten", NULL };
+    static const struct {
+        const char *op, *input[5];
+    } names[] = {
+        { "Conv", { "input", "weight", "bias" } },
+        { "ConvTranspose", { "input", "weight", "bias" } },
+        { "Gemm", { "weight", "weight", "bias" } },
+        { "MatMul", { "weight", "weight" } },
+        { "BatchNormalization", { "input", "scale", "bias", "running mean", "running variance" } },
+        { "LayerNormalization", { "input", "scale", "bias" } },
+        { "InstanceNormalization", { "input", "scale", "bias" } },
+        { "GroupNormalization", { "input", "scale", "bias" } },
+        { "PRelu", { "input", "slope" } },
+        { "Gather", { "table" } },
+        { "LSTM", { "input", "weight", "recurrent weight", "bias" } },
+        { "GRU", { "input", "weight", "recurrent weight", "bias" } },
+    };
+    const mest_graph *g = &im->m->graph;
+    const char *through = NULL;
+    for (int hops = 0; hops < 16; hops++) {
+        const mest_node *n = &g->nodes[u->node];
+        const use *next = n->n_out > 0 && n->out[0] != MEST_NONE ? &uses[n->out[0]] : NULL;
+        if (!is_one_of(n->op->name, movers) || !next || next->node == MEST_NONE)
+            break;
+        through = through ? through : n->op->name;
+        u = next;
+    }
+    const mest_node *n = &g->nodes[u->node];
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (!strcmp(names[i].op, n->op->name) && u->input < 5 && names[i].input[u->input])
+            return mest_region_printf(&im->m->region, "%s of %s '%.200s'%s%s", names[i].input[u->input], n->op->name, n->name,
+                                      through ? " through " : "", through ? through : "");
+    return mest_region_printf(&im->m->region, "input %d of %s '%.200s'%s%s", u->input, n->op->name, n->name, through ? " through " : "",
+                              through ? through : "");
+}
+
+static const char *decide(onnx_importer *im, mest_param *p, onnx_kind kind, const use *uses, const use *u)
+{
+    p->role = MEST_ROLE_CONSTANT;
+    if (u->node == MEST_NONE)
+        return "used by no node";
+    if (u->statistic) {
+        if (u->reached)
+            mest_logf(&im->m->heap, MEST_LOG_WARNING, "'%s' is a running statistic and a weight at once; it will not be trained", p->name);
+        p->role = MEST_ROLE_STATISTIC;
+        return describe(im, uses, u);
+    }
+    if (kind == KIND_BUFFER)
+        return "BUFFER in the file's metadata";
+    if (kind == KIND_CONSTANT)
+        return "CONSTANT_TENSOR in the file's metadata";
+    if (!u->reached)
+        return "no output depends on it through a differentiable input";
+    if (kind != KIND_PARAMETER && p->shape.rank == 0)
+        return "a scalar";
+    if (kind != KIND_PARAMETER && p->count <= 1 && u->only_scales)
+        return "one element that only scales";
+    p->role = MEST_ROLE_TRAINABLE;
+    return describe(im, uses, u);
+}
+
+mest_status mest_onnx_roles(onnx_importer *im)
+{
+    mest_graph *g = &im->m->graph;
+    size_t n = (size_t)g->n_values + 1;
+    use *uses = mest_alloc(&im->m->heap, n, sizeof *uses);
+    uint8_t *live = mest_calloc(&im->m->heap, n, 1);
+    mest_status status = MEST_OK;
+    if (!uses || !live) {
+        status = mest_fail(im->err, MEST_E_NOMEM, "onnx '%s': no memory to find what trains among %d values", im->path, g->n_values);
+        goto out;
+    }
+    find_uses(g, uses, live);
+    for (int32_t i = 0; i < im->m->n_params; i++)
+        im->m->params[i].role_reason = NULL;
+    for (int32_t i = 0; i < g->n_values; i++) {
+        mest_value *v = &g->values[i];
+        if (v->kind != MEST_VALUE_PARAM)
+            continue;
+        mest_param *p = &im->m->params[v->param];
+        const onnx_kind kind = (onnx_kind)p->role; /* the importer left it there */
+        p->role_reason = decide(im, p, kind, uses, &uses[i]);
+        if (!p->role_reason) {
+            status = mest_fail(im->err, MEST_E_NOMEM, "onnx '%s': out of memory", im->path);
+            goto out;
+        }
+        if (p->role != MEST_ROLE_CONSTANT || uses[i].node == MEST_NONE)
+            continue;
+        /* what never changes is data of the graph: shape rules and folding may look at it */
+        MEST_TRY_OUT(mest_onnx_constant_data(im, p->name, &p->shape, &p->payload, &v->type, &v->data));
+        v->kind = MEST_VALUE_CONST;
+        v->param = -1;
+    }
+    for (int32_t i = 0; i < im->m->n_params; i++)
+        if (!im->m->params[i].role_reason) {
+            im->m->params[i].role = MEST_ROLE_CONSTANT;
+            im->m->params[i].role_reason = "used by no node";
+        }
+out:
+    mest_free(&im->m->heap, uses, n, sizeof *uses);
+    mest_free(&im->m->heap, live, n, 1);
+    return status;
+}

@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What a program is made of, in words and numbers: mest_session_explain. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "runtime/session.h"
+
+static void add(char *text, size_t size, const char *piece)
+{
+    size_t n = strlen(text);
+    snprintf(text + n, size - n, "%s", piece);
+}
+
+static void describe(const mest_program *p, const mest_id *ids, int n, char *text, size_t size)
+{
+    char shape[128], piece[400];
+    text[0] = 0;
+    for (int i = 0; i < n; i++) {
+        if (ids[i] == MEST_NONE)
+            continue;
+        const mest_value *v = &p->graph.values[ids[i]];
+        const mest_layout *l = &v->type.layout;
+        snprintf(piece, sizeof piece, "%s%.120s%s", text[0] ? ", " : "", v->name, mest_shape_text(&v->type.shape, shape, sizeof shape));
+        add(text, size, piece);
+        if (l->kind == MEST_PIXEL && l->v == 1)
+            add(text, size, " nhwc");
+        else if (l->kind == MEST_PIXEL) {
+            snprintf(piece, sizeof piece, " lanes%d", l->v);
+            add(text, size, piece);
+        } else if (l->kind == MEST_SPARSE) {
+            const mest_sparse *s = p->model->params[l->param].sparse;
+            snprintf(piece, sizeof piece, " %s %.1f%%", s->name, 100 * (1 - (double)mest_sparse_nnz(s) / (double)(s->rows * s->cols)));
+            add(text, size, piece);
+        }
+    }
+}
+
+static int64_t bytes_of(const mest_program *p, mest_id v)
+{
+    const mest_type *t = &p->graph.values[v].type;
+    int64_t n = 0;
+    if (t->layout.kind == MEST_SPARSE)
+        n = p->model->params[t->layout.param].sparse->stored * 2; /* value and index */
+    else if (!mest_type_storage(t, &n))
+        return 0;
+    return n * (int64_t)mest_dtype_size(t->dtype);
+}
+
+void mest_program_nodes(const mest_program *p, void (*node)(void *user, const mest_node_info *info), void *user)
+{
+    static const char *const phases[] = {"forward", "backward", "update"};
+    for (mest_id i = 0; i < p->graph.n_nodes; i++) {
+        const mest_node *n = &p->graph.nodes[i];
+        const mest_step *st = &p->steps[i];
+        char in[2048], out[2048];
+        describe(p, n->in, n->n_in, in, sizeof in);
+        describe(p, n->out, n->n_out, out, sizeof out);
+        mest_node_info info = {.struct_size = sizeof info, .index = i, .name = n->name, .op = n->op->name, .phase = phases[n->phase], .inputs = in, .outputs = out};
+        info.kernel = st->nothing ? "view" : st->kernel ? st->kernel->name : "reference";
+        info.why = st->nothing ? "no data moves" : st->why;
+        for (int k = 0; k < n->n_in; k++)
+            if (n->in[k] != MEST_NONE && !st->nothing)
+                info.bytes += bytes_of(p, n->in[k]);
+        for (int k = 0; k < n->n_out; k++)
+            if (n->out[k] != MEST_NONE && !st->nothing)
+                info.bytes += bytes_of(p, n->out[k]);
+        if (n->op->macs && n->n_in <= 64 && n->n_out <= 64) {
+            mest_kernel_query q;
+            mest_query_storage storage;
+            mest_make_query(p, i, &q, &storage);
+            double macs = (double)n->op->macs(n, q.in, q.out);
+            for (int k = 0; k < q.n_in; k++)
+                if (q.sparse[k])
+                    macs *= (double)mest_sparse_nnz(q.sparse[k]) / (double)(q.sparse[k]->rows * q.sparse[k]->cols);
+            info.macs = (int64_t)macs;
+        }
+        node(user, &info);
+    }
+}
+
+static int64_t parameter_bytes(const mest_session *s)
+{
+    int64_t n = 0;
+    for (int i = 0; i < s->model->n_params; i++) {
+        const mest_param *p = &s->model->params[i];
+        if (p->sparse)
+            n += p->sparse->cap_units * p->sparse->unit_elements * (int64_t)sizeof(mest_real) + (int64_t)p->sparse->index_size;
+        else if (p->loaded)
+            n += p->count * (int64_t)sizeof(mest_real);
+    }
+    return n + (int64_t)mest_derived_bytes(s->derived);
+}
+
+mest_status mest_session_explain(mest_session *s, mest_program_kind kind, int64_t batch, void (*node)(void *user, const mest_node_info *info), void *user,
+                                 mest_plan_info *plan, mest_error *err)
+{
+    mest_error_clear(err);
+    MEST_CHECK(s && batch >= 1, err, MEST_E_ARGUMENT, "explain: session and batch must be given");
+    mest_program *p;
+    if (kind != MEST_PROGRAM_INFER)
+        MEST_TRY(mest_session_shapes(s, err));
+    MEST_TRY(mest_session_program(s, kind, batch, &p, err));
+    if (node)
+        mest_program_nodes(p, node, user);
+    if (plan) {
+        *plan = (mest_plan_info){.struct_size = sizeof *plan, .arena_bytes = (int64_t)s->arena.bytes, .parameter_bytes = parameter_bytes(s),
+                                 .optimizer_bytes = mest_optimizer_bytes(&s->optimizer), .macs = p->macs, .n_nodes = p->graph.n_nodes, .n_conversions = p->n_conversions};
+        mest_session_memory(s, &plan->total_bytes, NULL);
+    }
+    return MEST_OK;
+}

@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "runtime/mapfile.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+mest_status mest_mapfile_open(mest_mapfile *map, const char *path, mest_error *err)
+{
+    memset(map, 0, sizeof *map);
+    struct stat st;
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* O_NONBLOCK: a named pipe must not make us wait */
+    if (fd < 0 || fstat(fd, &st) != 0) {
+        int code = errno;
+        if (fd >= 0)
+            close(fd);
+        return mest_fail(err, MEST_E_IO, "%s: cannot open: %s", path, strerror(code));
+    }
+    if (!S_ISREG(st.st_mode)) {
+        close(fd);
+        return mest_fail(err, MEST_E_IO, "%s: cannot read: %s", path, S_ISDIR(st.st_mode) ? strerror(EISDIR) : "not a regular file");
+    }
+    if (st.st_size > 0) {
+        void *p = (uintmax_t)st.st_size > SIZE_MAX ? MAP_FAILED : mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+        int code = errno;
+        close(fd);
+        MEST_CHECK(p != MAP_FAILED, err, MEST_E_IO, "%s: cannot map: %s", path, strerror(code));
+        map->bytes = p;
+        map->size = (size_t)st.st_size;
+        return MEST_OK;
+    }
+    close(fd);
+    return MEST_OK;
+}
+
+void mest_mapfile_close(mest_mapfile *map)
+{
+    if (map->bytes)
+        munmap((void *)map->bytes, map->size);
+    memset(map, 0, sizeof *map);
+}

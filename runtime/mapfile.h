@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Files mapped for reading. */
+#ifndef MEST_RUNTIME_MAPFILE_H
+#define MEST_RUNTIME_MAPFILE_H
+
+#include "runtime/status.h"
+
+typedef struct mest_mapfile {
+    const uint8_t *bytes; /* NULL when the file is empty */
+    size_t size;
+} mest_mapfile;
+
+/* Maps a regular file. MEST_E_IO with the path and the system's reason; *map is zeroed then. */
+mest_status mest_mapfile_open(mest_mapfile *map, const char *path, mest_error *err);
+/* Closing a zeroed one is fine. */
+void mest_mapfile_close(mest_mapfile *map);
+
+#endif

@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The public handle of a model: loading, inspection, freezing. Sparsification and export have files of their own. */
+#include "runtime/model.h"
+
+#include <inttypes.h>
+#include <stddef.h>
+#include <string.h>
+#include <sys/mman.h>
+
+void mest_model_options_init(mest_model_options *options)
+{
+    memset(options, 0, sizeof *options);
+    options->struct_size = sizeof *options;
+}
+
+mest_status mest_model_load(mest_model **model, const char *path, const mest_model_options *options, mest_error *err)
+{
+    mest_error_clear(err);
+    MEST_CHECK(model, err, MEST_E_ARGUMENT, "model load: no place for the model");
+    *model = NULL;
+    MEST_CHECK(path && *path, err, MEST_E_ARGUMENT, "model load: no path");
+    mest_model_options defaults;
+    mest_model_options_init(&defaults);
+    if (options) {
+        MEST_CHECK(options->struct_size >= sizeof *options, err, MEST_E_ARGUMENT, "model load: options.struct_size is not set");
+        defaults = *options;
+    }
+    mest_heap heap;
+    MEST_TRY(mest_heap_init(&heap, defaults.allocator, defaults.logger, err));
+    mest_model *m = mest_calloc(&heap, 1, sizeof *m);
+    MEST_CHECK(m, err, MEST_E_NOMEM, "model: no memory for %zu bytes", sizeof *m);
+    MEST_TRY(mest_heap_init(&m->heap, defaults.allocator, defaults.logger, err)); /* cannot fail: it just succeeded */
+    mest_region_init(&m->region, &m->heap);
+    mest_graph_init(&m->graph, &m->heap);
+    mest_status status = mest_onnx_import(m, path, &defaults, err);
+    if (status != MEST_OK) {
+        mest_model_destroy(m);
+        return status;
+    }
+    *model = m;
+    return MEST_OK;
+}
+
+void mest_model_destroy(mest_model *model)
+{
+    if (!model)
+        return;
+    for (int32_t i = 0; i < model->n_params; i++) {
+        mest_param *p = &model->params[i];
+        mest_sparse_destroy(p->sparse);
+        mest_free(&model->heap, p->values, (size_t)p->count + 16, sizeof *p->values);
+    }
+    for (mest_mapping *map = model->mappings; map; map = map->next)
+        if (map->size)
+            munmap((void *)(uintptr_t)map->bytes, map->size);
+    mest_graph_free(&model->graph);
+    mest_region_free(&model->region);
+    mest_heap heap = model->heap; /* the block frees itself: its heap must not lie in it */
+    mest_free(&heap, model, 1, sizeof *model);
+}
+
+/* Copies as much of `from` as the caller's structure holds; its struct_size stays. */
+static mest_status give(void *to, uint32_t to_size, const void *from, uint32_t from_size, mest_error *err)
+{
+    MEST_CHECK(to_size >= sizeof(uint32_t) * 2, err, MEST_E_ARGUMENT, "struct_size is not set");
+    uint32_t n = to_size < from_size ? to_size : from_size;
+    memcpy((char *)to + sizeof(uint32_t), (const char *)from + sizeof(uint32_t), n - sizeof(uint32_t));
+    return MEST_OK;
+}
+
+static void describe_type(mest_tensor_info *info, const mest_shape *shape)
+{
+    info->rank = shape->rank;
+    memcpy(info->dim, shape->dim, sizeof info->dim);
+}
+
+int mest_model_parameter_count(const mest_model *model) { return model->n_params; }
+
+mest_status mest_model_parameter(const mest_model *model, int index, mest_tensor_info *info, mest_error *err)
+{
+    mest_error_clear(err);
+    MEST_CHECK(index >= 0 && index < model->n_params, err, MEST_E_ARGUMENT, "parameter %d of %d", index, model->n_params);
+    const mest_param *p = &model->params[index];
+    mest_tensor_info t = { .name = p->name, .dtype = (int)p->payload.dtype, .role = p->role, .role_reason = p->role_reason, .scheme = "dense" };
+    describe_type(&t, &p->shape);
+    t.stored = p->count;
+    if (p->sparse) {
+        t.scheme = p->sparse->name;
+        t.stored = mest_sparse_nnz(p->sparse);
+    }
+    t.sparsity = p->count ? 1 - (double)t.stored / (double)p->count : 0;
+    return give(info, info->struct_size, &t, sizeof t, err);
+}
+
+static mest_status describe_value(const mest_model *model, const mest_id *ids, int n, int index, const char *what, mest_tensor_info *info,
+                                  mest_error *err)
+{
+    mest_error_clear(err);
+    MEST_CHECK(index >= 0 && index < n, err, MEST_E_ARGUMENT, "%s %d of %d", what, index, n);
+    const mest_value *v = &model->graph.values[ids[index]];
+    mest_tensor_info t = { .name = v->name, .dtype = (int)v->type.dtype, .scheme = "dense" };
+    describe_type(&t, &v->type.shape);
+    if (!mest_shape_count(&v->type.shape, &t.stored))
+        t.stored = -1;
+    return give(info, info->struct_size, &t, sizeof t, err);
+}
+
+int mest_model_input_count(const mest_model *model) { return model->graph.n_inputs; }
+
+mest_status mest_model_input(const mest_model *model, int index, mest_tensor_info *info, mest_error *err)
+{
+    return describe_value(model, model->graph.inputs, model->graph.n_inputs, index, "input", info, err);
+}
+
+int mest_model_output_count(const mest_model *model) { return model->graph.n_outputs; }
+
+mest_status mest_model_output(const mest_model *model, int index, mest_tensor_info *info, mest_error *err)
+{
+    return describe_value(model, model->graph.outputs, model->graph.n_outputs, index, "output", info, err);
+}
+
+mest_status mest_model_summarize(const mest_model *model, mest_model_summary *summary, mest_error *err)
+{
+    mest_error_clear(err);
+    mest_model_summary s = { .ir_version = model->ir_version, .opset = model->opset, .producer = model->producer ? model->producer : "",
+                             .graph_name = model->graph_name ? model->graph_name : "", .external_bytes = model->external_bytes,
+                             .file_bytes = model->mappings ? (int64_t)model->mappings->size : 0, .n_nodes = model->graph.n_nodes,
+                             .n_untied = model->n_untied, .n_constants = model->n_fixed };
+    for (int32_t i = 0; i < model->n_params; i++) {
+        const mest_param *p = &model->params[i];
+        s.n_statistics += p->role == MEST_ROLE_STATISTIC;
+        s.n_constants += p->role == MEST_ROLE_CONSTANT;
+        if (p->role == MEST_ROLE_TRAINABLE || p->role == MEST_ROLE_FROZEN) {
+            s.n_trainable++;
+            s.trainable_elements += p->count;
+        }
+    }
+    return give(summary, summary->struct_size, &s, sizeof s, err);
+}
+
+mest_status mest_model_read_parameter(const mest_model *model, int index, float *out, size_t count, mest_error *err)
+{
+    mest_error_clear(err);
+    MEST_CHECK(index >= 0 && index < model->n_params, err, MEST_E_ARGUMENT, "parameter %d of %d", index, model->n_params);
+    const mest_param *p = &model->params[index];
+    MEST_CHECK(count == (size_t)p->count, err, MEST_E_ARGUMENT, "parameter '%s' has %" PRId64 " elements, not %zu", p->name, p->count, count);
+    return mest_param_read(p, 0, p->count, out, err);
+}
+
+mest_status mest_model_freeze(mest_model *model, const char *pattern, bool freeze, int *n_matched, mest_error *err)
+{
+    mest_error_clear(err);
+    int n = 0;
+    if (n_matched)
+        *n_matched = 0;
+    MEST_CHECK(pattern, err, MEST_E_ARGUMENT, "freeze: no pattern");
+    MEST_CHECK(model->n_sessions == 0, err, MEST_E_STATE, "freeze: a session of this model is alive");
+    for (int32_t i = 0; i < model->n_params; i++) {
+        mest_param *p = &model->params[i];
+        if ((p->role != MEST_ROLE_TRAINABLE && p->role != MEST_ROLE_FROZEN) || !mest_match_any(pattern, p->name))
+            continue;
+        p->role = freeze ? MEST_ROLE_FROZEN : MEST_ROLE_TRAINABLE;
+        n++;
+    }
+    if (n_matched)
+        *n_matched = n;
+    return MEST_OK;
+}

@@ -1,0 +1,474 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Sessions: configuration, programs by purpose and size, single steps, inference. */
+#include "runtime/session.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "runtime/cpu.h"
+#include "runtime/sparsify.h"
+
+double mest_seconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+void mest_train_config_init(mest_train_config *c)
+{
+    memset(c, 0, sizeof *c);
+    c->struct_size = sizeof *c;
+    c->batch = 32;
+    c->shuffle = true;
+    c->epochs = 1;
+    c->loss = "ce";
+    c->optimizer = "sgd";
+    c->lr = 0.01;
+    c->momentum = 0.9;
+    c->beta1 = 0.9;
+    c->beta2 = 0.999;
+    c->eps = 1e-8;
+    c->schedule = "constant";
+    c->gamma = 0.1;
+    c->step_epochs = 30;
+    c->batch_norm = "auto";
+    c->dropout = -1;
+    c->kernels = "auto";
+    c->use_xnnpack = true;
+}
+
+static bool one_of(const char *text, const char *const *names)
+{
+    for (; text && *names; names++)
+        if (!strcmp(text, *names))
+            return true;
+    return false;
+}
+
+static mest_status check_config(const mest_train_config *c, mest_error *err)
+{
+#define WANT(cond, ...) MEST_CHECK(cond, err, MEST_E_ARGUMENT, __VA_ARGS__)
+    WANT(c->struct_size >= sizeof *c, "config: struct_size is %u, %zu is needed", c->struct_size, sizeof *c);
+    WANT(c->batch >= 1 && c->batch <= 1 << 20, "config: batch %" PRId64 " is not in 1..2^20", c->batch);
+    WANT(c->eval_batch >= 0 && c->eval_batch <= 1 << 20, "config: eval_batch %" PRId64 " is not in 0..2^20", c->eval_batch);
+    WANT(c->epochs >= 0 && c->max_steps >= 0, "config: epochs and max_steps must not be negative");
+    WANT(one_of(c->loss, (const char *const[]){"ce", "mse", "bce", NULL}), "config: loss '%s' is not one of ce, mse, bce", c->loss ? c->loss : "");
+    WANT(c->label_smoothing >= 0 && c->label_smoothing < 1, "config: label smoothing %g is not in [0, 1)", c->label_smoothing);
+    WANT(one_of(c->optimizer, (const char *const[]){"sgd", "adamw", NULL}), "config: optimizer '%s' is not one of sgd, adamw", c->optimizer ? c->optimizer : "");
+    WANT(c->lr >= 0 && isfinite(c->lr), "config: learning rate %g is negative or not finite", c->lr);
+    WANT(c->momentum >= 0 && c->momentum < 1, "config: momentum %g is not in [0, 1)", c->momentum);
+    WANT(!c->nesterov || c->momentum > 0, "config: nesterov needs a momentum");
+    WANT(c->weight_decay >= 0 && isfinite(c->weight_decay), "config: weight decay %g is negative or not finite", c->weight_decay);
+    WANT(c->beta1 >= 0 && c->beta1 < 1 && c->beta2 >= 0 && c->beta2 < 1 && c->eps >= 0, "config: betas must be in [0, 1), eps >= 0");
+    WANT(c->clip_norm >= 0, "config: gradient clipping %g is negative", c->clip_norm);
+    WANT(one_of(c->schedule, (const char *const[]){"constant", "step", "cosine", NULL}), "config: schedule '%s' is not one of constant, step, cosine",
+         c->schedule ? c->schedule : "");
+    WANT(c->min_lr >= 0 && c->warmup_lr >= 0 && c->gamma >= 0 && c->step_epochs >= 1 && c->warmup_epochs >= 0,
+         "config: min_lr, warmup_lr, gamma, warmup_epochs must not be negative, step_epochs at least 1");
+    WANT(one_of(c->batch_norm, (const char *const[]){"auto", "train", "frozen", NULL}), "config: batch_norm '%s' is not one of auto, train, frozen",
+         c->batch_norm ? c->batch_norm : "");
+    WANT(c->dropout < 1, "config: dropout %g is not below 1", c->dropout);
+    WANT(c->threads >= 0 && c->threads <= 1024, "config: threads %d is not in 0..1024", c->threads);
+#undef WANT
+    return MEST_OK;
+}
+
+/* The host sees the sparse trainable parameters, in graph order. */
+static mest_status open_host(mest_session *s, mest_error *err)
+{
+    int n = 0;
+    s->host_param = mest_alloc(s->heap, (size_t)s->model->n_params + 1, sizeof *s->host_param);
+    MEST_CHECK(s->host_param, err, MEST_E_NOMEM, "session: out of memory");
+    for (int i = 0; i < s->model->n_params; i++)
+        if (s->model->params[i].sparse && s->model->params[i].role == MEST_ROLE_TRAINABLE)
+            s->host_param[n++] = i;
+    MEST_TRY(mest_host_init(&s->host, s->heap, s->config.seed, n, err));
+    for (int k = 0; k < n; k++) {
+        mest_param *p = &s->model->params[s->host_param[k]];
+        s->host.params[k].name = p->name;
+        s->host.params[k].sparse = p->sparse;
+        s->host.params[k].target_sparsity = p->target_sparsity;
+    }
+    return mest_schedulers_create(&s->schedulers, &s->host, err);
+}
+
+mest_status mest_session_add_scheduler(mest_session *s, const char *name, const char *options, mest_error *err)
+{
+    mest_error_clear(err);
+    MEST_CHECK(s && name, err, MEST_E_ARGUMENT, "scheduler: session and name must be given");
+    MEST_CHECK(!s->prepared, err, MEST_E_STATE, "scheduler '%s': the run has begun", name);
+    return mest_schedulers_add(s->schedulers, name, options, err);
+}
+
+mest_status mest_session_create(mest_session **session, mest_model *model, const mest_train_config *config, mest_error *err)
+{
+    mest_error_clear(err);
+    MEST_CHECK(session, err, MEST_E_ARGUMENT, "session: no place for the handle");
+    *session = NULL;
+    MEST_CHECK(model && config, err, MEST_E_ARGUMENT, "session: model and config must be given");
+    MEST_TRY(check_config(config, err));
+    MEST_CHECK(model->n_sessions == 0, err, MEST_E_STATE, "session: the model has one already");
+    mest_session *s = mest_calloc(&model->heap, 1, sizeof *s);
+    MEST_CHECK(s, err, MEST_E_NOMEM, "session: out of memory");
+    s->heap = &model->heap;
+    s->model = model;
+    s->arena.heap = s->heap;
+    s->arena.generation = 1;
+    mest_region_init(&s->region, s->heap);
+    memcpy(&s->config, config, sizeof s->config);
+    const char **texts[] = {&s->config.loss, &s->config.optimizer, &s->config.no_decay, &s->config.schedule, &s->config.batch_norm, &s->config.kernels};
+    mest_status status = MEST_OK;
+    for (size_t i = 0; i < sizeof texts / sizeof *texts && status == MEST_OK; i++)
+        if (*texts[i] && !(*texts[i] = mest_region_strdup(&s->region, *texts[i])))
+            status = mest_fail(err, MEST_E_NOMEM, "session: out of memory");
+    if (!s->config.eval_batch)
+        s->config.eval_batch = s->config.batch;
+    if (status == MEST_OK)
+        status = mest_cpu_limit(s->config.kernels, &s->cpu, err);
+    if (status == MEST_OK)
+        status = mest_threads_create(&s->threads, s->config.threads, err);
+    if (status == MEST_OK)
+        status = mest_adopt_sparse_initializers(model, err);
+    for (int i = 0; i < model->n_params; i++)
+        model->params[i].no_decay = s->config.no_decay && mest_match_any(s->config.no_decay, model->params[i].name);
+    for (int i = 0; i < model->n_params && status == MEST_OK; i++)
+        if (!model->params[i].sparse)
+            status = mest_param_load(model, &model->params[i], err);
+    if (status == MEST_OK)
+        status = mest_optimizer_init(&s->optimizer, model, s->config.optimizer, err);
+    s->optimizer.momentum = s->config.momentum;
+    s->optimizer.weight_decay = s->config.weight_decay;
+    s->optimizer.beta1 = s->config.beta1;
+    s->optimizer.beta2 = s->config.beta2;
+    s->optimizer.eps = s->config.eps;
+    s->optimizer.nesterov = s->config.nesterov;
+    if (status == MEST_OK)
+        status = mest_derived_create(&s->derived, s->heap, err);
+    if (status == MEST_OK)
+        status = open_host(s, err);
+    model->n_sessions++;
+    if (status != MEST_OK) {
+        mest_session_destroy(s);
+        return status;
+    }
+    *session = s;
+    return MEST_OK;
+}
+
+void mest_session_destroy(mest_session *s)
+{
+    if (!s)
+        return;
+    mest_heap *heap = s->heap;
+    mest_schedulers_destroy(s->schedulers);
+    mest_host_free(&s->host);
+    mest_free(heap, s->host_param, (size_t)s->model->n_params + 1, sizeof *s->host_param);
+    for (int i = 0; i < MEST_PROGRAM_SLOTS; i++)
+        mest_program_destroy(s->programs[i]);
+    mest_derived_destroy(s->derived);
+    mest_optimizer_free(&s->optimizer);
+    mest_arena_free(&s->arena);
+    mest_free(heap, s->classes, (size_t)s->samples.count, sizeof *s->classes);
+    mest_free(heap, s->hits, (size_t)s->config.batch, 1);
+    mest_sample_set_destroy(&s->samples);
+    mest_threads_destroy(&s->threads);
+    mest_region_free(&s->region);
+    s->model->n_sessions--;
+    mest_free(heap, s, 1, sizeof *s);
+}
+
+void mest_session_cancel(mest_session *s)
+{
+    if (s)
+        atomic_store(&s->cancelled, true);
+}
+
+mest_status mest_session_prepare(mest_session *s, mest_error *err)
+{
+    if (s->prepared)
+        return MEST_OK;
+    MEST_TRY(mest_host_plan(&s->host, err)); /* capacities are final after this */
+    MEST_TRY(mest_optimizer_allocate(&s->optimizer, err));
+    for (int k = 0; k < s->host.n_params; k++) {
+        const mest_param_state *state = &s->optimizer.state[s->host_param[k]];
+        mest_host_param *hp = &s->host.params[k];
+        hp->n_slots = 0;
+        for (int i = 0; i < MEST_OPTIM_SLOTS; i++)
+            if (state->slot[i])
+                hp->slots[hp->n_slots++] = state->slot[i];
+    }
+    if (!s->hits) {
+        s->hits = mest_calloc(s->heap, (size_t)s->config.batch, 1);
+        MEST_CHECK(s->hits, err, MEST_E_NOMEM, "session: out of memory");
+    }
+    s->prepared = true;
+    return MEST_OK;
+}
+
+/* ---- programs ---- */
+mest_status mest_session_program(mest_session *s, mest_program_kind kind, int64_t n, mest_program **program, mest_error *err)
+{
+    int base = (int)kind * 2;
+    int64_t full = kind == MEST_PROGRAM_TRAIN ? s->config.batch : s->config.eval_batch;
+    int slot = base + (n != full);
+    mest_program *p = s->programs[slot];
+    if (p && p->spec.batch == n) {
+        *program = p;
+        return MEST_OK;
+    }
+    mest_program_destroy(p);
+    s->programs[slot] = NULL;
+    if (kind == MEST_PROGRAM_TRAIN)
+        MEST_TRY(mest_session_prepare(s, err));
+    mest_program_spec spec = {.kind = kind,
+                              .batch = n,
+                              .loss = s->config.loss,
+                              .label_smoothing = s->config.label_smoothing,
+                              .batch_norm = s->config.batch_norm,
+                              .dropout = s->config.dropout,
+                              .clip_norm = s->config.clip_norm,
+                              .keep_gradients = s->config.keep_gradients,
+                              .optimizer = &s->optimizer,
+                              .cpu = s->cpu,
+                              .use_xnnpack = s->config.use_xnnpack,
+                              .threads = &s->threads,
+                              .derived = s->derived,
+                              .arena = &s->arena};
+    mest_type target = {.dtype = s->target_type};
+    if (s->have_shapes) {
+        spec.n_shapes = 1;
+        spec.input_shapes = &s->sample_shape;
+    }
+    if (kind != MEST_PROGRAM_INFER) {
+        MEST_CHECK(s->have_shapes && s->target_type, err, MEST_E_DATA, "the data has no targets: a loss cannot be computed");
+        target.shape.rank = s->target_shape.rank + 1;
+        MEST_CHECK(target.shape.rank <= MEST_MAX_RANK, err, MEST_E_SHAPE, "targets of rank %d are too large", target.shape.rank);
+        target.shape.dim[0] = n;
+        memcpy(target.shape.dim + 1, s->target_shape.dim, (size_t)s->target_shape.rank * sizeof target.shape.dim[0]);
+        spec.target = &target;
+    }
+    MEST_TRY(mest_program_build(&p, s->model, &spec, err));
+    p->spec.input_shapes = NULL; /* lent for the build only */
+    p->spec.target = NULL;
+    s->programs[slot] = p;
+    *program = p;
+    return MEST_OK;
+}
+
+mest_status mest_session_set_source(mest_session *s, const mest_source_info *info, mest_error *err)
+{
+    MEST_CHECK(info->input_rank >= 0 && info->input_rank <= MEST_SAMPLE_MAX_RANK && info->target_rank >= 0 && info->target_rank <= MEST_SAMPLE_MAX_RANK, err,
+               MEST_E_DATA, "source: rank %d of the inputs or %d of the targets is not in 0..%d", info->input_rank, info->target_rank, MEST_SAMPLE_MAX_RANK);
+    MEST_CHECK(s->model->graph.n_inputs == 1, err, MEST_E_UNSUPPORTED, "the model has %d inputs; a data source feeds one", s->model->graph.n_inputs);
+    const mest_value *input = &s->model->graph.values[s->model->graph.inputs[0]];
+    MEST_CHECK((int)input->type.dtype == (int)info->input_type, err, MEST_E_SHAPE, "input '%s' of the model is %s, the data gives %s", input->name,
+               mest_dtype_name(input->type.dtype), mest_dtype_name((mest_dtype)info->input_type));
+    mest_shape in = {.rank = info->input_rank}, target = {.rank = info->target_rank};
+    memcpy(in.dim, info->input_dim, (size_t)in.rank * sizeof in.dim[0]);
+    memcpy(target.dim, info->target_dim, (size_t)target.rank * sizeof target.dim[0]);
+    mest_dtype type = info->has_targets ? (mest_dtype)info->target_type : MEST_UNDEFINED;
+    bool same = s->have_shapes && mest_shape_equal(&in, &s->sample_shape) && (!type || (type == s->target_type && mest_shape_equal(&target, &s->target_shape)));
+    if (!same)
+        for (int i = 0; i < MEST_PROGRAM_SLOTS; i++) {
+            mest_program_destroy(s->programs[i]);
+            s->programs[i] = NULL;
+        }
+    s->sample_shape = in;
+    if (type || !s->have_shapes) {
+        s->target_shape = target;
+        s->target_type = type;
+    }
+    s->have_shapes = true;
+    return MEST_OK;
+}
+
+/* ---- numbers ---- */
+double mest_session_lr(const mest_session *s, int64_t epoch, double fraction)
+{
+    const mest_train_config *c = &s->config;
+    double e = (double)epoch + (c->schedule_per_step ? fraction : 0);
+    if (e < (double)c->warmup_epochs)
+        return c->warmup_lr + (c->lr - c->warmup_lr) * e / (double)c->warmup_epochs;
+    if (!strcmp(c->schedule, "step"))
+        return c->lr * pow(c->gamma, floor(e / (double)c->step_epochs));
+    if (!strcmp(c->schedule, "cosine") && c->epochs > 0) {
+        double t = e / (double)c->epochs;
+        return c->min_lr + 0.5 * (c->lr - c->min_lr) * (1 + cos(3.14159265358979323846 * (t < 1 ? t : 1)));
+    }
+    return c->lr;
+}
+
+double mest_session_sparsity(const mest_model *m)
+{
+    int64_t all = 0, stored = 0;
+    for (int i = 0; i < m->n_params; i++)
+        if (m->params[i].sparse) {
+            all += m->params[i].count;
+            stored += mest_sparse_nnz(m->params[i].sparse);
+        }
+    return all ? 1 - (double)stored / (double)all : 0;
+}
+
+void mest_session_count(const mest_program *p, double *loss_sum, int64_t *rows, int64_t *hits, int64_t *class_rows)
+{
+    const mest_tensor *row = &p->tensors[p->row_loss];
+    const mest_real *loss = row->data;
+    for (size_t i = 0; i < row->count; i++)
+        *loss_sum += (double)loss[i];
+    *rows += (int64_t)row->count;
+    if (p->correct == MEST_NONE)
+        return;
+    const uint8_t *correct = p->tensors[p->correct].data;
+    for (size_t i = 0; i < p->tensors[p->correct].count; i++)
+        *hits += correct[i] != 0;
+    *class_rows += (int64_t)p->tensors[p->correct].count;
+}
+
+void mest_session_hits(mest_session *s, const mest_program *p, int64_t n)
+{
+    if (p->correct == MEST_NONE) {
+        memset(s->hits, 255, (size_t)n);
+        return;
+    }
+    const uint8_t *correct = p->tensors[p->correct].data;
+    size_t per = p->tensors[p->correct].count / (size_t)n; /* rows a sample: a sample is right when all its rows are */
+    for (int64_t i = 0; i < n; i++) {
+        s->hits[i] = 1;
+        for (size_t k = 0; k < per; k++)
+            s->hits[i] &= correct[(size_t)i * per + k] != 0;
+    }
+}
+
+mest_status mest_session_run(mest_session *s, mest_program *p, const void *inputs, const void *targets, double lr, bool learn, bool snapshot, mest_error *err)
+{
+    mest_program_feed(p, p->input, inputs);
+    mest_program_feed(p, p->target, targets);
+    mest_run run = {.seed = s->config.seed, .step = (uint64_t)s->at.step, .lr = lr, .snapshot_grads = snapshot};
+    return mest_program_run(p, &run, !learn, err);
+}
+
+/* ---- steps and inference on the caller's tensors ---- */
+
+/* Without a source the targets follow from the output: class indices for ce (class axis last), numbers like the output otherwise. */
+mest_status mest_session_shapes(mest_session *s, mest_error *err)
+{
+    if (s->have_shapes && s->target_type)
+        return MEST_OK;
+    mest_program *p;
+    MEST_TRY(mest_session_program(s, MEST_PROGRAM_INFER, 1, &p, err));
+    const mest_shape *in = &p->graph.values[p->input].type.shape, *out = &p->graph.values[p->logits].type.shape;
+    s->sample_shape = (mest_shape){.rank = in->rank - 1};
+    for (int i = 1; i < in->rank; i++)
+        s->sample_shape.dim[i - 1] = in->dim[i];
+    bool ce = !strcmp(s->config.loss, "ce");
+    s->target_type = ce ? MEST_I64 : MEST_F32;
+    s->target_shape = (mest_shape){.rank = out->rank - 1 - (ce ? 1 : 0)};
+    MEST_CHECK(s->target_shape.rank >= 0, err, MEST_E_SHAPE, "output '%s' has no class axis", p->graph.values[p->logits].name);
+    for (int i = 0; i < s->target_shape.rank; i++)
+        s->target_shape.dim[i] = out->dim[i + 1];
+    s->have_shapes = true;
+    return MEST_OK;
+}
+
+mest_status mest_session_step(mest_session *s, const void *inputs, const void *targets, int64_t n, mest_metrics *metrics, mest_error *err)
+{
+    mest_error_clear(err);
+    MEST_CHECK(s && inputs && targets, err, MEST_E_ARGUMENT, "step: session, inputs and targets must be given");
+    MEST_CHECK(n >= 1 && n <= s->config.batch, err, MEST_E_ARGUMENT, "step: %" PRId64 " samples, the batch is %" PRId64, n, s->config.batch);
+    MEST_TRY(mest_session_shapes(s, err));
+    mest_program *p;
+    MEST_TRY(mest_session_program(s, MEST_PROGRAM_TRAIN, n, &p, err));
+    double from = mest_seconds();
+    MEST_TRY(mest_session_run(s, p, inputs, targets, mest_session_lr(s, s->at.epoch, 0), true, false, err));
+    s->at.step++;
+    if (metrics) {
+        double loss = 0;
+        int64_t rows = 0, hits = 0, class_rows = 0;
+        mest_session_count(p, &loss, &rows, &hits, &class_rows);
+        *metrics = (mest_metrics){.struct_size = sizeof *metrics, .loss = loss / (double)rows, .samples = n, .steps = 1, .seconds = mest_seconds() - from,
+                                  .accuracy = class_rows ? (double)hits / (double)class_rows : (double)NAN};
+    }
+    return MEST_OK;
+}
+
+mest_status mest_session_output_shape(mest_session *s, int *rank, int64_t dim[MEST_MAX_RANK], mest_error *err)
+{
+    mest_error_clear(err);
+    MEST_CHECK(s && rank && dim, err, MEST_E_ARGUMENT, "output shape: arguments must be given");
+    mest_program *p;
+    MEST_TRY(mest_session_program(s, MEST_PROGRAM_INFER, s->config.eval_batch, &p, err));
+    const mest_shape *out = &p->graph.values[p->logits].type.shape;
+    *rank = out->rank ? out->rank - 1 : 0;
+    for (int i = 0; i < *rank; i++)
+        dim[i] = out->dim[i + 1];
+    return MEST_OK;
+}
+
+mest_status mest_session_infer(mest_session *s, const void *inputs, int64_t n, float *out, size_t out_count, mest_error *err)
+{
+    mest_error_clear(err);
+    MEST_CHECK(s && inputs && out && n >= 0, err, MEST_E_ARGUMENT, "infer: session, inputs and outputs must be given");
+    int64_t done = 0;
+    while (done < n) {
+        int64_t now = n - done < s->config.eval_batch ? n - done : s->config.eval_batch;
+        mest_program *p;
+        MEST_TRY(mest_session_program(s, MEST_PROGRAM_INFER, now, &p, err));
+        const mest_value *x = &p->graph.values[p->input], *y = &p->graph.values[p->logits];
+        int64_t in_count = 0, y_count = 0;
+        MEST_CHECK(y->type.dtype == MEST_F32, err, MEST_E_UNSUPPORTED, "output '%s' is %s, not float32", y->name, mest_dtype_name(y->type.dtype));
+        if (!mest_shape_count(&x->type.shape, &in_count) || !mest_shape_count(&y->type.shape, &y_count))
+            return mest_fail(err, MEST_E_SHAPE, "infer: sizes are not known");
+        MEST_CHECK(out_count == (size_t)(y_count / now * n), err, MEST_E_ARGUMENT, "infer: %zu floats given for the output, %" PRId64 " are needed", out_count,
+                   y_count / now * n);
+        size_t size = x->type.dtype == MEST_F32 ? sizeof(float) : mest_dtype_size(x->type.dtype);
+        MEST_TRY(mest_session_run(s, p, (const char *)inputs + (size_t)(done * (in_count / now)) * size, NULL, 0, false, false, err));
+        const mest_real *data = mest_program_data(p, p->logits);
+        for (int64_t i = 0; i < y_count; i++)
+            out[done * (y_count / now) + i] = (float)data[i];
+        done += now;
+    }
+    return MEST_OK;
+}
+
+mest_status mest_session_read_gradient(mest_session *s, int parameter, float *out, size_t count, mest_error *err)
+{
+    mest_error_clear(err);
+    MEST_CHECK(s && out && parameter >= 0 && parameter < s->model->n_params, err, MEST_E_ARGUMENT, "gradient: no such parameter");
+    MEST_CHECK(s->config.keep_gradients, err, MEST_E_STATE, "gradient: the session was created without keep_gradients");
+    const mest_param *param = &s->model->params[parameter];
+    MEST_CHECK(count == (size_t)param->count, err, MEST_E_ARGUMENT, "gradient of '%s' has %" PRId64 " elements", param->name, param->count);
+    for (int slot = 0; slot < 2; slot++) {
+        mest_program *p = s->programs[MEST_PROGRAM_TRAIN * 2 + slot];
+        mest_id g = p ? mest_program_param_grad(p, parameter) : MEST_NONE;
+        const mest_real *data = mest_program_data(p, g);
+        if (!p || !data)
+            continue;
+        if (param->sparse)
+            mest_sparse_dense_rows(param->sparse, data, 0, param->sparse->rows, out);
+        else
+            for (size_t i = 0; i < count; i++)
+                out[i] = (float)data[i];
+        return MEST_OK;
+    }
+    return mest_fail(err, MEST_E_STATE, "gradient of '%s': no training step has run, or the loss does not depend on it", param->name);
+}
+
+void mest_session_memory(const mest_session *s, int64_t *current_bytes, int64_t *peak_bytes)
+{
+    if (current_bytes)
+        *current_bytes = atomic_load(&s->heap->current_bytes);
+    if (peak_bytes)
+        *peak_bytes = atomic_load(&s->heap->peak_bytes);
+}
+
+void mest_session_samples(const mest_session *s, int64_t *active, int64_t *total)
+{
+    if (active)
+        *active = s->samples.active;
+    if (total)
+        *total = s->samples.count;
+}

@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The session behind the public handle: programs, optimizer, schedulers, and where the run stands. */
+#ifndef MEST_RUNTIME_SESSION_H
+#define MEST_RUNTIME_SESSION_H
+
+#include <stdatomic.h>
+
+#include "mest/train.h"
+#include "runtime/loader.h"
+#include "runtime/optim.h"
+#include "runtime/plugin.h"
+#include "runtime/program.h"
+
+enum { MEST_PROGRAM_SLOTS = 6 }; /* train, eval and infer, each at full batch and at the size of the last batch */
+
+/* Where the run stands: everything that decides the next step. Saved as it is. */
+typedef struct mest_progress_state {
+    int64_t epoch;          /* in work or next, 0-based */
+    int64_t batch;          /* batches done in it */
+    int64_t step;           /* steps done since the run began */
+    double loss_sum;        /* over rows of this epoch */
+    int64_t rows, hits, class_rows;
+    bool epoch_open;        /* epoch_begin of the schedulers has run */
+    bool snapshot_grads;    /* a scheduler wants |g| of the last step of this epoch */
+} mest_progress_state;
+
+struct mest_session {
+    mest_heap *heap;        /* the model's */
+    mest_model *model;
+    mest_region region;     /* config texts */
+    mest_train_config config;
+    mest_threads threads;
+    unsigned cpu;
+    mest_optimizer optimizer;
+    mest_derived *derived;
+    mest_arena arena;
+    mest_program *programs[MEST_PROGRAM_SLOTS];
+    mest_host host;
+    mest_schedulers *schedulers;
+    int32_t *host_param;    /* parameter index of each sparse parameter of the host */
+    mest_sample_set samples;
+    int32_t *classes;       /* class of each sample as seen, -1 unknown; allocated with the first source */
+    uint8_t *hits;          /* one batch: prediction right (1), wrong (0), no classes (255) */
+    bool prepared;          /* memory of the run is allocated: no more schedulers */
+    mest_shape sample_shape, target_shape; /* without batch axis, as the source (or step) gave them */
+    mest_dtype target_type;
+    bool have_shapes;
+    mest_progress_state at;
+    _Atomic bool cancelled;
+};
+
+/* session.c */
+mest_status mest_session_prepare(mest_session *s, mest_error *err);  /* optimizer slots, host scratch */
+/* The program for n samples, built if needed. Not to be called inside the step loop with a new size. */
+mest_status mest_session_program(mest_session *s, mest_program_kind kind, int64_t n, mest_program **program, mest_error *err);
+mest_status mest_session_set_source(mest_session *s, const mest_source_info *info, mest_error *err);
+/* Shapes of samples and targets from the model's output when no source gave them. */
+mest_status mest_session_shapes(mest_session *s, mest_error *err);
+double mest_session_lr(const mest_session *s, int64_t epoch, double fraction);
+double mest_session_sparsity(const mest_model *m);
+/* Rows, loss and hits of the program's last run, added to the sums. */
+void mest_session_count(const mest_program *p, double *loss_sum, int64_t *rows, int64_t *hits, int64_t *class_rows);
+/* Per-sample correctness of the last run into s->hits[0..n-1]. */
+void mest_session_hits(mest_session *s, const mest_program *p, int64_t n);
+double mest_seconds(void);
+/* Runs `program` on a packed batch. */
+mest_status mest_session_run(mest_session *s, mest_program *program, const void *inputs, const void *targets, double lr, bool learn, bool snapshot, mest_error *err);
+
+#endif

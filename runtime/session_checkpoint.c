@@ -1,0 +1,263 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Checkpoints of a session. Sections:
+ *   identity     lines "key=value": what must be equal for a resume to continue the same run
+ *   state        where the run stands (mest_progress_state as numbers)
+ *   samples      active bits, then the classes seen
+ *   pN           parameter N: values; sparse ones units first; then optimizer slots
+ *   schedulers   their state
+ */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <zlib.h>
+
+#include "runtime/checkpoint.h"
+#include "runtime/session.h"
+
+/* ---- identity ---- */
+enum { IDENTITY_MAX = 8192 };
+
+static uint32_t file_crc(const mest_model *m)
+{
+    uint32_t crc = (uint32_t)crc32(0, NULL, 0);
+    for (const mest_mapping *map = m->mappings; map; map = map->next)
+        for (size_t at = 0; at < map->size;) {
+            size_t n = map->size - at < (1u << 30) ? map->size - at : (1u << 30);
+            crc = (uint32_t)crc32(crc, map->bytes + at, (uInt)n);
+            at += n;
+        }
+    return crc;
+}
+
+static int identity_text(const mest_session *s, char *text, size_t size)
+{
+    const mest_train_config *c = &s->config;
+    int n = snprintf(text, size,
+                     "model crc=%08x\nbatch=%" PRId64 "\nshuffle=%d\ndrop_last=%d\nepochs=%" PRId64 "\nmax_steps=%" PRId64
+                     "\nloss=%s\nlabel_smoothing=%.17g\noptimizer=%s\nlr=%.17g\nmomentum=%.17g\nnesterov=%d\nweight_decay=%.17g\nbeta1=%.17g\nbeta2=%.17g\neps=%.17g\n"
+                     "no_decay=%s\nclip_norm=%.17g\nschedule=%s\nmin_lr=%.17g\ngamma=%.17g\nstep_epochs=%" PRId64 "\nwarmup_epochs=%" PRId64
+                     "\nwarmup_lr=%.17g\nschedule_per_step=%d\nbatch_norm=%s\ndropout=%.17g\nseed=%" PRIu64 "\nsamples=%" PRId64 "\nparameters=%d\n",
+                     file_crc(s->model), c->batch, c->shuffle, c->drop_last, c->epochs, c->max_steps, c->loss, c->label_smoothing, c->optimizer, c->lr, c->momentum,
+                     c->nesterov, c->weight_decay, c->beta1, c->beta2, c->eps, c->no_decay ? c->no_decay : "", c->clip_norm, c->schedule, c->min_lr, c->gamma,
+                     c->step_epochs, c->warmup_epochs, c->warmup_lr, c->schedule_per_step, c->batch_norm, c->dropout, c->seed, s->samples.count, s->model->n_params);
+    for (int i = 0; i < s->model->n_params && n > 0 && (size_t)n < size; i++) {
+        const mest_param *p = &s->model->params[i];
+        if (p->sparse || p->role == MEST_ROLE_FROZEN)
+            n += snprintf(text + n, size - (size_t)n, "%.40s=%s %.6g%s\n", p->name, p->sparse ? p->sparse->name : "dense", p->target_sparsity,
+                          p->role == MEST_ROLE_FROZEN ? " frozen" : "");
+    }
+    return n;
+}
+
+/* The first line in which the two texts differ. */
+static mest_status compare_identity(const char *file, const char *mine, const char *path, mest_error *err)
+{
+    while (*file || *mine) {
+        size_t a = strcspn(file, "\n"), b = strcspn(mine, "\n");
+        if (a != b || memcmp(file, mine, a))
+            return mest_fail(err, MEST_E_STATE, "checkpoint '%s' is of another run: it has '%.*s', this run has '%.*s'", path, (int)a, file, (int)b, mine);
+        file += a + (file[a] == '\n');
+        mine += b + (mine[b] == '\n');
+    }
+    return MEST_OK;
+}
+
+/* ---- writing ---- */
+typedef struct stream {
+    mest_checkpoint_writer *writer;
+    mest_section *section;
+    mest_error *err;
+} stream;
+
+static mest_status write_bytes(void *self, void *bytes, size_t n)
+{
+    stream *st = self;
+    return mest_checkpoint_append(st->writer, bytes, n, st->err);
+}
+
+static mest_status read_bytes(void *self, void *bytes, size_t n)
+{
+    stream *st = self;
+    return mest_section_read(st->section, bytes, n, st->err);
+}
+
+static mest_status write_param(mest_session *s, mest_checkpoint_writer *w, int index, mest_error *err)
+{
+    const mest_param *p = &s->model->params[index];
+    char name[32];
+    snprintf(name, sizeof name, "p%d", index);
+    MEST_TRY(mest_checkpoint_begin(w, name, err));
+    int64_t stored = mest_param_stored(p), units = p->sparse ? p->sparse->active_units : -1;
+    MEST_TRY(mest_checkpoint_append(w, &units, sizeof units, err));
+    MEST_TRY(mest_checkpoint_append(w, &stored, sizeof stored, err));
+    for (int64_t at = 0; at < units; at += 512) {
+        int64_t chunk[512], n = units - at < 512 ? units - at : 512;
+        p->sparse->format->units(p->sparse, at, n, chunk);
+        MEST_TRY(mest_checkpoint_append(w, chunk, (size_t)n * sizeof *chunk, err));
+    }
+    MEST_TRY(mest_checkpoint_append(w, mest_param_data(p), (size_t)stored * sizeof(mest_real), err));
+    const mest_param_state *state = s->optimizer.state ? &s->optimizer.state[index] : NULL;
+    for (int k = 0; k < MEST_OPTIM_SLOTS; k++) {
+        uint8_t have = state && state->slot[k];
+        MEST_TRY(mest_checkpoint_append(w, &have, 1, err));
+        if (have)
+            MEST_TRY(mest_checkpoint_append(w, state->slot[k], (size_t)stored * sizeof(mest_real), err));
+    }
+    return mest_checkpoint_end(w, err);
+}
+
+static mest_status write_all(mest_session *s, mest_checkpoint_writer *w, const char *identity, size_t n, mest_error *err)
+{
+    MEST_TRY(mest_checkpoint_put(w, "identity", identity, n, err));
+    const mest_progress_state *a = &s->at;
+    int64_t numbers[8] = {a->epoch, a->batch, a->step, a->rows, a->hits, a->class_rows, a->epoch_open, a->snapshot_grads};
+    MEST_TRY(mest_checkpoint_begin(w, "state", err));
+    MEST_TRY(mest_checkpoint_append(w, numbers, sizeof numbers, err));
+    MEST_TRY(mest_checkpoint_append(w, &a->loss_sum, sizeof a->loss_sum, err));
+    MEST_TRY(mest_checkpoint_end(w, err));
+    MEST_TRY(mest_checkpoint_begin(w, "samples", err));
+    if (s->samples.count) {
+        MEST_TRY(mest_checkpoint_append(w, s->samples.bits, (size_t)(s->samples.count + 7) / 8, err));
+        MEST_TRY(mest_checkpoint_append(w, s->classes, (size_t)s->samples.count * sizeof *s->classes, err));
+    }
+    MEST_TRY(mest_checkpoint_end(w, err));
+    for (int i = 0; i < s->model->n_params; i++)
+        if (s->model->params[i].role != MEST_ROLE_CONSTANT)
+            MEST_TRY(write_param(s, w, i, err));
+    MEST_TRY(mest_checkpoint_begin(w, "schedulers", err));
+    stream st = {.writer = w, .err = err};
+    MEST_TRY(mest_schedulers_save(s->schedulers, write_bytes, &st, err));
+    return mest_checkpoint_end(w, err);
+}
+
+mest_status mest_session_checkpoint(mest_session *s, const char *path, mest_error *err)
+{
+    mest_error_clear(err);
+    MEST_CHECK(s && path, err, MEST_E_ARGUMENT, "checkpoint: session and path must be given");
+    MEST_TRY(mest_session_prepare(s, err));
+    char *identity = mest_alloc(s->heap, IDENTITY_MAX, 1);
+    MEST_CHECK(identity, err, MEST_E_NOMEM, "checkpoint: out of memory");
+    int n = identity_text(s, identity, IDENTITY_MAX);
+    if (n >= IDENTITY_MAX)
+        n = IDENTITY_MAX - 1; /* many layers: the first 8 KB decide, counts of parameters are among them */
+    mest_checkpoint_writer *w;
+    mest_status status = mest_checkpoint_create(&w, s->heap, path, err);
+    if (status == MEST_OK) {
+        status = write_all(s, w, identity, (size_t)n, err);
+        if (status == MEST_OK)
+            status = mest_checkpoint_commit(w, err);
+        else
+            mest_checkpoint_abort(w);
+    }
+    mest_free(s->heap, identity, IDENTITY_MAX, 1);
+    return status;
+}
+
+/* ---- reading ---- */
+static mest_status read_param(mest_session *s, const mest_checkpoint *file, int index, mest_error *err)
+{
+    mest_param *p = &s->model->params[index];
+    char name[32];
+    snprintf(name, sizeof name, "p%d", index);
+    mest_section sec;
+    MEST_TRY(mest_section_find(&sec, file, name, err));
+    int64_t units, stored;
+    MEST_TRY(mest_section_read(&sec, &units, sizeof units, err));
+    MEST_TRY(mest_section_read(&sec, &stored, sizeof stored, err));
+    const char *path = mest_checkpoint_path(file);
+    if (p->sparse) {
+        mest_sparse *sp = p->sparse;
+        MEST_CHECK(units >= 0 && units <= sp->cap_units && stored == units * sp->unit_elements, err, MEST_E_FORMAT,
+                   "checkpoint '%s': parameter '%s' has %" PRId64 " units, at most %" PRId64 " fit", path, p->name, units, sp->cap_units);
+        const void *ids, *values;
+        MEST_TRY(mest_section_lend(&sec, &ids, (size_t)units * sizeof(int64_t), err));
+        MEST_TRY(mest_section_lend(&sec, &values, (size_t)stored * sizeof(mest_real), err));
+        MEST_TRY(mest_sparse_from_units(sp, ids, units, values, err));
+    } else {
+        MEST_CHECK(units == -1 && stored == p->count, err, MEST_E_FORMAT, "checkpoint '%s': parameter '%s' has another size or scheme", path, p->name);
+        MEST_TRY(mest_section_read(&sec, p->values, (size_t)stored * sizeof(mest_real), err));
+        p->value_version++;
+    }
+    mest_param_state *state = &s->optimizer.state[index];
+    for (int k = 0; k < MEST_OPTIM_SLOTS; k++) {
+        uint8_t have;
+        MEST_TRY(mest_section_read(&sec, &have, 1, err));
+        MEST_CHECK((have != 0) == (state->slot[k] != NULL), err, MEST_E_FORMAT, "checkpoint '%s': optimizer state of '%s' does not fit", path, p->name);
+        if (have)
+            MEST_TRY(mest_section_read(&sec, state->slot[k], (size_t)stored * sizeof(mest_real), err));
+    }
+    return mest_section_finish(&sec, err);
+}
+
+static mest_status read_samples(mest_session *s, const mest_checkpoint *file, mest_error *err)
+{
+    mest_section sec;
+    MEST_TRY(mest_section_find(&sec, file, "samples", err));
+    int64_t n = s->samples.count;
+    if (n) {
+        MEST_TRY(mest_section_read(&sec, s->samples.bits, (size_t)(n + 7) / 8, err));
+        MEST_TRY(mest_section_read(&sec, s->classes, (size_t)n * sizeof *s->classes, err));
+        s->samples.active = 0;
+        for (int64_t i = 0; i < n; i++)
+            s->samples.active += mest_sample_active(&s->samples, i);
+    }
+    return mest_section_finish(&sec, err);
+}
+
+static mest_status read_all(mest_session *s, const mest_checkpoint *file, char *identity, mest_error *err)
+{
+    mest_section sec;
+    MEST_TRY(mest_section_find(&sec, file, "identity", err));
+    const void *text;
+    char *theirs = identity + IDENTITY_MAX;
+    MEST_CHECK(sec.size < IDENTITY_MAX, err, MEST_E_FORMAT, "checkpoint '%s': its identity is too long", mest_checkpoint_path(file));
+    MEST_TRY(mest_section_lend(&sec, &text, sec.size, err));
+    memcpy(theirs, text, sec.size);
+    theirs[sec.size] = 0;
+    /* the number of samples comes from the checkpoint when no source was seen yet */
+    const char *samples = strstr(theirs, "\nsamples=");
+    int64_t n_samples = 0;
+    if (samples && sscanf(samples, "\nsamples=%" SCNd64, &n_samples) == 1 && s->samples.count == 0 && n_samples > 0 && n_samples < (int64_t)1 << 40) {
+        mest_section probe;
+        MEST_TRY(mest_section_find(&probe, file, "samples", err));
+        MEST_CHECK(probe.size == (size_t)(n_samples + 7) / 8 + (size_t)n_samples * sizeof *s->classes, err, MEST_E_FORMAT,
+                   "checkpoint '%s': its samples do not fit", mest_checkpoint_path(file));
+        MEST_TRY(mest_sample_set_create(&s->samples, s->heap, n_samples, err));
+        s->classes = mest_alloc(s->heap, (size_t)n_samples, sizeof *s->classes);
+        MEST_CHECK(s->classes, err, MEST_E_NOMEM, "resume: out of memory");
+    }
+    identity_text(s, identity, IDENTITY_MAX);
+    MEST_TRY(compare_identity(theirs, identity, mest_checkpoint_path(file), err));
+    MEST_TRY(mest_section_find(&sec, file, "state", err));
+    int64_t numbers[8];
+    double loss_sum;
+    MEST_TRY(mest_section_read(&sec, numbers, sizeof numbers, err));
+    MEST_TRY(mest_section_read(&sec, &loss_sum, sizeof loss_sum, err));
+    MEST_TRY(mest_section_finish(&sec, err));
+    MEST_TRY(read_samples(s, file, err));
+    for (int i = 0; i < s->model->n_params; i++)
+        if (s->model->params[i].role != MEST_ROLE_CONSTANT)
+            MEST_TRY(read_param(s, file, i, err));
+    MEST_TRY(mest_section_find(&sec, file, "schedulers", err));
+    stream st = {.section = &sec, .err = err};
+    MEST_TRY(mest_schedulers_load(s->schedulers, read_bytes, &st, err));
+    MEST_TRY(mest_section_finish(&sec, err));
+    s->at = (mest_progress_state){.epoch = numbers[0], .batch = numbers[1], .step = numbers[2], .rows = numbers[3], .hits = numbers[4], .class_rows = numbers[5],
+                                  .epoch_open = numbers[6] != 0, .snapshot_grads = numbers[7] != 0, .loss_sum = loss_sum};
+    return MEST_OK;
+}
+
+mest_status mest_session_resume(mest_session *s, const char *path, mest_error *err)
+{
+    mest_error_clear(err);
+    MEST_CHECK(s && path, err, MEST_E_ARGUMENT, "resume: session and path must be given");
+    MEST_CHECK(s->at.step == 0 && s->at.epoch == 0, err, MEST_E_STATE, "resume: the session has trained already");
+    MEST_TRY(mest_session_prepare(s, err));
+    mest_checkpoint *file;
+    MEST_TRY(mest_checkpoint_open_latest(&file, s->heap, path, err));
+    char *identity = mest_alloc(s->heap, 2 * IDENTITY_MAX, 1);
+    mest_status status = identity ? read_all(s, file, identity, err) : mest_fail(err, MEST_E_NOMEM, "resume: out of memory");
+    mest_free(s->heap, identity, 2 * IDENTITY_MAX, 1);
+    mest_checkpoint_close(file);
+    return status;
+}

@@ -1,0 +1,301 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Initializers to sparse parameters, by rule, straight from the mapped file. */
+#include "runtime/sparsify.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "ops/nn.h"
+#include "runtime/op.h"
+#include "runtime/rng.h"
+
+typedef struct usage {       /* how the graph uses a parameter */
+    int n_uses;
+    bool sparse_possible;    /* every use has a sparse kernel */
+    const mest_node *first;
+    int first_input;
+} usage;
+
+static void find_usage(const mest_model *m, int32_t param, usage *u)
+{
+    const mest_graph *g = &m->graph;
+    memset(u, 0, sizeof *u);
+    u->sparse_possible = true;
+    for (mest_id i = 0; i < g->n_nodes; i++)
+        for (int k = 0; k < g->nodes[i].n_in; k++) {
+            mest_id v = g->nodes[i].in[k];
+            if (v == MEST_NONE || g->values[v].kind != MEST_VALUE_PARAM || g->values[v].param != param)
+                continue;
+            if (!u->n_uses++) {
+                u->first = &g->nodes[i];
+                u->first_input = k;
+            }
+            u->sparse_possible &= k < 32 && (g->nodes[i].op->sparse_in >> k & 1);
+        }
+    for (int i = 0; i < g->n_outputs; i++) /* a weight that is itself an output is read densely by the caller */
+        if (g->values[g->outputs[i]].kind == MEST_VALUE_PARAM && g->values[g->outputs[i]].param == param)
+            u->sparse_possible = false;
+    u->sparse_possible &= u->n_uses > 0;
+}
+
+static bool is_op(const mest_node *n, const char *name) { return !strcmp(n->op->name, name) && !(n->op->domain && n->op->domain[0]); }
+
+static bool is_layer(const mest_node *n) { return is_op(n, "Conv") || is_op(n, "ConvTranspose") || is_op(n, "Gemm") || is_op(n, "MatMul"); }
+
+/* A 1x1 convolution beside another convolution of the same input, whose result goes (through BatchNormalization) into an Add. */
+static bool is_shortcut(const mest_graph *g, const mest_node *n, const mest_shape *w)
+{
+    if (!is_op(n, "Conv"))
+        return false;
+    for (int i = 2; i < w->rank; i++)
+        if (w->dim[i] != 1)
+            return false;
+    bool branch = false;
+    mest_id out = n->out[0];
+    for (mest_id i = 0; i < g->n_nodes; i++)
+        branch |= &g->nodes[i] != n && is_op(&g->nodes[i], "Conv") && g->nodes[i].in[0] == n->in[0];
+    if (!branch)
+        return false;
+    for (int hop = 0; hop < 2; hop++)
+        for (mest_id i = 0; i < g->n_nodes; i++) {
+            const mest_node *c = &g->nodes[i];
+            bool reads = false;
+            for (int k = 0; k < c->n_in; k++)
+                reads |= c->in[k] == out;
+            if (!reads)
+                continue;
+            if (is_op(c, "Add"))
+                return true;
+            if (is_op(c, "BatchNormalization") && c->in[0] == out) {
+                out = c->out[0];
+                break;
+            }
+        }
+    return false;
+}
+
+/* Why "auto" keeps this parameter dense; NULL: it does not. */
+static const char *dense_by_default(const mest_model *m, const mest_param *p, const usage *u)
+{
+    const mest_graph *g = &m->graph;
+    const mest_node *first_conv = NULL, *last = NULL;
+    int layers = 0;
+    for (mest_id i = 0; i < g->n_nodes; i++) {
+        if (!is_layer(&g->nodes[i]))
+            continue;
+        layers++;
+        if (!first_conv && is_op(&g->nodes[i], "Conv"))
+            first_conv = &g->nodes[i];
+        last = &g->nodes[i];
+    }
+    if (is_op(u->first, "Conv") && ((const mest_conv_params *)u->first->params)->group > 1)
+        return "grouped convolution";
+    if (u->first == first_conv)
+        return "first convolution";
+    if (u->first == last && layers > 1)
+        return "last layer";
+    if (is_shortcut(g, u->first, &p->shape))
+        return "shortcut convolution";
+    return NULL;
+}
+
+/* ---- rules ---- */
+typedef struct rule {
+    char scheme[16];
+    double sparsity;
+    bool explicit_rule;
+} rule;
+
+/* First rule of "PATTERN=SCHEME:SPARSITY;..." that matches; false if none does. */
+static mest_status match_rule(const char *rules, const char *name, rule *r, bool *found, mest_error *err)
+{
+    *found = false;
+    for (const char *at = rules; at && *at;) {
+        size_t n = strcspn(at, ";");
+        char text[256];
+        MEST_CHECK(n < sizeof text, err, MEST_E_ARGUMENT, "rules: a rule is longer than 255 characters");
+        memcpy(text, at, n);
+        text[n] = 0;
+        at += n + (at[n] == ';');
+        if (!text[strspn(text, " ")])
+            continue;
+        char *eq = strchr(text, '='), *colon = eq ? strchr(eq, ':') : NULL;
+        MEST_CHECK(eq, err, MEST_E_ARGUMENT, "rules: '%s' is not PATTERN=SCHEME:SPARSITY", text);
+        *eq = 0;
+        if (colon)
+            *colon = 0;
+        MEST_CHECK(strlen(eq + 1) > 0 && strlen(eq + 1) < sizeof r->scheme, err, MEST_E_ARGUMENT, "rules: scheme '%s' is unknown", eq + 1);
+        if (colon) {
+            char *end;
+            r->sparsity = strtod(colon + 1, &end);
+            MEST_CHECK(end != colon + 1 && !*end && r->sparsity >= 0 && r->sparsity < 1, err, MEST_E_ARGUMENT,
+                       "rules: sparsity '%s' is not in [0, 1)", colon + 1);
+        }
+        if (*found || !mest_match_any(text, name))
+            continue; /* go on: all of the text is checked */
+        strcpy(r->scheme, eq + 1);
+        *found = true;
+        r->explicit_rule = true;
+        if (!colon && strcmp(r->scheme, "dense") == 0)
+            r->sparsity = 0;
+    }
+    return MEST_OK;
+}
+
+/* ---- making one parameter sparse ---- */
+static mest_status read_payload(const void *self, int64_t first, int64_t n, float *out, mest_error *err)
+{
+    return mest_payload_read(self, first, n, out, err);
+}
+
+static int64_t fan_in_of(const mest_param *p, const usage *u)
+{
+    if (u->first && is_op(u->first, "MatMul"))
+        return p->shape.rank >= 2 ? p->shape.dim[p->shape.rank - 2] : 1;
+    if (u->first && is_op(u->first, "Gemm"))
+        return ((const mest_gemm_params *)u->first->params)->trans_b ? p->shape.dim[1] : p->shape.dim[0];
+    if (u->first && is_op(u->first, "ConvTranspose"))
+        return p->shape.dim[0] * mest_shape_span(&p->shape, 2, p->shape.rank);
+    return p->shape.rank > 1 ? mest_shape_span(&p->shape, 1, p->shape.rank) : 1;
+}
+
+static uint64_t init_stream(int32_t param) { return (uint64_t)MEST_STREAM_INIT << 32 | (uint32_t)param; }
+
+static mest_status make_sparse(mest_model *m, int32_t index, const rule *r, const usage *u, const mest_sparsity *s, mest_error *err)
+{
+    mest_param *p = &m->params[index];
+    mest_sparse *sp;
+    MEST_TRY(mest_sparse_create(&sp, &m->heap, r->scheme, &p->shape, 0, err));
+    int64_t keep = (int64_t)floor((1 - r->sparsity) * (double)sp->n_units + 0.5);
+    mest_status status = mest_sparse_reserve(sp, keep, err);
+    if (status == MEST_OK && s->from_scratch) {
+        /* Fan-in of what is stored: keeps the variance of a layer's output whatever the sparsity (kaiming_uniform, gain of ReLU). */
+        double fan_in = (double)fan_in_of(p, u) * (double)keep / (double)(sp->n_units ? sp->n_units : 1);
+        status = mest_sparse_from_random(sp, keep, s->seed, init_stream(index), sqrt(6.0 / (fan_in < 1 ? 1 : fan_in)), err);
+    } else if (status == MEST_OK) {
+        mest_reader reader = {read_payload, &p->payload};
+        status = mest_sparse_from_magnitude(sp, &reader, keep, err);
+    }
+    if (status != MEST_OK) {
+        mest_sparse_destroy(sp);
+        return status;
+    }
+    p->sparse = sp;
+    p->loaded = true;
+    p->target_sparsity = r->sparsity;
+    return MEST_OK;
+}
+
+/* Dense parameters under from_scratch. */
+static mest_status draw_dense(mest_model *m, int32_t index, const usage *u, uint64_t seed, mest_error *err)
+{
+    mest_param *p = &m->params[index];
+    MEST_TRY(mest_param_load(m, p, err));
+    bool norm = u->first && (strstr(u->first->op->name, "Normalization") != NULL);
+    if (p->role == MEST_ROLE_STATISTIC) {
+        for (int64_t i = 0; i < p->count; i++)
+            p->values[i] = u->first_input == 4 ? 1 : 0;
+    } else if (p->role == MEST_ROLE_TRAINABLE && p->shape.rank >= 2) {
+        double fan_in = (double)fan_in_of(p, u), bound = sqrt(6.0 / (fan_in < 1 ? 1 : fan_in));
+        for (int64_t i = 0; i < p->count; i++)
+            p->values[i] = (mest_real)((2 * mest_rng_uniform(seed, init_stream(index), (uint64_t)i) - 1) * bound);
+    } else if (p->role == MEST_ROLE_TRAINABLE && norm) {
+        for (int64_t i = 0; i < p->count; i++)
+            p->values[i] = u->first_input == 1 ? 1 : 0;
+    } else if (p->role == MEST_ROLE_TRAINABLE && u->first && is_layer(u->first)) {
+        memset(p->values, 0, (size_t)p->count * sizeof *p->values);
+    }
+    p->value_version++;
+    return MEST_OK;
+}
+
+void mest_sparsity_init(mest_sparsity *s)
+{
+    memset(s, 0, sizeof *s);
+    s->struct_size = sizeof *s;
+    s->scheme = "csr";
+    s->dense_layers = "auto";
+}
+
+mest_status mest_model_sparsify(mest_model *m, const mest_sparsity *s, mest_error *err)
+{
+    mest_error_clear(err);
+    MEST_CHECK(m && s && s->struct_size >= sizeof *s, err, MEST_E_ARGUMENT, "sparsify: model, sparsity and struct_size must be set");
+    MEST_CHECK(!m->sparsified, err, MEST_E_STATE, "sparsify: the model is sparse already");
+    MEST_CHECK(m->n_sessions == 0, err, MEST_E_STATE, "sparsify: a session of the model exists");
+    MEST_CHECK(s->sparsity >= 0 && s->sparsity < 1, err, MEST_E_ARGUMENT, "sparsify: sparsity %g is not in [0, 1)", s->sparsity);
+    const char *dense = s->dense_layers ? s->dense_layers : "auto";
+    bool is_auto = !strcmp(dense, "auto"), is_none = !strcmp(dense, "none");
+    const mest_format *format;
+    int32_t height;
+    MEST_TRY(mest_format_find(s->scheme ? s->scheme : "csr", &format, &height, err));
+    for (int32_t i = 0; i < m->n_params; i++) {
+        mest_param *p = &m->params[i];
+        usage u;
+        find_usage(m, i, &u);
+        rule r = {.sparsity = s->sparsity};
+        snprintf(r.scheme, sizeof r.scheme, "%s", s->scheme ? s->scheme : "csr");
+        bool found = false;
+        if (p->role == MEST_ROLE_TRAINABLE || p->role == MEST_ROLE_FROZEN)
+            MEST_TRY(match_rule(s->rules, p->name, &r, &found, err));
+        bool candidate = (p->role == MEST_ROLE_TRAINABLE || p->role == MEST_ROLE_FROZEN) && p->shape.rank >= 2 && r.sparsity > 0 && strcmp(r.scheme, "dense") != 0;
+        if (candidate && !u.sparse_possible) {
+            MEST_CHECK(!found, err, MEST_E_UNSUPPORTED, "sparsify: '%s' cannot be sparse: %s '%s' has no sparse kernel for it", p->name,
+                       u.first ? u.first->op->name : "no node", u.first ? u.first->name : "");
+            mest_logf(&m->heap, MEST_LOG_WARNING, "'%s' stays dense: %s '%s' has no sparse kernel for it", p->name, u.first ? u.first->op->name : "no node",
+                      u.first ? u.first->name : "");
+            candidate = false;
+        }
+        if (candidate && !found) {
+            const char *why = is_auto ? dense_by_default(m, p, &u) : !is_none && mest_match_any(dense, p->name) ? "asked for" : NULL;
+            if (why) {
+                mest_logf(&m->heap, MEST_LOG_DEBUG, "'%s' stays dense: %s", p->name, why);
+                candidate = false;
+            }
+        }
+        if (candidate)
+            MEST_TRY(make_sparse(m, i, &r, &u, s, err));
+        else if (s->from_scratch && p->role != MEST_ROLE_CONSTANT && p->role != MEST_ROLE_FROZEN)
+            MEST_TRY(draw_dense(m, i, &u, s->seed, err));
+    }
+    m->sparsified = true;
+    return MEST_OK;
+}
+
+mest_status mest_adopt_sparse_initializers(mest_model *m, mest_error *err)
+{
+    for (int32_t i = 0; i < m->n_params; i++) {
+        mest_param *p = &m->params[i];
+        usage u;
+        if (p->loaded || p->sparse || !p->payload.linear || p->shape.rank < 2 || p->role == MEST_ROLE_CONSTANT || p->role == MEST_ROLE_STATISTIC)
+            continue;
+        find_usage(m, i, &u);
+        if (!u.sparse_possible)
+            continue;
+        mest_sparse *sp;
+        MEST_TRY(mest_sparse_create(&sp, &m->heap, "csr", &p->shape, p->payload.nnz, err));
+        mest_status status = mest_sparse_from_units(sp, p->payload.linear, p->payload.nnz, NULL, err);
+        float chunk[256];
+        mest_payload stored = p->payload; /* the nnz values, as if they were a dense tensor */
+        stored.linear = NULL;
+        stored.count = p->payload.nnz;
+        for (int64_t at = 0; at < stored.count && status == MEST_OK; at += 256) {
+            int64_t n = stored.count - at < 256 ? stored.count - at : 256;
+            status = mest_payload_read(&stored, at, n, chunk, err);
+            for (int64_t k = 0; k < n && status == MEST_OK; k++)
+                sp->values[at + k] = (mest_real)chunk[k];
+        }
+        if (status != MEST_OK) {
+            mest_sparse_destroy(sp);
+            return status;
+        }
+        sp->value_version++;
+        p->sparse = sp;
+        p->loaded = true;
+        p->target_sparsity = 1 - (double)p->payload.nnz / (double)(p->count ? p->count : 1);
+    }
+    return MEST_OK;
+}

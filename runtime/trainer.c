@@ -1,0 +1,298 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The epoch loop and evaluation. */
+#include <inttypes.h>
+#include <math.h>
+#include <string.h>
+
+#include "runtime/session.h"
+
+void mest_run_options_init(mest_run_options *o)
+{
+    memset(o, 0, sizeof *o);
+    o->struct_size = sizeof *o;
+    o->validate_every = 1;
+    o->checkpoint_every_epochs = 1;
+}
+
+typedef struct training {   /* one call of mest_session_train */
+    mest_session *s;
+    const mest_source *source;
+    const mest_run_options *o;
+    mest_loader *loader;
+    int64_t n_epochs;       /* INT64_MAX when only max_steps bounds the run */
+    bool stop;
+    double epoch_start;
+} training;
+
+static mest_metrics metrics_of(double loss_sum, int64_t rows, int64_t hits, int64_t class_rows, int64_t samples, int64_t steps, double seconds)
+{
+    return (mest_metrics){.struct_size = sizeof(mest_metrics), .loss = rows ? loss_sum / (double)rows : 0, .accuracy = class_rows ? (double)hits / (double)class_rows : (double)NAN,
+                          .samples = samples, .steps = steps, .seconds = seconds};
+}
+
+static mest_event event_of(const training *t, mest_event_kind kind)
+{
+    const mest_session *s = t->s;
+    mest_event e = {.struct_size = sizeof e, .kind = kind, .epoch = s->at.epoch, .n_epochs = t->n_epochs == INT64_MAX ? 0 : t->n_epochs, .total_step = s->at.step};
+    e.lr = mest_session_lr(s, s->at.epoch, 0);
+    e.sparsity = mest_session_sparsity(s->model);
+    e.active_samples = s->samples.active;
+    e.n_samples = s->samples.count;
+    mest_session_memory(s, NULL, &e.peak_bytes);
+    e.train = metrics_of(s->at.loss_sum, s->at.rows, s->at.hits, s->at.class_rows, s->at.rows, s->at.batch, mest_seconds() - t->epoch_start);
+    int64_t batches = t->loader ? mest_loader_batches(t->loader) : 0;
+    e.n_steps = batches;
+    e.step = s->at.batch;
+    if (t->n_epochs != INT64_MAX)
+        e.n_total_steps = s->at.step + (t->n_epochs - s->at.epoch) * batches - s->at.batch;
+    if (s->config.max_steps && (!e.n_total_steps || s->config.max_steps < e.n_total_steps))
+        e.n_total_steps = s->config.max_steps;
+    return e;
+}
+
+static void emit(training *t, const mest_event *e)
+{
+    if (t->o && t->o->progress && !t->o->progress(t->o->progress_user, e))
+        t->stop = true;
+}
+
+static mest_status save(training *t, mest_error *err)
+{
+    if (!t->o || !t->o->checkpoint_path)
+        return MEST_OK;
+    MEST_TRY(mest_session_checkpoint(t->s, t->o->checkpoint_path, err));
+    mest_event e = event_of(t, MEST_EVENT_CHECKPOINT);
+    e.text = t->o->checkpoint_path;
+    emit(t, &e);
+    return MEST_OK;
+}
+
+static mest_epoch epoch_of(const training *t, bool ended)
+{
+    const mest_session *s = t->s;
+    mest_epoch e = {.struct_size = sizeof e, .epoch = s->at.epoch, .n_epochs = t->n_epochs == INT64_MAX ? 0 : t->n_epochs, .step = s->at.step,
+                    .n_samples = s->samples.count, .n_active_samples = s->samples.active};
+    if (ended && s->at.rows) {
+        e.train_loss = s->at.loss_sum / (double)s->at.rows;
+        e.train_accuracy = s->at.class_rows ? (double)s->at.hits / (double)s->at.class_rows : 0;
+    }
+    return e;
+}
+
+static void report_host(training *t, const mest_host_report *r)
+{
+    if (r->removed || r->grown) {
+        mest_event e = event_of(t, MEST_EVENT_MUTATION);
+        e.removed = r->removed;
+        e.grown = r->grown;
+        e.text = r->text;
+        emit(t, &e);
+    }
+    if (r->removed_samples) {
+        mest_event e = event_of(t, MEST_EVENT_SAMPLES);
+        e.removed = r->removed_samples;
+        e.text = r->text;
+        emit(t, &e);
+    }
+}
+
+/* Before the first step of an epoch: schedulers, fresh sums, programs of both batch sizes. */
+static mest_status open_epoch(training *t, mest_error *err)
+{
+    mest_session *s = t->s;
+    if (!s->at.epoch_open) {
+        mest_epoch e = epoch_of(t, false);
+        mest_host_report report = {0};
+        MEST_TRY(mest_schedulers_epoch_begin(s->schedulers, &e, &report, err));
+        s->at.batch = 0;
+        s->at.loss_sum = 0;
+        s->at.rows = s->at.hits = s->at.class_rows = 0;
+        s->at.epoch_open = true;
+        s->at.snapshot_grads = s->host.gradients_wanted;
+        report_host(t, &report);
+        MEST_CHECK(s->samples.active > 0, err, MEST_E_DATA, "no sample is left to train on");
+    }
+    mest_loader_plan plan = {.seed = s->config.seed, .epoch = s->at.epoch, .shuffle = s->config.shuffle, .augment = true, .drop_last = s->config.drop_last,
+                             .first_batch = s->at.batch};
+    int64_t full = s->samples.active / s->config.batch, rest = s->samples.active % s->config.batch;
+    mest_program *p;
+    if (full)
+        MEST_TRY(mest_session_program(s, MEST_PROGRAM_TRAIN, s->config.batch, &p, err));
+    if (rest && !s->config.drop_last)
+        MEST_TRY(mest_session_program(s, MEST_PROGRAM_TRAIN, rest, &p, err));
+    MEST_CHECK(full || !s->config.drop_last, err, MEST_E_DATA, "%" PRId64 " samples do not fill a batch of %" PRId64 ", and drop_last is set", s->samples.active,
+               s->config.batch);
+    return mest_loader_begin(t->loader, &s->samples, &plan, err);
+}
+
+static void note_classes(mest_session *s, const mest_batch *b)
+{
+    if (!s->classes || s->target_type != MEST_I64 || s->target_shape.rank != 0)
+        return;
+    const int64_t *target = b->targets;
+    for (int64_t i = 0; i < b->n; i++)
+        s->classes[b->ids[i]] = (int32_t)target[i];
+}
+
+static mest_status train_batch(training *t, const mest_batch *b, mest_error *err)
+{
+    mest_session *s = t->s;
+    mest_program *p;
+    MEST_TRY(mest_session_program(s, MEST_PROGRAM_TRAIN, b->n, &p, err));
+    int64_t batches = mest_loader_batches(t->loader);
+    double from = mest_seconds(), lr = mest_session_lr(s, s->at.epoch, (double)s->at.batch / (double)batches);
+    bool last = s->at.batch + 1 == batches;
+    bool snapshot = last && s->at.snapshot_grads;
+    if (snapshot) /* the update nodes write the gradients straight into the host's snapshots */
+        for (int k = 0; k < s->host.n_params; k++)
+            s->optimizer.state[s->host_param[k]].snapshot = s->host.params[k].grad_snapshot;
+    MEST_TRY(mest_session_run(s, p, b->inputs, b->targets, lr, true, snapshot, err));
+    s->host.gradients_taken |= snapshot;
+    note_classes(s, b);
+    mest_session_hits(s, p, b->n);
+    MEST_TRY(mest_schedulers_batch_seen(s->schedulers, b->ids, s->hits, b->n, err));
+    double loss = 0;
+    int64_t rows = 0, hits = 0, class_rows = 0;
+    mest_session_count(p, &loss, &rows, &hits, &class_rows);
+    s->at.loss_sum += loss;
+    s->at.rows += rows;
+    s->at.hits += hits;
+    s->at.class_rows += class_rows;
+    s->at.batch++;
+    s->at.step++;
+    mest_event e = event_of(t, MEST_EVENT_STEP);
+    e.lr = lr;
+    e.batch = metrics_of(loss, rows, hits, class_rows, b->n, 1, mest_seconds() - from);
+    emit(t, &e);
+    return MEST_OK;
+}
+
+static bool steps_done(const mest_session *s) { return s->config.max_steps && s->at.step >= s->config.max_steps; }
+
+static mest_status close_epoch(training *t, mest_error *err)
+{
+    mest_session *s = t->s;
+    mest_event e = event_of(t, MEST_EVENT_EPOCH);
+    mest_epoch epoch = epoch_of(t, true);
+    mest_host_report report = {0};
+    MEST_TRY(mest_schedulers_epoch_end(s->schedulers, &epoch, &report, err));
+    s->at.epoch++;
+    s->at.batch = 0;
+    s->at.epoch_open = false;
+    report_host(t, &report);
+    bool final = s->at.epoch >= t->n_epochs || steps_done(s);
+    if (t->o && t->o->validation && t->o->validation->fetch && (final || (t->o->validate_every > 0 && s->at.epoch % t->o->validate_every == 0)))
+        MEST_TRY(mest_session_evaluate(s, t->o->validation, t->o, &e.validation, err));
+    emit(t, &e);
+    if (final || !t->o || t->o->checkpoint_every_epochs <= 1 || s->at.epoch % t->o->checkpoint_every_epochs == 0)
+        MEST_TRY(save(t, err));
+    return MEST_OK;
+}
+
+static mest_status run_epochs(training *t, mest_error *err)
+{
+    mest_session *s = t->s;
+    while (s->at.epoch < t->n_epochs && !steps_done(s)) {
+        t->epoch_start = mest_seconds();
+        MEST_TRY(open_epoch(t, err));
+        mest_batch b;
+        while (!steps_done(s)) {
+            MEST_TRY(mest_loader_next(t->loader, &b, err));
+            if (b.n == 0)
+                break;
+            MEST_TRY(train_batch(t, &b, err));
+            if (t->stop || atomic_load(&s->cancelled)) {
+                atomic_store(&s->cancelled, false);
+                MEST_TRY(save(t, err));
+                return mest_fail(err, MEST_E_CANCELLED, "stopped after step %" PRId64, s->at.step);
+            }
+            if (t->o && t->o->checkpoint_every_steps > 0 && s->at.step % t->o->checkpoint_every_steps == 0 && s->at.batch < mest_loader_batches(t->loader))
+                MEST_TRY(save(t, err));
+        }
+        MEST_TRY(close_epoch(t, err));
+        if (t->stop) {
+            MEST_CHECK(s->at.epoch >= t->n_epochs || steps_done(s), err, MEST_E_CANCELLED, "stopped after epoch %" PRId64, s->at.epoch);
+            return MEST_OK;
+        }
+    }
+    return MEST_OK;
+}
+
+mest_status mest_session_train(mest_session *s, const mest_source *source, const mest_run_options *options, mest_error *err)
+{
+    mest_error_clear(err);
+    MEST_CHECK(s && source && source->info && source->fetch, err, MEST_E_ARGUMENT, "train: session and source must be given");
+    training t = {.s = s, .source = source, .o = options, .n_epochs = s->config.epochs};
+    MEST_CHECK(s->config.epochs > 0 || s->config.max_steps > 0, err, MEST_E_ARGUMENT, "train: epochs or max_steps must be positive");
+    if (s->config.epochs == 0)
+        t.n_epochs = INT64_MAX;
+    MEST_TRY(mest_loader_create(&t.loader, s->heap, source, s->config.batch, err));
+    const mest_source_info *info = mest_loader_info(t.loader);
+    mest_status status = MEST_OK;
+    if (info->count < 1)
+        status = mest_fail(err, MEST_E_DATA, "train: the data set is empty");
+    else if (!info->has_targets)
+        status = mest_fail(err, MEST_E_DATA, "train: the data set has no targets");
+    if (status == MEST_OK)
+        status = mest_session_set_source(s, info, err);
+    if (status == MEST_OK && s->samples.count == 0)
+        status = mest_sample_set_create(&s->samples, s->heap, info->count, err);
+    if (status == MEST_OK && s->samples.count != info->count)
+        status = mest_fail(err, MEST_E_DATA, "train: the data set has %" PRId64 " samples, the run began with %" PRId64, info->count, s->samples.count);
+    if (status == MEST_OK && !s->classes) {
+        s->classes = mest_alloc(s->heap, (size_t)info->count, sizeof *s->classes);
+        if (!s->classes)
+            status = mest_fail(err, MEST_E_NOMEM, "train: no memory for %" PRId64 " classes", info->count);
+        else
+            memset(s->classes, 0xff, (size_t)info->count * sizeof *s->classes);
+    }
+    if (status == MEST_OK)
+        status = mest_session_prepare(s, err);
+    if (status == MEST_OK)
+        s->host.samples = &s->samples, s->host.sample_class = s->classes;
+    if (status == MEST_OK)
+        status = run_epochs(&t, err);
+    mest_loader_destroy(t.loader);
+    return status;
+}
+
+mest_status mest_session_evaluate(mest_session *s, const mest_source *source, const mest_run_options *options, mest_metrics *metrics, mest_error *err)
+{
+    mest_error_clear(err);
+    MEST_CHECK(s && source && source->info && source->fetch && metrics, err, MEST_E_ARGUMENT, "evaluate: session, source and metrics must be given");
+    mest_loader *loader;
+    MEST_TRY(mest_loader_create(&loader, s->heap, source, s->config.eval_batch, err));
+    const mest_source_info *info = mest_loader_info(loader);
+    mest_status status = info->has_targets ? mest_session_set_source(s, info, err) : mest_fail(err, MEST_E_DATA, "evaluate: the data set has no targets");
+    mest_loader_plan plan = {.seed = s->config.seed};
+    if (status == MEST_OK)
+        status = mest_loader_begin(loader, NULL, &plan, err);
+    double loss = 0, from = mest_seconds();
+    int64_t rows = 0, hits = 0, class_rows = 0, samples = 0, steps = 0;
+    while (status == MEST_OK) {
+        mest_batch b;
+        mest_program *p;
+        status = mest_loader_next(loader, &b, err);
+        if (status != MEST_OK || b.n == 0)
+            break;
+        status = mest_session_program(s, MEST_PROGRAM_EVAL, b.n, &p, err);
+        if (status == MEST_OK)
+            status = mest_session_run(s, p, b.inputs, b.targets, 0, false, false, err);
+        if (status != MEST_OK)
+            break;
+        mest_session_count(p, &loss, &rows, &hits, &class_rows);
+        samples += b.n;
+        steps++;
+        if (options && options->progress) {
+            mest_event e = {.struct_size = sizeof e, .kind = MEST_EVENT_EVALUATION, .epoch = s->at.epoch, .step = steps, .n_steps = mest_loader_batches(loader),
+                            .batch = metrics_of(loss, rows, hits, class_rows, samples, steps, mest_seconds() - from)};
+            mest_session_memory(s, NULL, &e.peak_bytes);
+            if (!options->progress(options->progress_user, &e) || atomic_load(&s->cancelled))
+                status = mest_fail(err, MEST_E_CANCELLED, "evaluation stopped after %" PRId64 " samples", samples);
+        }
+    }
+    mest_loader_destroy(loader);
+    if (status == MEST_OK)
+        *metrics = metrics_of(loss, rows, hits, class_rows, samples, steps, mest_seconds() - from);
+    return status;
+}

@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Convolution and matrix products in the PIXEL layout (batch in the vector lanes), weights csr, block or dense.
+ *
+ * Everything is one idea: an output row (channel) has a list of (byte offset, weight); the offset, from the position's base address,
+ * already contains tap and channel. A panel of u neighbouring positions is computed at once with u vectors of accumulators.
+ *
+ *   mest_lanes_list      rows of entries, cut into channel tiles whose inputs fit the first-level cache
+ *   mest_lanes_forward   Y = list * X at a grid of positions (forward pass; dX alone, over the transposed list)
+ *   mest_lanes_backward  dX and dW (or dW alone) in one pass over the transposed list: each dY vector loaded once feeds both
+ *   mest_lanes_isa       the passes compiled for one instruction set
+ *   mest_lanes_key       what a derived list depends on besides the weight
+ *
+ * Letters as in ops/nn.h. Backward with stride: inputs are split by parity (phase) of their position; the entries of a phase are those
+ * whose taps meet it, so every entry belongs to one phase and each phase is a pass with unit stride in dY.
+ */
+#ifndef MEST_SPARSE_KERNELS_LANES_H
+#define MEST_SPARSE_KERNELS_LANES_H
+
+#include "ops/nn.h"
+#include "runtime/cpu.h"
+#include "sparse/kernels/walk.h"
+
+typedef struct mest_lanes_list {
+    int32_t n_tiles, n_rows;   /* channel tiles, rows (of `height` outputs) */
+    int32_t height;            /* 1, or 4: outputs that share a column */
+    const int32_t *start;      /* sparse: first entry of (tile, row), n_tiles * n_rows + 1 */
+    const int32_t *first;      /* dense (start NULL): the rows of a tile share the offsets [first[tile], first[tile + 1]) */
+    const int32_t *off;        /* bytes from the base address of a position */
+    const mest_real *w;        /* height values an entry */
+} mest_lanes_list;
+
+/* Strides in elements. Rows are those of the position grid, not of the list. */
+typedef struct mest_lanes_forward {
+    int64_t blocks, rows, run;                 /* image blocks, rows of positions, positions in a row */
+    const mest_real *x;                        /* base of position (0, 0, 0), channel 0, tap 0 */
+    int64_t x_block, x_row, x_step;
+    mest_real *y;
+    int64_t y_block, y_row, y_step;
+    const mest_real *bias;                     /* NULL: 0 */
+    int64_t outs;                              /* output channels; the last row of height 4 may reach past them */
+    int64_t group_rows, group_shift;           /* dense groups: rows of the list in a group, elements from group to group of x */
+    mest_lanes_list list;
+} mest_lanes_forward;
+
+typedef struct mest_lanes_backward {
+    int64_t blocks, rows, run;                 /* positions are those of X (of one phase) */
+    const mest_real *x;
+    int64_t x_block, x_row, x_step;
+    mest_real *dx;                             /* NULL: dW alone */
+    int64_t dx_block, dx_row, dx_step;
+    const mest_real *dy;
+    int64_t dy_block, dy_row, dy_step;
+    int64_t group_rows, group_shift;           /* of dy */
+    mest_lanes_list list;                      /* height 1 */
+} mest_lanes_backward;
+
+typedef struct mest_lanes_isa {
+    int v;                                     /* lanes */
+    int run_single, run_quad, run_backward;    /* most positions of a panel */
+    /* One row of positions of one image block, rows [r0, r1) of the list. */
+    void (*forward)(const mest_lanes_forward *job, int64_t block, int64_t row, int32_t r0, int32_t r1);
+    /* The same; gradients of the entries are added to dw, indexed like list.w. */
+    void (*backward)(const mest_lanes_backward *job, int64_t block, int64_t row, int32_t r0, int32_t r1, mest_real *dw);
+    /* db[c] = sum of dy over images and pixels for channels [c0, c1). */
+    void (*channel_sums)(const mest_pixels *p, const mest_real *dy, int64_t c0, int64_t c1, mest_real *db);
+} mest_lanes_isa;
+
+/* Entries of (tile, row): number, offsets; returns the position of the first in w (and dw), in entries. */
+static inline int64_t mest_lanes_entries(const mest_lanes_list *l, int32_t tile, int32_t row, int32_t *n, const int32_t **off)
+{
+    if (l->start) {
+        const int32_t *s = l->start + (int64_t)tile * l->n_rows + row;
+        *n = s[1] - s[0];
+        *off = l->off + s[0];
+        return s[0];
+    }
+    *n = l->first[tile + 1] - l->first[tile];
+    *off = l->off + l->first[tile];
+    return (int64_t)l->first[tile] * l->n_rows + (int64_t)row * *n;
+}
+
+/* ---- lists (lanes_list.c) ---- */
+typedef struct mest_lanes_key {
+    int64_t cap;                       /* most entries */
+    int32_t pixel_bytes, row_bytes;    /* of the tensor that is read */
+    int32_t c, m;                      /* channels of X and of Y */
+    int32_t group, tile;               /* tile: channels of the tensor that is read */
+    int16_t r, s, stride_y, stride_x, dilation_y, dilation_x, top, left;
+    uint8_t lanes;
+    uint8_t backward;                  /* rows are channels of X, entries read dY */
+    uint8_t inputs_first;              /* the weight is stored [C, M] (Gemm with transB = 0, MatMul) */
+    uint8_t height;                    /* 1 or 4 */
+    uint8_t direct;                    /* the list's order is the storage order: values are read from the weight itself */
+    uint8_t pad[3];
+} mest_lanes_key;
+
+static inline int32_t mest_lanes_phases(const mest_lanes_key *k) { return k->backward ? k->stride_y * k->stride_x : 1; }
+/* Offset of tap (r, s) in the tensor that is read, and the phase it belongs to (0 in the forward pass). */
+int64_t mest_lanes_tap(const mest_lanes_key *k, int64_t r, int64_t s, int32_t *phase);
+
+/* The list of a sparse weight: one block of memory, shared through mest_derived_get. */
+size_t mest_lanes_bytes(const mest_lanes_key *key);
+void mest_lanes_build(void *data, const mest_sparse *weight, const void *key);
+void mest_lanes_refresh(void *data, const mest_sparse *weight, const void *key);
+/* View of phase `phase`; values NULL unless key->direct. perm (may be NULL): position in storage order of each entry. */
+mest_lanes_list mest_lanes_view(const void *data, const mest_lanes_key *key, const mest_real *values, int32_t phase, const int32_t **perm,
+                                int64_t *entries);
+
+/* The list of a dense weight: offsets once, values packed each time they change. Offsets: bytes of `first` then `off`. */
+size_t mest_lanes_dense_bytes(const mest_lanes_key *key);       /* offsets */
+int64_t mest_lanes_dense_entries(const mest_lanes_key *key);    /* entries; each has `height` values in the pack */
+void mest_lanes_dense_offsets(const mest_lanes_key *key, void *memory);
+mest_lanes_list mest_lanes_dense_view(const void *memory, const mest_lanes_key *key, const mest_real *pack, int32_t phase);
+/* Packs list rows [r0, r1) of all phases. */
+void mest_lanes_dense_pack(const mest_lanes_key *key, const void *memory, const mest_real *weight, mest_real *pack, int32_t r0, int32_t r1);
+/* weight gradient [rows r0..r1 of a backward list] = sum over n_parts packed gradients, `stride` values apart. */
+void mest_lanes_dense_unpack(const mest_lanes_key *key, const void *memory, const mest_real *parts, int32_t n_parts, int64_t stride,
+                             mest_real *dw, int32_t r0, int32_t r1);
+
+/* ---- the operators (lanes_op.c), called by each instruction set's table ---- */
+typedef enum mest_lanes_op { MEST_LANES_CONV, MEST_LANES_CONV_GRAD, MEST_LANES_GEMM, MEST_LANES_GEMM_GRAD, MEST_LANES_MATMUL, MEST_LANES_MATMUL_GRAD } mest_lanes_op;
+bool mest_lanes_fits(const mest_kernel_query *q, mest_lanes_op op, const mest_lanes_isa *isa, const char **why);
+double mest_lanes_cost(const mest_kernel_query *q, mest_lanes_op op, const mest_lanes_isa *isa, double flops_per_second);
+void mest_lanes_halo(const mest_kernel_query *q, mest_lanes_op op, int input, uint8_t pad[4]);
+mest_status mest_lanes_prepare(const mest_kernel_query *q, mest_lanes_op op, const mest_lanes_isa *isa, void **state, size_t *scratch_bytes, mest_error *err);
+mest_status mest_lanes_run(const mest_args *a);
+void mest_lanes_release(void *state, mest_heap *heap);
+size_t mest_lanes_state_bytes(const void *state);
+
+#endif

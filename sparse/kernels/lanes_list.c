@@ -1,0 +1,223 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Offset lists of the batch-lane kernels.
+ *
+ * A forward list has a row per output channel (or per four, for blocks of height 4, 8, ...) and reads X; a backward list has a row per
+ * input channel and phase and reads dY. Entries are ordered by phase, channel tile, row, then ascending as the weight is stored. */
+#include "sparse/kernels/lanes.h"
+
+int64_t mest_lanes_tap(const mest_lanes_key *k, int64_t r, int64_t s, int32_t *phase)
+{
+    if (!k->backward) {
+        *phase = 0;
+        return r * k->dilation_y * k->row_bytes + s * k->dilation_x * k->pixel_bytes;
+    }
+    /* dX[y] takes dY[(y + top - r * dilation) / stride] where that divides; y = phase + stride * i reads row i + (phase + ...) / stride */
+    const int64_t ry = r * k->dilation_y - k->top, sx = s * k->dilation_x - k->left;
+    const int64_t py = (ry % k->stride_y + k->stride_y) % k->stride_y, px = (sx % k->stride_x + k->stride_x) % k->stride_x;
+    *phase = (int32_t)(py * k->stride_x + px);
+    return (py - ry) / k->stride_y * k->row_bytes + (px - sx) / k->stride_x * k->pixel_bytes;
+}
+
+static int64_t lane_bytes(const mest_lanes_key *k) { return (int64_t)k->lanes * (int64_t)sizeof(mest_real); }
+static int32_t read_channels(const mest_lanes_key *k) { return k->backward ? k->m : k->c; }
+static int32_t list_rows(const mest_lanes_key *k)
+{
+    return k->backward ? k->c : (k->m + k->height - 1) / k->height;
+}
+static int32_t n_tiles(const mest_lanes_key *k, int32_t channels) { return channels > 0 ? (channels + k->tile - 1) / k->tile : 1; }
+
+/* ---- sparse ---- */
+typedef struct layout { size_t start, off, perm, w, bytes; int64_t n_start; } layout;
+
+static size_t align64(size_t n) { return (n + 63) / 64 * 64; }
+
+static layout layout_of(const mest_lanes_key *k)
+{
+    layout l = {.n_start = (int64_t)mest_lanes_phases(k) * n_tiles(k, read_channels(k)) * list_rows(k) + 1};
+    l.off = align64((size_t)l.n_start * sizeof(int32_t));
+    l.perm = l.off + align64((size_t)k->cap * sizeof(int32_t));
+    l.w = l.perm + (k->direct ? 0 : align64((size_t)k->cap * sizeof(int32_t)));
+    l.bytes = l.w + (k->direct ? 0 : (size_t)k->cap * k->height * sizeof(mest_real)) + 64;
+    return l;
+}
+
+size_t mest_lanes_bytes(const mest_lanes_key *key) { return layout_of(key).bytes; }
+
+/* Walks all entries in storage order; counts them per list row (fill false) or files them (fill true, start[i] being the next free
+ * place of row i). */
+static void walk(const mest_lanes_key *k, const mest_sparse *weight, bool fill, int32_t *start, int32_t *off, int32_t *perm)
+{
+    const mest_rows_view v = mest_rows_view_of(weight);
+    const int64_t taps = (int64_t)k->r * k->s, tiles = n_tiles(k, read_channels(k)), rows = list_rows(k);
+    const int64_t group_m = k->m / k->group, group_c = k->c / k->group, lane = lane_bytes(k);
+    for (int64_t b = 0; b < v.block_rows; b++)
+        for (int32_t u = v.start[b]; u < v.start[b + 1]; u++)
+            for (int32_t h = 0; h < v.height; h += k->height) {
+                const int64_t row = b * v.height + h, col = v.col[u];
+                if (row >= v.rows)
+                    break; /* padding below the last row */
+                const int64_t m = k->inputs_first ? col : row;
+                const int64_t c = k->inputs_first ? row : row / group_m * group_c + col / taps;
+                const int64_t tap = k->inputs_first ? 0 : col % taps;
+                int32_t phase;
+                const int64_t at = mest_lanes_tap(k, tap / k->s, tap % k->s, &phase);
+                const int64_t reads = k->backward ? m : c, writes = k->backward ? c : m / k->height;
+                int32_t *place = &start[((int64_t)phase * tiles + reads / k->tile) * rows + writes];
+                if (!fill) {
+                    place[1]++;
+                    continue;
+                }
+                off[*place] = (int32_t)(at + reads * lane);
+                if (perm)
+                    perm[*place] = u * v.height + h;
+                ++*place;
+            }
+}
+
+void mest_lanes_build(void *data, const mest_sparse *weight, const void *key)
+{
+    mest_lanes_key k;
+    memcpy(&k, key, sizeof k);
+    const layout l = layout_of(&k);
+    int32_t *start = data, *off = (int32_t *)((char *)data + l.off), *perm = k.direct ? NULL : (int32_t *)((char *)data + l.perm);
+    memset(start, 0, (size_t)l.n_start * sizeof *start);
+    walk(&k, weight, false, start, NULL, NULL);
+    for (int64_t i = 1; i < l.n_start; i++)
+        start[i] += start[i - 1];
+    walk(&k, weight, true, start, off, perm); /* leaves each start at its row's end, the next row's start */
+    memmove(start + 1, start, (size_t)(l.n_start - 1) * sizeof *start);
+    start[0] = 0;
+    mest_lanes_refresh(data, weight, key);
+}
+
+void mest_lanes_refresh(void *data, const mest_sparse *weight, const void *key)
+{
+    mest_lanes_key k;
+    memcpy(&k, key, sizeof k);
+    if (k.direct)
+        return;
+    const layout l = layout_of(&k);
+    const int32_t *start = data, *perm = (const int32_t *)((char *)data + l.perm);
+    mest_real *w = (mest_real *)((char *)data + l.w);
+    const int64_t n = start[l.n_start - 1];
+    if (k.height == 1)
+        for (int64_t e = 0; e < n; e++)
+            w[e] = weight->values[perm[e]];
+    else
+        for (int64_t e = 0; e < n; e++)
+            memcpy(w + 4 * e, weight->values + perm[e], 4 * sizeof *w);
+}
+
+mest_lanes_list mest_lanes_view(const void *data, const mest_lanes_key *key, const mest_real *values, int32_t phase, const int32_t **perm,
+                                int64_t *entries)
+{
+    const layout l = layout_of(key);
+    const int32_t tiles = n_tiles(key, read_channels(key)), rows = list_rows(key);
+    const int32_t *start = data;
+    if (perm)
+        *perm = key->direct ? NULL : (const int32_t *)((const char *)data + l.perm);
+    if (entries)
+        *entries = start[l.n_start - 1];
+    return (mest_lanes_list){
+        .n_tiles = tiles, .n_rows = rows, .height = key->height, .start = start + (int64_t)phase * tiles * rows,
+        .off = (const int32_t *)((const char *)data + l.off),
+        .w = key->direct ? values : (const mest_real *)((const char *)data + l.w),
+    };
+}
+
+/* ---- dense: every column present, so all rows of a tile share their offsets ---- */
+static int32_t group_read(const mest_lanes_key *k) { return read_channels(k) / k->group; }
+static int64_t n_first(const mest_lanes_key *k) { return (int64_t)mest_lanes_phases(k) * n_tiles(k, group_read(k)) + 1; }
+
+int64_t mest_lanes_dense_entries(const mest_lanes_key *k) { return (int64_t)list_rows(k) * group_read(k) * k->r * k->s; }
+size_t mest_lanes_dense_bytes(const mest_lanes_key *k)
+{
+    return align64((size_t)n_first(k) * sizeof(int32_t)) + (size_t)group_read(k) * (size_t)k->r * (size_t)k->s * sizeof(int32_t) + 64;
+}
+
+void mest_lanes_dense_offsets(const mest_lanes_key *k, void *memory)
+{
+    int32_t *first = memory, *off = (int32_t *)((char *)memory + align64((size_t)n_first(k) * sizeof *first)), n = 0;
+    const int32_t channels = group_read(k), tiles = n_tiles(k, channels);
+    for (int32_t phase = 0; phase < mest_lanes_phases(k); phase++)
+        for (int32_t tile = 0; tile < tiles; tile++) {
+            *first++ = n;
+            for (int32_t c = tile * k->tile; c < channels && c < (tile + 1) * k->tile; c++)
+                for (int32_t tap = 0; tap < k->r * k->s; tap++) {
+                    int32_t at_phase;
+                    const int64_t at = mest_lanes_tap(k, tap / k->s, tap % k->s, &at_phase);
+                    if (at_phase == phase)
+                        off[n++] = (int32_t)(at + c * lane_bytes(k));
+                }
+        }
+    *first = n;
+}
+
+mest_lanes_list mest_lanes_dense_view(const void *memory, const mest_lanes_key *key, const mest_real *pack, int32_t phase)
+{
+    const int32_t tiles = n_tiles(key, group_read(key));
+    return (mest_lanes_list){
+        .n_tiles = tiles, .n_rows = list_rows(key), .height = key->height, .first = (const int32_t *)memory + (int64_t)phase * tiles,
+        .off = (const int32_t *)((const char *)memory + align64((size_t)n_first(key) * sizeof(int32_t))), .w = pack,
+    };
+}
+
+/* Position in the dense weight of (output m, input c, tap), c and m counted from the first of the whole tensor. */
+static int64_t dense_at(const mest_lanes_key *k, int64_t m, int64_t c, int64_t tap)
+{
+    if (k->inputs_first)
+        return c * k->m + m;
+    return (m * (k->c / k->group) + c % (k->c / k->group)) * k->r * k->s + tap;
+}
+
+/* Calls BODY with e (entry) and at (position in the weight; `row`'s first output for height 4: at + h * `next`, of which `valid` exist). */
+#define FOR_DENSE(k, memory, r0, r1, BODY)                                                                                             \
+    do {                                                                                                                               \
+        const int32_t *first_ = (memory);                                                                                              \
+        const int32_t channels_ = group_read(k), tiles_ = n_tiles(k, channels_), rows_ = list_rows(k);                                 \
+        const int64_t group_m_ = (k)->m / (k)->group, group_c_ = (k)->c / (k)->group;                                                  \
+        for (int32_t phase_ = 0; phase_ < mest_lanes_phases(k); phase_++)                                                              \
+            for (int32_t tile_ = 0; tile_ < tiles_; tile_++, first_++)                                                                 \
+                for (int32_t row = (r0); row < (r1); row++) {                                                                          \
+                    int64_t e = (int64_t)first_[0] * rows_ + (int64_t)row * (first_[1] - first_[0]);                                   \
+                    for (int32_t c_ = tile_ * (k)->tile; c_ < channels_ && c_ < (tile_ + 1) * (k)->tile; c_++)                         \
+                        for (int32_t tap_ = 0; tap_ < (k)->r * (k)->s; tap_++) {                                                       \
+                            int32_t at_phase_;                                                                                         \
+                            if ((k)->backward && mest_lanes_phases(k) > 1) {                                                           \
+                                mest_lanes_tap(k, tap_ / (k)->s, tap_ % (k)->s, &at_phase_);                                           \
+                                if (at_phase_ != phase_)                                                                               \
+                                    continue;                                                                                          \
+                            }                                                                                                          \
+                            const int64_t m_ = (k)->backward ? row / group_c_ * group_m_ + c_ : (int64_t)row * (k)->height;            \
+                            const int64_t in_ = (k)->backward ? row : m_ / group_m_ * group_c_ + c_;                                   \
+                            const int64_t at = dense_at(k, m_, in_, tap_);                                                             \
+                            BODY                                                                                                       \
+                            e++;                                                                                                       \
+                        }                                                                                                              \
+                }                                                                                                                      \
+    } while (0)
+
+void mest_lanes_dense_pack(const mest_lanes_key *key, const void *memory, const mest_real *weight, mest_real *pack, int32_t r0, int32_t r1)
+{
+    const int64_t next = dense_at(key, 1, 0, 0);
+    if (key->height == 1) {
+        FOR_DENSE(key, memory, r0, r1, { pack[e] = weight[at]; });
+        return;
+    }
+    FOR_DENSE(key, memory, r0, r1, {
+        const int64_t valid = key->m - 4 * (int64_t)row;
+        for (int64_t h = 0; h < 4; h++)
+            pack[4 * e + h] = h < valid ? weight[at + h * next] : 0;
+    });
+}
+
+void mest_lanes_dense_unpack(const mest_lanes_key *key, const void *memory, const mest_real *parts, int32_t n_parts, int64_t stride,
+                             mest_real *dw, int32_t r0, int32_t r1)
+{
+    FOR_DENSE(key, memory, r0, r1, {
+        mest_real sum = parts[e];
+        for (int32_t i = 1; i < n_parts; i++)
+            sum += parts[i * stride + e];
+        dw[at] = sum;
+    });
+}

@@ -1,0 +1,219 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Vector types and inner loops of the batch-lane kernels, written once with the compiler's vector extensions. Included by lanes.c only,
+ * which is compiled per instruction set; everything here is static, so no variant can be linked into another one's place.
+ *
+ * The number of positions u is a constant where these functions are inlined: accumulator arrays become registers, and the multiples of
+ * the position stride stay in registers too. Weights are splat as w - 0, which the compiler drops; w + 0 it must keep for -0. */
+#ifndef MEST_SPARSE_KERNELS_LANES_MICRO_H
+#define MEST_SPARSE_KERNELS_LANES_MICRO_H
+
+#include "sparse/kernels/lanes.h"
+
+#if defined(MEST_ISA_AVX512)
+enum { V = 16, RUN_SINGLE = 8, RUN_QUAD = 6, RUN_BACKWARD = 8 };
+#define VECTOR_BYTES (16 * sizeof(mest_real))
+#elif defined(MEST_ISA_AVX2)
+enum { V = 8, RUN_SINGLE = 8, RUN_QUAD = 2, RUN_BACKWARD = 4 };
+#define VECTOR_BYTES (8 * sizeof(mest_real))
+#elif defined(MEST_ISA_NEON)
+enum { V = 4, RUN_SINGLE = 8, RUN_QUAD = 4, RUN_BACKWARD = 8 };
+#define VECTOR_BYTES (4 * sizeof(mest_real))
+#else
+enum { V = 4, RUN_SINGLE = 8, RUN_QUAD = 2, RUN_BACKWARD = 4 };
+#define VECTOR_BYTES (4 * sizeof(mest_real))
+#endif
+
+typedef mest_real vec __attribute__((vector_size(VECTOR_BYTES)));
+typedef mest_real quad __attribute__((vector_size(4 * sizeof(mest_real))));
+/* The same in memory: any alignment an element has. */
+typedef mest_real vec_mem __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(mest_real)), may_alias));
+typedef mest_real quad_mem __attribute__((vector_size(4 * sizeof(mest_real)), aligned(sizeof(mest_real)), may_alias));
+
+#define INLINE static inline __attribute__((always_inline))
+#if defined(__clang__)
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
+#define LOAD(p) (*(const vec_mem *)(p))
+#define STORE(p, value) (*(vec_mem *)(p) = (value))
+#define SPLAT(x) ((x) - (vec){0})
+
+/* sums of the lanes of a, b, c, d into the four lanes of *out */
+INLINE void reduce4(const vec *s, quad *out)
+{
+#if defined(MEST_ISA_AVX512)
+    vec t0 = __builtin_shufflevector(s[0], s[1], 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29) +
+             __builtin_shufflevector(s[0], s[1], 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31);
+    vec t1 = __builtin_shufflevector(s[2], s[3], 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29) +
+             __builtin_shufflevector(s[2], s[3], 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31);
+    vec t = __builtin_shufflevector(t0, t1, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29) +
+            __builtin_shufflevector(t0, t1, 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31);
+    typedef mest_real half __attribute__((vector_size(8 * sizeof(mest_real))));
+    half h = __builtin_shufflevector(t, t, 0, 1, 2, 3, 4, 5, 6, 7) + __builtin_shufflevector(t, t, 8, 9, 10, 11, 12, 13, 14, 15);
+    *out = __builtin_shufflevector(h, h, 0, 1, 2, 3) + __builtin_shufflevector(h, h, 4, 5, 6, 7);
+#elif defined(MEST_ISA_AVX2)
+    vec t0 = __builtin_shufflevector(s[0], s[1], 0, 8, 1, 9, 4, 12, 5, 13) + __builtin_shufflevector(s[0], s[1], 2, 10, 3, 11, 6, 14, 7, 15);
+    vec t1 = __builtin_shufflevector(s[2], s[3], 0, 8, 1, 9, 4, 12, 5, 13) + __builtin_shufflevector(s[2], s[3], 2, 10, 3, 11, 6, 14, 7, 15);
+    vec t = __builtin_shufflevector(t0, t1, 0, 1, 8, 9, 4, 5, 12, 13) + __builtin_shufflevector(t0, t1, 2, 3, 10, 11, 6, 7, 14, 15);
+    *out = __builtin_shufflevector(t, t, 0, 1, 2, 3) + __builtin_shufflevector(t, t, 4, 5, 6, 7);
+#else
+    vec t0 = __builtin_shufflevector(s[0], s[1], 0, 4, 1, 5) + __builtin_shufflevector(s[0], s[1], 2, 6, 3, 7);
+    vec t1 = __builtin_shufflevector(s[2], s[3], 0, 4, 1, 5) + __builtin_shufflevector(s[2], s[3], 2, 6, 3, 7);
+    *out = __builtin_shufflevector(t0, t1, 0, 1, 4, 5) + __builtin_shufflevector(t0, t1, 2, 3, 6, 7);
+#endif
+}
+
+/* ---- forward ---- */
+/* Rows [r0, r1) of one output each at u positions. Few positions leave too few independent sums to hide the latency of a multiply-add:
+ * then `sets` entries are summed apart. */
+INLINE void forward_singles(const int u, const int sets, const mest_lanes_forward *j, int32_t tile, int32_t r0, int32_t r1, const char *x,
+                            char *y)
+{
+    const ptrdiff_t xs = (ptrdiff_t)(j->x_step * (int64_t)sizeof(mest_real)), ys = (ptrdiff_t)(j->y_step * (int64_t)sizeof(mest_real));
+    for (int32_t row = r0; row < r1; row++) {
+        int32_t n;
+        const int32_t *off;
+        const mest_real *w = j->list.w + mest_lanes_entries(&j->list, tile, row, &n, &off);
+        if (n == 0 && tile)
+            continue;
+        char *out = y + (size_t)row * VECTOR_BYTES;
+        const char *in = j->group_shift ? x + row / j->group_rows * j->group_shift * (int64_t)sizeof(mest_real) : x;
+        vec acc[8][8];
+        vec bias = SPLAT(tile == 0 && j->bias ? j->bias[row] : 0);
+        UNROLL for (int k = 0; k < u; k++)
+        {
+            acc[0][k] = bias;
+            if (tile)
+                acc[0][k] = LOAD(out + k * ys);
+            UNROLL for (int s = 1; s < sets; s++) acc[s][k] = (vec){0};
+        }
+        int32_t i = 0;
+        for (; i + sets <= n; i += sets) {
+            UNROLL for (int s = 0; s < sets; s++)
+            {
+                const char *p = in + off[i + s];
+                vec weight = SPLAT(w[i + s]);
+                UNROLL for (int k = 0; k < u; k++) acc[s][k] += weight * LOAD(p + k * xs);
+            }
+        }
+        if (sets > 1)
+            for (; i < n; i++) {
+                const char *p = in + off[i];
+                vec weight = SPLAT(w[i]);
+                UNROLL for (int k = 0; k < u; k++) acc[0][k] += weight * LOAD(p + k * xs);
+            }
+        UNROLL for (int k = 0; k < u; k++)
+        {
+            UNROLL for (int s = 1; s < sets; s++) acc[0][k] += acc[s][k];
+            STORE(out + k * ys, acc[0][k]);
+        }
+    }
+}
+
+/* Rows [r0, r1) of four outputs each that share their columns, at u positions. */
+INLINE void forward_quads(const int u, const mest_lanes_forward *j, int32_t tile, int32_t r0, int32_t r1, const char *x, char *y)
+{
+    const ptrdiff_t xs = (ptrdiff_t)(j->x_step * (int64_t)sizeof(mest_real)), ys = (ptrdiff_t)(j->y_step * (int64_t)sizeof(mest_real));
+    for (int32_t row = r0; row < r1; row++) {
+        int32_t n;
+        const int32_t *off;
+        const mest_real *w = j->list.w + 4 * mest_lanes_entries(&j->list, tile, row, &n, &off);
+        if (n == 0 && tile)
+            continue;
+        const int64_t valid = j->outs - 4 * (int64_t)row; /* fewer than 4 in the last row */
+        char *out = y + (size_t)row * 4 * VECTOR_BYTES;
+        vec acc[4][8];
+        UNROLL for (int h = 0; h < 4; h++)
+        {
+            vec bias = SPLAT(tile == 0 && j->bias && h < valid ? j->bias[4 * (int64_t)row + h] : 0);
+            UNROLL for (int k = 0; k < u; k++)
+            {
+                acc[h][k] = bias;
+                if (tile && h < valid)
+                    acc[h][k] = LOAD(out + (size_t)h * VECTOR_BYTES + k * ys);
+            }
+        }
+        for (int32_t i = 0; i < n; i++) {
+            const char *p = x + off[i];
+            vec in[8];
+            UNROLL for (int k = 0; k < u; k++) in[k] = LOAD(p + k * xs);
+            UNROLL for (int h = 0; h < 4; h++)
+            {
+                vec weight = SPLAT(w[4 * i + h]);
+                UNROLL for (int k = 0; k < u; k++) acc[h][k] += weight * in[k];
+            }
+        }
+        UNROLL for (int h = 0; h < 4; h++) if (h < valid)
+        {
+            UNROLL for (int k = 0; k < u; k++) STORE(out + (size_t)h * VECTOR_BYTES + k * ys, acc[h][k]);
+        }
+    }
+}
+
+/* ---- fused backward ---- */
+/* e <= 4 entries of one row: their dY vectors go into dX (with_dx) and, times x, into dw[0..e-1]. */
+INLINE void backward_entries(const int e, const int u, const bool with_dx, const char *dy, ptrdiff_t dys, const int32_t *off,
+                             const mest_real *w, const vec *x, vec *d, mest_real *dw)
+{
+    vec sum[4] = {{0}, {0}, {0}, {0}};
+    UNROLL for (int i = 0; i < e; i++)
+    {
+        const char *p = dy + off[i];
+        vec weight = SPLAT(w[i]);
+        UNROLL for (int k = 0; k < u; k++)
+        {
+            vec t = LOAD(p + k * dys);
+            if (with_dx)
+                d[k] += weight * t;
+            sum[i] += x[k] * t;
+        }
+    }
+    quad r;
+    reduce4(sum, &r);
+    if (e == 4) {
+        *(quad_mem *)dw += r;
+    } else {
+        UNROLL for (int i = 0; i < e; i++) dw[i] += r[i];
+    }
+}
+
+INLINE void backward_rows(const int u, const bool with_dx, const mest_lanes_backward *j, int32_t tile, int32_t r0, int32_t r1, const char *x,
+                          char *dx, const char *dy, mest_real *dw)
+{
+    const ptrdiff_t real = (ptrdiff_t)sizeof(mest_real), xs = (ptrdiff_t)j->x_step * real, dxs = (ptrdiff_t)j->dx_step * real,
+                    dys = (ptrdiff_t)j->dy_step * real;
+    for (int32_t row = r0; row < r1; row++) {
+        int32_t n;
+        const int32_t *off;
+        const int64_t e0 = mest_lanes_entries(&j->list, tile, row, &n, &off);
+        if (n == 0 && (tile || !with_dx))
+            continue;
+        const mest_real *w = j->list.w + e0;
+        mest_real *g = dw + e0;
+        const char *in = x + (size_t)row * VECTOR_BYTES, *from = j->group_shift ? dy + row / j->group_rows * j->group_shift * real : dy;
+        char *out = with_dx ? dx + (size_t)row * VECTOR_BYTES : NULL;
+        vec xv[8], d[8];
+        UNROLL for (int k = 0; k < u; k++)
+        {
+            xv[k] = LOAD(in + k * xs);
+            d[k] = (vec){0};
+            if (with_dx && tile)
+                d[k] = LOAD(out + k * dxs);
+        }
+        int32_t i = 0;
+        for (; i + 4 <= n; i += 4)
+            backward_entries(4, u, with_dx, from, dys, off + i, w + i, xv, d, g + i);
+        switch (n - i) {
+        case 3: backward_entries(3, u, with_dx, from, dys, off + i, w + i, xv, d, g + i); break;
+        case 2: backward_entries(2, u, with_dx, from, dys, off + i, w + i, xv, d, g + i); break;
+        case 1: backward_entries(1, u, with_dx, from, dys, off + i, w + i, xv, d, g + i); break;
+        default: break;
+        }
+        if (with_dx) {
+            UNROLL for (int k = 0; k < u; k++) STORE(out + k * dxs, d[k]);
+        }
+    }
+}
+
+#endif

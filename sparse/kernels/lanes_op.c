@@ -1,0 +1,546 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Operators on the batch-lane passes: what fits, halo, lists, how the work is cut. Independent of the instruction set.
+ *
+ * Work is cut by shapes and capacities only, never by the number of threads or the present number of entries, and sums have a fixed
+ * order, so results are the same bits for any number of threads and after a resume. */
+#include "sparse/kernels/lanes.h"
+
+enum { MAX_PARTS = 8, PACK_ROWS = 16 };
+
+typedef struct problem {
+    mest_conv_geometry g;
+    bool inputs_first, gradient;
+    int x, dy, y_out; /* inputs X and dY (-1), output Y (-1) */
+    int bias;         /* input (forward), output (gradient); -1 */
+} problem;
+
+typedef struct state {
+    const mest_lanes_isa *isa;
+    problem p;
+    bool sparse, want_dx, want_dw, fixed, packed, fold;
+    mest_pixels x, y, dx;                  /* y: Y or dY */
+    mest_lanes_key key;
+    mest_derived_list *list;               /* sparse */
+    char *offsets;                         /* dense */
+    mest_real *pack;
+    size_t offsets_bytes, pack_values;
+    int64_t entries;                       /* capacity of dW parts */
+    int32_t position_parts, row_parts;
+    uint32_t packed_version;
+} state;
+
+/* ---- which problem is it ---- */
+static bool problem_of(const mest_kernel_query *q, mest_lanes_op op, problem *p, const char **why)
+{
+    *p = (problem){.x = 0, .dy = -1, .y_out = 0, .bias = -1};
+    p->gradient = op == MEST_LANES_CONV_GRAD || op == MEST_LANES_GEMM_GRAD || op == MEST_LANES_MATMUL_GRAD;
+    const bool conv = op == MEST_LANES_CONV || op == MEST_LANES_CONV_GRAD, gemm = op == MEST_LANES_GEMM || op == MEST_LANES_GEMM_GRAD;
+    if (p->gradient) {
+        p->dy = op == MEST_LANES_GEMM_GRAD ? 3 : 2;
+        p->y_out = -1;
+        p->bias = op == MEST_LANES_MATMUL_GRAD ? -1 : 2;
+    } else if (conv || gemm) {
+        p->bias = 2;
+    }
+    const mest_shape *xs = &q->in[0]->shape, *ws = &q->in[1]->shape;
+    if (conv) {
+        char text[160];
+        if (!mest_conv_geometry_of(q->params, xs, ws, &p->g, text, sizeof text)) {
+            *why = "shapes do not fit";
+            return false;
+        }
+        return true;
+    }
+    const mest_gemm_params *params = gemm ? q->params : NULL;
+    if (xs->rank != 2 || ws->rank != 2) {
+        *why = "operands are not matrices";
+        return false;
+    }
+    if (params && (params->trans_a || params->alpha != 1.0)) {
+        *why = "transA or alpha";
+        return false;
+    }
+    p->inputs_first = !(params && params->trans_b);
+    const int64_t m = p->inputs_first ? ws->dim[1] : ws->dim[0];
+    const mest_type *c = NULL; /* C or its gradient */
+    if (gemm && !p->gradient && q->n_in > 2)
+        c = q->in[2];
+    if (gemm && p->gradient && q->n_out > 2)
+        c = q->out[2];
+    if (c) {
+        int64_t last = c->shape.rank ? c->shape.dim[c->shape.rank - 1] : 1;
+        if (params->beta != 1.0 || c->shape.rank < 1 || c->shape.rank > 2 || last != m || (c->shape.rank == 2 && c->shape.dim[0] != 1)) {
+            *why = "C is not one bias per output";
+            return false;
+        }
+    }
+    p->g = (mest_conv_geometry){.n = xs->dim[0], .c = xs->dim[1], .h = 1, .w = 1, .m = m, .p = 1, .q = 1, .group = 1, .r = 1, .s = 1,
+                                .stride_y = 1, .stride_x = 1, .dilation_y = 1, .dilation_x = 1, .spatial = 2};
+    return true;
+}
+
+static bool is_lanes(const mest_type *t, int v) { return t && t->dtype == MEST_F32 && t->layout.kind == MEST_PIXEL && t->layout.v == v; }
+
+bool mest_lanes_fits(const mest_kernel_query *q, mest_lanes_op op, const mest_lanes_isa *isa, const char **why)
+{
+    if (q->n_in < 2 || !q->in[0] || !q->in[1] || !is_lanes(q->in[0], isa->v))
+        return false;
+    problem p;
+    if (!problem_of(q, op, &p, why))
+        return false;
+    if (p.gradient) {
+        if (q->n_in <= p.dy || !is_lanes(q->in[p.dy], isa->v) || (q->out[0] && !is_lanes(q->out[0], isa->v)))
+            return false;
+    } else if (q->out[0] && !is_lanes(q->out[0], isa->v)) {
+        return false;
+    }
+    const mest_type *bias = p.bias < 0 ? NULL : p.gradient ? (p.bias < q->n_out ? q->out[p.bias] : NULL) : (p.bias < q->n_in ? q->in[p.bias] : NULL);
+    if (!mest_plain_real(bias))
+        return false;
+    const mest_type *w = q->in[1], *dw = p.gradient && q->n_out > 1 ? q->out[1] : NULL;
+    const mest_sparse *sparse = w->layout.kind == MEST_SPARSE ? q->sparse[1] : NULL;
+    if (w->dtype != MEST_F32 || w->layout.kind == MEST_PIXEL || (w->layout.kind == MEST_SPARSE && !sparse))
+        return false;
+    if (dw && dw->layout.kind != w->layout.kind)
+        return false;
+    if (sparse && !mest_rowwise(sparse)) {
+        *why = "weight is neither csr nor block";
+        return false;
+    }
+    const mest_conv_geometry *g = &p.g;
+    if (g->top > 255 || g->left > 255 || g->bottom > 255 || g->right > 255 || g->r > 16384 || g->s > 16384 || g->stride_y > 64 ||
+        g->stride_x > 64 || g->dilation_y > 16384 || g->dilation_x > 16384) {
+        *why = "geometry beyond the lists' range";
+        return false;
+    }
+    uint8_t pad[4];
+    for (int i = 0; i < q->n_in; i++) {
+        mest_lanes_halo(q, op, i, pad);
+        for (int k = 0; k < 4; k++)
+            if (pad[k] == 255) {
+                *why = "needs too wide a halo";
+                return false;
+            }
+    }
+    const double wide = (double)(g->w > g->q ? g->w : g->q) + 510, deep = (double)(g->c > g->m ? g->c : g->m) + 33;
+    if (((double)g->r * (double)g->dilation_y + 2) * wide * deep * isa->v * (double)sizeof(mest_real) > 2e9 ||
+        (sparse && (double)sparse->cap_units * sparse->unit_elements > 2e9)) {
+        *why = "offsets beyond 32 bits";
+        return false;
+    }
+    *why = sparse ? "sparse weight, batch in the vector lanes" : "dense weight, batch in the vector lanes";
+    return true;
+}
+
+/* Rows beyond [0, size) that taps reach when `count` positions read at position * step + tap * dilation - pad. */
+static uint8_t below(int64_t n) { return (uint8_t)(n < 0 ? 0 : n > 255 ? 255 : n); }
+
+void mest_lanes_halo(const mest_kernel_query *q, mest_lanes_op op, int input, uint8_t pad[4])
+{
+    const char *why = NULL;
+    problem p;
+    memset(pad, 0, 4);
+    if (!problem_of(q, op, &p, &why))
+        return;
+    const mest_conv_geometry *g = &p.g;
+    if (!p.gradient && input == 0) {
+        pad[0] = below(g->top);
+        pad[1] = below(g->left);
+        pad[2] = below((g->p - 1) * g->stride_y + (g->r - 1) * g->dilation_y - g->top - (g->h - 1));
+        pad[3] = below((g->q - 1) * g->stride_x + (g->s - 1) * g->dilation_x - g->left - (g->w - 1));
+    } else if (p.gradient && input == p.dy) {
+        /* dX[y] reads dY[(y + top - r * dilation) / stride], r = R - 1 .. 0 */
+        pad[0] = below(mest_ceil_div((g->r - 1) * g->dilation_y - g->top, g->stride_y));
+        pad[1] = below(mest_ceil_div((g->s - 1) * g->dilation_x - g->left, g->stride_x));
+        pad[2] = below(mest_floor_div(g->h - 1 + g->top, g->stride_y) - (g->p - 1));
+        pad[3] = below(mest_floor_div(g->w - 1 + g->left, g->stride_x) - (g->q - 1));
+    }
+}
+
+static int64_t capacity(const mest_kernel_query *q, const problem *p)
+{
+    const mest_sparse *s = q->in[1]->layout.kind == MEST_SPARSE ? q->sparse[1] : NULL;
+    return s ? s->cap_units * s->unit_elements : p->g.m * (p->g.c / p->g.group) * p->g.r * p->g.s;
+}
+
+double mest_lanes_cost(const mest_kernel_query *q, mest_lanes_op op, const mest_lanes_isa *isa, double flops_per_second)
+{
+    const char *why = NULL;
+    problem p;
+    if (!problem_of(q, op, &p, &why))
+        return 1e9;
+    const mest_conv_geometry *g = &p.g;
+    const double lanes = (double)(mest_ceil_div(g->n, isa->v) * isa->v);
+    const double entries = (double)capacity(q, &p), pixels = lanes * (double)(g->p * g->q);
+    int passes = p.gradient ? (q->out[0] ? 1 : 0) + (q->n_out > 1 && q->out[1] ? 1 : 0) : 1;
+    const bool block = !q->sparse[1] || q->sparse[1]->height % 4 == 0;
+    const double rate = flops_per_second * (block || p.gradient ? 1.3 : 1.0);
+    const double bytes = (double)sizeof(mest_real) * (lanes * (double)(g->c * g->h * g->w) + pixels * (double)g->m) * (p.gradient ? 1.5 : 1.0);
+    return 2 * entries * pixels * passes / rate + bytes / 20e9 + 2e-6;
+}
+
+/* ---- preparation ---- */
+static int32_t tile_of(const mest_lanes_isa *isa, const problem *p, bool sparse, double entries, bool backward, int64_t channels)
+{
+    const mest_conv_geometry *g = &p->g;
+    const double vectors = 32768.0 / ((double)isa->v * (double)sizeof(mest_real)); /* two thirds of a 48 KB first-level cache */
+    const int run = backward ? isa->run_backward : isa->run_single;
+    const double panel = (double)g->r * (double)(run * (backward ? 1 : g->stride_x) + g->s - 1);
+    const double all = (double)g->m * (double)(g->c / g->group) * (double)(g->r * g->s);
+    double tile = vectors / panel;
+    if (sparse && entries > 0 && all > 0) { /* no fewer than about three entries of a row in a tile */
+        const double least = 3 * all / entries / (double)(g->r * g->s);
+        tile = tile < least ? least : tile;
+    }
+    int64_t t = (int64_t)tile / 4 * 4;
+    t = t < 4 ? 4 : t;
+    if (t >= channels)
+        return (int32_t)(channels > 0 ? channels : 1);
+    const int64_t n = (channels + t - 1) / t; /* tiles of nearly equal size */
+    t = ((channels + n - 1) / n + 3) / 4 * 4;
+    return (int32_t)t;
+}
+
+/* Number of parts that share work of `flops`: small work is not worth waking a thread for. */
+static int32_t parts_of(double flops, int64_t most)
+{
+    int64_t n = (int64_t)(flops / 2e6);
+    n = n > most ? most : n;
+    return (int32_t)(n < 1 ? 1 : n > 64 ? 64 : n);
+}
+
+static void cut(state *s, double flops)
+{
+    const problem *p = &s->p;
+    if (!p->gradient || !s->want_dw) {
+        const int64_t rows = p->gradient ? s->x.h : s->y.h, blocks = s->fold ? 1 : s->x.blocks, units = blocks * rows;
+        const int64_t list_rows = p->gradient ? p->g.c : mest_ceil_div(p->g.m, s->key.height);
+        const int32_t n = parts_of(flops, 64);
+        s->position_parts = (int32_t)(units < n ? units : n);
+        s->row_parts = s->position_parts < MAX_PARTS ? parts_of(flops / (s->position_parts ? s->position_parts : 1), MAX_PARTS) : 1;
+        s->row_parts = list_rows < s->row_parts ? (int32_t)list_rows : s->row_parts;
+    } else {
+        const int64_t units = s->fold ? 1 : s->x.blocks * mest_ceil_div(s->x.h, p->g.stride_y);
+        const int64_t vectors = s->x.blocks * s->y.h * s->y.w;
+        const int32_t n = parts_of(flops, MAX_PARTS);
+        /* Parts by position need an array of gradients each, parts by input channel read all of dY each. */
+        int64_t most = vectors / 32 < units ? vectors / 32 : units;
+        if (s->entries * MAX_PARTS * (int64_t)sizeof(mest_real) > 1 << 20 || most < n) {
+            s->row_parts = n < p->g.c ? n : (int32_t)p->g.c;
+            s->position_parts = 1;
+        } else {
+            s->position_parts = n;
+            s->row_parts = 1;
+        }
+    }
+    s->position_parts = s->position_parts < 1 ? 1 : s->position_parts;
+    s->row_parts = s->row_parts < 1 ? 1 : s->row_parts;
+}
+
+mest_status mest_lanes_prepare(const mest_kernel_query *q, mest_lanes_op op, const mest_lanes_isa *isa, void **out, size_t *scratch_bytes,
+                               mest_error *err)
+{
+    *out = NULL;
+    *scratch_bytes = 0;
+    const char *why = "kernel does not fit";
+    problem p;
+    MEST_CHECK(problem_of(q, op, &p, &why), err, MEST_E_INTERNAL, "%s: %s", q->node->name, why);
+    state *s = mest_calloc(q->heap, 1, sizeof *s);
+    MEST_CHECK(s, err, MEST_E_NOMEM, "%s: no memory for the state of a kernel", q->node->name);
+    s->isa = isa;
+    s->p = p;
+    const mest_sparse *weight = q->in[1]->layout.kind == MEST_SPARSE ? q->sparse[1] : NULL;
+    s->sparse = weight != NULL;
+    s->fixed = q->in_fixed && q->in_fixed[1];
+    s->want_dx = p.gradient && q->out[0];
+    s->want_dw = p.gradient && q->n_out > 1 && q->out[1];
+    const mest_type *yt = p.gradient ? q->in[p.dy] : q->out[0];
+    if (!yt) { /* nothing is wanted */
+        *out = s;
+        return MEST_OK;
+    }
+    s->x = mest_pixel_geometry(q->in[0]);
+    s->y = mest_pixel_geometry(yt);
+    if (s->want_dx)
+        s->dx = mest_pixel_geometry(q->out[0]);
+    /* One position an image: image blocks become the positions of a panel. */
+    s->fold = s->x.h == 1 && s->x.w == 1 && s->y.h == 1 && s->y.w == 1;
+
+    const mest_pixels *read = p.gradient ? &s->y : &s->x;
+    const int64_t bytes = (int64_t)sizeof(mest_real);
+    const int32_t height = p.gradient ? 1 : s->sparse ? (weight->height % 4 == 0 && !p.inputs_first && (p.g.group == 1 || p.g.m / p.g.group % 4 == 0) ? 4 : 1)
+                                                      : (p.g.group == 1 ? 4 : 1);
+    const int64_t entries = capacity(q, &p), reads = (p.gradient ? p.g.m : p.g.c) / (s->sparse ? 1 : p.g.group);
+    mest_lanes_key *k = &s->key; /* calloc: no stray bytes in what is compared */
+    k->cap = entries / height;
+    k->pixel_bytes = (int32_t)(read->pixel * bytes);
+    k->row_bytes = (int32_t)(read->row * bytes);
+    k->c = (int32_t)p.g.c;
+    k->m = (int32_t)p.g.m;
+    k->group = (int32_t)p.g.group;
+    k->tile = tile_of(isa, &p, s->sparse, (double)entries, p.gradient, reads);
+    k->r = (int16_t)p.g.r;
+    k->s = (int16_t)p.g.s;
+    k->stride_y = (int16_t)p.g.stride_y;
+    k->stride_x = (int16_t)p.g.stride_x;
+    k->dilation_y = (int16_t)p.g.dilation_y;
+    k->dilation_x = (int16_t)p.g.dilation_x;
+    k->top = (int16_t)p.g.top;
+    k->left = (int16_t)p.g.left;
+    k->lanes = (uint8_t)isa->v;
+    k->backward = p.gradient;
+    k->inputs_first = p.inputs_first;
+    k->height = (uint8_t)height;
+    k->direct = s->sparse && !p.gradient && !p.inputs_first && weight->height == height && k->tile >= reads;
+    s->entries = entries;
+    mest_status status = MEST_OK;
+    if (s->sparse && (s->want_dx || s->want_dw || !p.gradient)) {
+        MEST_TRY_OUT(mest_derived_get(q->derived, weight, k, sizeof *k, mest_lanes_bytes(k), mest_lanes_build, mest_lanes_refresh, &s->list, err));
+    } else if (!s->sparse) {
+        s->offsets_bytes = mest_lanes_dense_bytes(k);
+        s->offsets = mest_alloc(q->heap, s->offsets_bytes, 1);
+        s->pack_values = (size_t)mest_lanes_dense_entries(k) * (size_t)height;
+        s->pack = mest_alloc(q->heap, s->pack_values, sizeof *s->pack);
+        if (!s->offsets || !s->pack) {
+            status = mest_fail(err, MEST_E_NOMEM, "%s: no memory for %zu packed weights", q->node->name, s->pack_values);
+            goto out;
+        }
+        mest_lanes_dense_offsets(k, s->offsets);
+        s->entries = mest_lanes_dense_entries(k);
+    }
+    cut(s, 2.0 * (double)entries * (double)(s->y.blocks * s->y.h * s->y.w * isa->v) * (s->want_dx && s->want_dw ? 2 : 1));
+    if (s->want_dw)
+        *scratch_bytes = (size_t)s->position_parts * (size_t)s->entries * sizeof(mest_real);
+out:
+    if (status != MEST_OK) {
+        mest_lanes_release(s, q->heap);
+        return status;
+    }
+    *out = s;
+    return MEST_OK;
+}
+
+void mest_lanes_release(void *state_, mest_heap *heap)
+{
+    state *s = state_;
+    if (!s)
+        return;
+    mest_free(heap, s->offsets, s->offsets_bytes, 1);
+    mest_free(heap, s->pack, s->pack_values, sizeof *s->pack);
+    mest_free(heap, s, 1, sizeof *s);
+}
+
+size_t mest_lanes_state_bytes(const void *state_)
+{
+    const state *s = state_;
+    return s ? sizeof *s + s->offsets_bytes + s->pack_values * sizeof *s->pack : 0;
+}
+
+/* ---- running ---- */
+typedef struct job {
+    const state *s;
+    const void *list;              /* derived data, sparse */
+    const mest_real *w;            /* weight as given */
+    const mest_real *x, *dy, *bias;
+    mest_real *y, *dx, *dw, *db, *parts;
+    const int32_t *perm;
+    int64_t n_entries;             /* in use */
+} job;
+
+static int64_t share(int64_t n, int64_t part, int64_t parts) { return n * part / parts; }
+
+static mest_lanes_list view(const job *j, int32_t phase)
+{
+    const state *s = j->s;
+    if (s->sparse)
+        return mest_lanes_view(j->list, &s->key, j->w, phase, NULL, NULL);
+    return mest_lanes_dense_view(s->offsets, &s->key, s->pack, phase);
+}
+
+static void pack_part(void *context, size_t part)
+{
+    const job *j = context;
+    const mest_lanes_list l = view(j, 0);
+    mest_lanes_dense_pack(&j->s->key, j->s->offsets, j->w, j->s->pack, (int32_t)share(l.n_rows, (int64_t)part, PACK_ROWS),
+                          (int32_t)share(l.n_rows, (int64_t)part + 1, PACK_ROWS));
+}
+
+/* Runs position part and row part `part` of a forward-like job. */
+static void forward_part(const state *s, const mest_lanes_forward *f, size_t part)
+{
+    const int64_t pp = (int64_t)part / s->row_parts, rp = (int64_t)part % s->row_parts, units = f->blocks * f->rows;
+    const int32_t r0 = (int32_t)share(f->list.n_rows, rp, s->row_parts), r1 = (int32_t)share(f->list.n_rows, rp + 1, s->row_parts);
+    for (int64_t u = share(units, pp, s->position_parts); u < share(units, pp + 1, s->position_parts); u++)
+        s->isa->forward(f, u / f->rows, u % f->rows, r0, r1);
+}
+
+static void y_part(void *context, size_t part)
+{
+    const job *j = context;
+    const state *s = j->s;
+    const mest_conv_geometry *g = &s->p.g;
+    mest_lanes_forward f = {
+        .blocks = s->x.blocks, .rows = s->y.h, .run = s->y.w,
+        .x = j->x + s->x.origin - g->top * s->x.row - g->left * s->x.pixel,
+        .x_block = s->x.block, .x_row = g->stride_y * s->x.row, .x_step = g->stride_x * s->x.pixel,
+        .y = j->y + s->y.origin, .y_block = s->y.block, .y_row = s->y.row, .y_step = s->y.pixel,
+        .bias = j->bias, .outs = g->m, .list = view(j, 0),
+    };
+    if (!s->sparse && g->group > 1) {
+        f.group_rows = g->m / g->group;
+        f.group_shift = g->c / g->group * s->isa->v;
+    }
+    if (s->fold) {
+        f.run = f.blocks;
+        f.blocks = 1;
+        f.x_step = s->x.block;
+        f.y_step = s->y.block;
+    }
+    forward_part(s, &f, part);
+}
+
+/* dX alone: the forward pass over the transposed list, phase by phase. */
+static void dx_part(void *context, size_t part)
+{
+    const job *j = context;
+    const state *s = j->s;
+    const mest_conv_geometry *g = &s->p.g;
+    for (int32_t phase = 0; phase < mest_lanes_phases(&s->key); phase++) {
+        const int64_t py = phase / g->stride_x, px = phase % g->stride_x;
+        mest_lanes_forward f = {
+            .blocks = s->x.blocks, .rows = mest_ceil_div(g->h - py, g->stride_y), .run = mest_ceil_div(g->w - px, g->stride_x),
+            .x = j->dy + s->y.origin, .x_block = s->y.block, .x_row = s->y.row, .x_step = s->y.pixel,
+            .y = j->dx + s->dx.origin + py * s->dx.row + px * s->dx.pixel,
+            .y_block = s->dx.block, .y_row = g->stride_y * s->dx.row, .y_step = g->stride_x * s->dx.pixel,
+            .outs = g->c, .list = view(j, phase),
+        };
+        if (!s->sparse && g->group > 1) {
+            f.group_rows = g->c / g->group;
+            f.group_shift = g->m / g->group * s->isa->v;
+        }
+        if (s->fold && f.rows == 1 && f.run == 1) {
+            f.run = f.blocks;
+            f.blocks = 1;
+            f.x_step = s->y.block;
+            f.y_step = s->dx.block;
+        }
+        if (f.rows > 0 && f.run > 0)
+            forward_part(s, &f, part);
+    }
+}
+
+/* dW, and dX with it where wanted. */
+static void fused_part(void *context, size_t part)
+{
+    const job *j = context;
+    const state *s = j->s;
+    const mest_conv_geometry *g = &s->p.g;
+    const int64_t pp = (int64_t)part / s->row_parts, rp = (int64_t)part % s->row_parts;
+    mest_real *dw = j->parts + pp * s->entries;
+    for (int32_t phase = 0; phase < mest_lanes_phases(&s->key); phase++) {
+        const int64_t py = phase / g->stride_x, px = phase % g->stride_x;
+        mest_lanes_backward b = {
+            .blocks = s->x.blocks, .rows = mest_ceil_div(g->h - py, g->stride_y), .run = mest_ceil_div(g->w - px, g->stride_x),
+            .x = j->x + s->x.origin + py * s->x.row + px * s->x.pixel,
+            .x_block = s->x.block, .x_row = g->stride_y * s->x.row, .x_step = g->stride_x * s->x.pixel,
+            .dy = j->dy + s->y.origin, .dy_block = s->y.block, .dy_row = s->y.row, .dy_step = s->y.pixel,
+            .list = view(j, phase),
+        };
+        if (j->dx) {
+            b.dx = j->dx + s->dx.origin + py * s->dx.row + px * s->dx.pixel;
+            b.dx_block = s->dx.block;
+            b.dx_row = g->stride_y * s->dx.row;
+            b.dx_step = g->stride_x * s->dx.pixel;
+        }
+        if (!s->sparse && g->group > 1) {
+            b.group_rows = g->c / g->group;
+            b.group_shift = g->m / g->group * s->isa->v;
+        }
+        if (b.rows <= 0 || b.run <= 0)
+            continue;
+        if (s->fold) {
+            b.run = b.blocks;
+            b.blocks = 1;
+            b.x_step = s->x.block;
+            b.dy_step = s->y.block;
+            b.dx_step = s->dx.block;
+        }
+        const int32_t r0 = (int32_t)share(b.list.n_rows, rp, s->row_parts), r1 = (int32_t)share(b.list.n_rows, rp + 1, s->row_parts);
+        const int64_t units = b.blocks * b.rows;
+        for (int64_t u = share(units, pp, s->position_parts); u < share(units, pp + 1, s->position_parts); u++)
+            s->isa->backward(&b, u / b.rows, u % b.rows, r0, r1, dw);
+    }
+}
+
+/* Sums the parts of dW in order and returns them to storage order. */
+static void collect_part(void *context, size_t part)
+{
+    const job *j = context;
+    const state *s = j->s;
+    if (!s->sparse) {
+        const mest_lanes_list l = view(j, 0);
+        mest_lanes_dense_unpack(&s->key, s->offsets, j->parts, s->position_parts, s->entries, j->dw,
+                                (int32_t)share(l.n_rows, (int64_t)part, PACK_ROWS), (int32_t)share(l.n_rows, (int64_t)part + 1, PACK_ROWS));
+        return;
+    }
+    const int64_t to = share(j->n_entries, (int64_t)part + 1, PACK_ROWS);
+    for (int64_t e = share(j->n_entries, (int64_t)part, PACK_ROWS); e < to; e++) {
+        mest_real sum = j->parts[e];
+        for (int32_t i = 1; i < s->position_parts; i++)
+            sum += j->parts[i * s->entries + e];
+        j->dw[j->perm[e]] = sum;
+    }
+}
+
+static void bias_part(void *context, size_t part)
+{
+    const job *j = context;
+    const int64_t c0 = (int64_t)part * 16, c1 = c0 + 16 < j->s->p.g.m ? c0 + 16 : j->s->p.g.m;
+    j->s->isa->channel_sums(&j->s->y, j->dy, c0, c1, j->db);
+}
+
+mest_status mest_lanes_run(const mest_args *a)
+{
+    state *s = a->state;
+    const problem *p = &s->p;
+    const size_t parts = (size_t)s->position_parts * (size_t)s->row_parts;
+    job j = {.s = s, .w = a->in[1].data, .x = a->in[0].data};
+    if (p->gradient) {
+        j.dy = a->in[p->dy].data;
+        j.dx = a->out[0].data;
+        j.dw = a->n_out > 1 ? a->out[1].data : NULL;
+        j.db = p->bias >= 0 && a->n_out > p->bias ? a->out[p->bias].data : NULL;
+    } else {
+        j.y = a->out[0].data;
+        j.bias = p->bias >= 0 && a->n_in > p->bias ? a->in[p->bias].data : NULL;
+    }
+    if (j.y || j.dx || j.dw) {
+        if (s->sparse) {
+            j.list = mest_derived_use(s->list);
+            mest_lanes_view(j.list, &s->key, j.w, 0, &j.perm, &j.n_entries);
+        } else {
+            const uint32_t *version = a->in[1].value_version;
+            if (!s->packed || (version ? *version != s->packed_version : !s->fixed))
+                mest_parallel(a->threads, PACK_ROWS, pack_part, &j);
+            s->packed = true;
+            s->packed_version = version ? *version : 0;
+        }
+    }
+    if (j.y)
+        mest_parallel(a->threads, parts, y_part, &j);
+    if (j.dw) {
+        j.parts = a->scratch;
+        const int64_t used = s->sparse ? j.n_entries : s->entries;
+        for (int32_t i = 0; i < s->position_parts; i++)
+            memset(j.parts + i * s->entries, 0, (size_t)used * sizeof *j.parts);
+        mest_parallel(a->threads, parts, fused_part, &j);
+        if (s->sparse && j.n_entries < a->in[1].sparse->stored)
+            memset(j.dw, 0, (size_t)a->in[1].sparse->stored * sizeof *j.dw); /* padding entries */
+        mest_parallel(a->threads, PACK_ROWS, collect_part, &j);
+    } else if (j.dx) {
+        mest_parallel(a->threads, parts, dx_part, &j);
+    }
+    if (j.db)
+        mest_parallel(a->threads, (size_t)mest_ceil_div(p->g.m, 16), bias_part, &j);
+    return MEST_OK;
+}
