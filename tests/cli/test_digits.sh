@@ -11,7 +11,7 @@ if [ ! -f "$model" ] || [ ! -f "$digits" ]; then
     exit 77
 fi
 unset FAKE_ECHO
-data="--data csv:$digits --input-shape 1,8,8 --scale-input 16 --val-split 0.2 --seed 1 -t 2"
+data="--data csv:$digits --limit 600 --input-shape 1,8,8 --scale-input 16 --val-split 0.2 --seed 1 -t 2"
 recipe="$data -b 32 --lr 0.05 --weight-decay 1e-4 --sched cosine --sparsity 0.9 --scheme block --method mest-em --mutate-every 1"
 # above FILE EVENT KEYS.. LIMIT: the number is at least LIMIT
 above() { if awk "BEGIN { exit !($1 >= $2) }" 2> /dev/null; then pass; else fail "$3: $1 is below $2"; fi; }
@@ -31,7 +31,7 @@ same() { if cmp -s "$1" "$2"; then pass; else fail "$1 and $2 differ"; fi; }
     gives 0 "$model" --train $recipe --epochs 6 -o dense.onnx --output-dir straight --json
     json out
     json straight/log.jsonl
-    above "$("$json_lines" summary after accuracy < out)" 0.8 'accuracy after six epochs'
+    above "$("$json_lines" summary after accuracy < out)" 0.7 'accuracy after six epochs'
     above "$("$json_lines" summary sparsity < out)" 0.899 'sparsity'
     above "$("$json_lines" summary planned_bytes < out)" 1 'planned bytes'
     accuracy=$("$json_lines" summary after accuracy < out)
@@ -44,7 +44,7 @@ same() { if cmp -s "$1" "$2"; then pass; else fail "$1 and $2 differ"; fi; }
         else fail "$file: accuracy $("$json_lines" summary metrics accuracy < out) instead of $accuracy"; fi
         gives 0 $file --infer $data -o $file.csv --topk 1 -q
     done
-    if awk -F, 'NF != 10 { exit 1 }' dense.onnx.csv && [ "$(wc -l < dense.onnx.csv)" = 359 ]; then pass; else fail 'shape of the outputs'; fi
+    if awk -F, 'NF != 10 { exit 1 }' dense.onnx.csv && [ "$(wc -l < dense.onnx.csv)" = 120 ]; then pass; else fail 'shape of the outputs'; fi
     gives 0 sparse.onnx --info
     has out '90.'
 
@@ -69,7 +69,7 @@ same() { if cmp -s "$1" "$2"; then pass; else fail "$1 and $2 differ"; fi; }
     "$run" "$model" --train $recipe --epochs 6 --output-dir killed --checkpoint-steps 7 --log-interval 1 > out 2> err &
     pid=$!
     i=0
-    while ! grep -q 'epoch 2/6  step 2[0-9]/' err && [ $i -lt 600 ]; do sleep 0.02; i=$((i + 1)); done
+    while ! grep -q 'epoch 2/6  step 1[0-9]/' err && [ $i -lt 600 ]; do sleep 0.02; i=$((i + 1)); done
     kill -9 $pid
     wait $pid 2> /dev/null
     gives 0 "$model" --train $recipe --epochs 6 --output-dir killed --checkpoint-steps 7 --resume
