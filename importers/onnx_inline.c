@@ -134,6 +134,8 @@ static mest_status add_node(onnx_importer *im, scope *s, const Onnx__NodeProto *
 {
     if (!MEST_REGION_GROW(&im->scratch, im->nodes, im->n_nodes, im->cap_nodes))
         return out_of_memory(im);
+    MEST_CHECK(atomic_load(&im->m->heap.current_bytes) <= (int64_t)im->max_bytes, im->err, MEST_E_LIMIT,
+               "onnx '%s': %d nodes and more need over %zu bytes", im->path, im->n_nodes, im->max_bytes);
     onnx_node *n = &im->nodes[im->n_nodes];
     memset(n, 0, sizeof *n);
     const char *name = onnx_text(pb->name);
