@@ -452,9 +452,13 @@ static mest_status remove_easiest(forgetting *f, mest_host *host, mest_error *er
 
 /* ---- phases ---- */
 
+/* A fraction of a short run is still one epoch: before it nothing was counted. */
 static int64_t end_of_phase_1(const forgetting *f, int64_t n_epochs)
 {
-    return f->epoch < 1 ? (int64_t)(f->epoch * (double)n_epochs + .5) : (int64_t)f->epoch;
+    if (f->epoch == 0 || f->epoch >= 1)
+        return (int64_t)f->epoch;
+    int64_t epoch = (int64_t)(f->epoch * (double)n_epochs + .5);
+    return epoch > 1 ? epoch : 1;
 }
 
 static mest_status end_phase_1(forgetting *f, mest_host *host, bool remove, mest_error *err)
