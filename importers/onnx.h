@@ -31,7 +31,7 @@ typedef struct mest_onnx_arena {
     ProtobufCAllocator allocator;
     mest_heap *heap;
     size_t used, cap;      /* bytes, blocks and large pieces */
-    bool over;             /* the cap was the reason of a failure */
+    bool over, failed;     /* the cap, or the heap, was the reason of a failure */
     struct arena_block *blocks;
     struct arena_large *large;
     size_t left;           /* in the newest block */

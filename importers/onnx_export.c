@@ -387,16 +387,18 @@ static mest_status entry_body(writer *w, const void *what)
 static bool added_entry(const writer *w, int i, entry *e)
 {
     const char *const *list = w->options->metadata;
-    int n = 0;
-    for (; list && list[2 * n]; n++)
-        if (n == i) {
-            *e = (entry){ list[2 * n], list[2 * n + 1] };
-            return true;
-        }
+    int given = 0;
+    while (list && list[2 * given])
+        given++;
+    if (i < given) {
+        *e = (entry){ list[2 * i], list[2 * i + 1] };
+        return true;
+    }
+    int n = given;
     const entry own[] = { { "mest.version", w->version }, { "mest.sparsity", w->sparsity } };
     for (size_t k = 0; k < sizeof own / sizeof *own; k++) {
         bool taken = !*own[k].value;
-        for (int j = 0; j < n; j++)
+        for (int j = 0; j < given; j++)
             taken |= !strcmp(list[2 * j], own[k].key);
         if (!taken && n++ == i) {
             *e = own[k];

@@ -88,7 +88,9 @@ static mest_status default_attribute(onnx_importer *im, const Onnx__FunctionProt
             continue;
         Onnx__AttributeProto *a = onnx__attribute_proto__unpack(&im->arena.allocator, u->len - skip, u->data + skip);
         if (!a)
-            return out_of_memory(im);
+            return im->arena.over || im->arena.failed
+                       ? out_of_memory(im)
+                       : mest_fail(im->err, MEST_E_FORMAT, "onnx '%s': a default of function '%s' cannot be unpacked", im->path, onnx_text(f->name));
         if (!strcmp(onnx_text(a->name), name)) {
             *found = a;
             return MEST_OK;

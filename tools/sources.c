@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "report.h"
 #include "tool.h"
 
 static int read_numbers(tool *t, const char *text, size_t length, int *n, double out[16])
@@ -158,19 +159,6 @@ int tool_open_sources(tool *t, bool validation)
     return code;
 }
 
-static void shape_text(char *text, size_t size, const int64_t *dim, int rank)
-{
-    size_t n = (size_t)snprintf(text, size, "[");
-    for (int i = 0; i < rank && n < size; i++) {
-        if (dim[i] < 0)
-            n += (size_t)snprintf(text + n, size - n, "%s?", i ? "," : "");
-        else
-            n += (size_t)snprintf(text + n, size - n, "%s%" PRId64, i ? "," : "", dim[i]);
-    }
-    if (n < size)
-        snprintf(text + n, size - n, "]");
-}
-
 static int check_inputs(tool *t, const char *what, const mest_source_info *info)
 {
     mest_tensor_info in = {.struct_size = sizeof in};
@@ -181,8 +169,8 @@ static int check_inputs(tool *t, const char *what, const mest_source_info *info)
     bool fits = in.rank == info->input_rank + 1;
     for (int i = 1; fits && i < in.rank; i++)
         fits = in.dim[i] < 0 || in.dim[i] == info->input_dim[i - 1];
-    shape_text(want, sizeof want, in.dim + 1, in.rank - 1);
-    shape_text(have, sizeof have, info->input_dim, info->input_rank);
+    report_shape(want, sizeof want, in.dim + 1, in.rank - 1);
+    report_shape(have, sizeof have, info->input_dim, info->input_rank);
     if (!fits)
         return tool_refuse(t, EXIT_DATA, "%s: samples are %s, input '%s' of the model takes %s%s", what, have, in.name, want,
                            strncmp(what, "csv", 3) == 0 ? "; see --input-shape" : "");

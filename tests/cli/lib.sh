@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 # Helpers of the command line's tests; sourced with the program to test in $run. Works in a temporary folder of its own.
 passed=0 failed=0 skipped=0
+# meson gives paths relative to its build folder
+absolute() { case $1 in /* | '') echo "$1" ;; *) echo "$PWD/$1" ;; esac; }
+run=$(absolute "$run") json_lines=$(absolute "$json_lines") docs=$(absolute "${docs:-}") tables=$(absolute "${tables:-}")
 work=$(mktemp -d) || exit 1
 trap 'rm -rf "$work"' EXIT
 cd "$work" || exit 1

@@ -35,6 +35,10 @@ static const mest_gemm_params gemm_plain = { 1, 1, 0, 0 }, gemm_b = { 0.7, 1.3, 
 static const mest_bn_params bn = { 1e-5, 0.9, 0, 1 };
 typedef struct layernorm_params { int64_t axis; double epsilon; int64_t stash_type; } layernorm_params;
 static const layernorm_params ln_last = { -1, 1e-5, 1 }, ln_two = { 1, 1e-3, 1 };
+typedef struct groupnorm_params { double epsilon; int64_t groups, stash_type; } groupnorm_params;
+static const groupnorm_params gn_instance = { 1e-5, 0, 1 }, gn_two = { 1e-3, 2, 1 };
+typedef struct lrn_params { double alpha, beta, bias; int64_t size; } lrn_params;
+static const lrn_params lrn_even = { 0.4, 0.75, 1, 4 }, lrn_odd = { 0.3, 0.6, 2, 3 };
 
 /* ---- pools ---- */
 static const mest_pool_params pool_22 = { .kernel_shape = INTS(2, 2), .strides = INTS(2, 2) };
@@ -97,6 +101,10 @@ const grad_case grad_cases_nn[] = {
     { "rows", "mest.BatchNormTrain", .params = &bn, .n_out = 3, .skip_out = 6, .n_in = 5, .in = { VAR(6, 3), VAR(3), VAR(3), FIXED(3), FIXED_POSITIVE(3) } },
     { "last axis", "LayerNormalization", .params = &ln_last, .n_in = 3, .in = { VAR(2, 3, 6), VAR(6), VAR(6) } },
     { "two axes, no bias, all outputs", "LayerNormalization", .params = &ln_two, .n_out = 3, .skip_out = 6, .n_in = 2, .in = { VAR(2, 3, 4), VAR(3, 4) } },
+    { "image", "InstanceNormalization", .params = &gn_instance, .n_in = 3, .in = { VAR(2, 3, 3, 2), VAR(3), VAR(3) } },
+    { "two groups", "GroupNormalization", .params = &gn_two, .n_in = 3, .in = { VAR(2, 4, 3, 2), VAR(4), VAR(4) } },
+    { "even window", "LRN", .params = &lrn_even, .n_in = 1, .in = { VAR(2, 6, 2, 2) } },
+    { "odd window", "LRN", .params = &lrn_odd, .n_in = 1, .in = { VAR(1, 5, 3) } },
 
     { "2x2", "MaxPool", .params = &pool_22, .n_in = 1, .in = { DISTINCT(2, 2, 4, 5) } },
     { "padded, overlapping", "MaxPool", .params = &pool_pad, .n_in = 1, .in = { DISTINCT(1, 2, 5, 6) } },

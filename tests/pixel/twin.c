@@ -203,6 +203,26 @@ static void start(setting *s, const twin_case *c)
     reference(s, s->op, s->n_in, s->after, s->n_out, s->want);
 }
 
+static struct { const char *name; int runs; } counts[256];
+
+int twin_runs(const char *name)
+{
+    for (int i = 0; i < 256 && counts[i].name; i++)
+        if (!strcmp(counts[i].name, name))
+            return counts[i].runs;
+    return 0;
+}
+
+static void count(const char *name)
+{
+    for (int i = 0; i < 256; i++)
+        if (!counts[i].name || !strcmp(counts[i].name, name)) {
+            counts[i].name = name;
+            counts[i].runs++;
+            return;
+        }
+}
+
 /* One kernel with one layout. Returns whether it fits. */
 static bool run_kernel(setting *s, const mest_kernel *k, int v, int halo)
 {
@@ -228,7 +248,15 @@ static bool run_kernel(setting *s, const mest_kernel *k, int v, int halo)
     q.threads = &one;
     if ((k->cpu & q.cpu) != k->cpu || (k->fits && !k->fits(&q, &why)))
         return false;
+    for (int i = 0; i < s->n_in && k->halo; i++) {
+        uint8_t pad[4] = {0};
+        k->halo(&q, i, pad);
+        const mest_layout *l = qin[i] ? &qin[i]->layout : NULL;
+        if (l && l->kind == MEST_PIXEL && (l->top < pad[0] || l->left < pad[1] || l->bottom < pad[2] || l->right < pad[3]))
+            return false;
+    }
     char what[160];
+    count(k->name);
     snprintf(what, sizeof what, "%s, %d lanes, halo %d", k->name, v, halo);
     ck_assert_msg(!k->cost || (k->cost(&q) > 0 && isfinite(k->cost(&q))), "%s: cost", what);
     buffer first[TWIN_OUT] = {0};

@@ -29,6 +29,14 @@ typedef struct twin_operand {
     int copy_of;   /* inputs: 1 + number of the output of `source` it holds (Y of a forward op) */
 } twin_operand;
 
+/* Operands by dimensions. */
+#define TWIN_OF(k, ...) {.kind = (k), .rank = (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), .dim = {__VA_ARGS__}}
+#define VALUE(...) TWIN_OF(TWIN_VALUE, __VA_ARGS__)
+#define GRADIENT(...) TWIN_OF(TWIN_GRADIENT, __VA_ARGS__)
+#define PLAIN(...) TWIN_OF(TWIN_PLAIN, __VA_ARGS__)
+#define POSITIVE(...) {.kind = TWIN_PLAIN, .rank = (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), .dim = {__VA_ARGS__}, .positive = true}
+#define NONE {.kind = TWIN_NONE}
+
 typedef struct twin_case {
     const char *op;
     const void *params;
@@ -40,6 +48,8 @@ typedef struct twin_case {
 
 /* Number of kernel runs compared. Fails the test on any difference. */
 int twin_check(const twin_case *c);
+/* How often a kernel has been run by name, so that a test can insist on it. */
+int twin_runs(const char *name);
 /* ONNX name: domain ""; "mest.*": helpers. */
 const mest_op *twin_op(const char *name);
 double twin_random(uint64_t *state);

@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Normalization and pooling in pixel layouts. */
+#include <check.h>
+#include <stdio.h>
+
+#include "tests/pixel/twin.h"
+
+static int total;
+static void check(const twin_case *c)
+{
+    const int n = twin_check(c);
+    ck_assert_msg(n > 0, "%s: no kernel accepts it", c->op);
+    total += n;
+}
+
+START_TEST(normalization)
+{
+    static const int64_t shapes[][4] = {{5, 3, 4, 6}, {16, 16, 8, 8}, {33, 32, 3, 5}, {2, 7, 1, 1}, {1, 64, 7, 7}, {40, 5, 9, 2}};
+    const mest_bn_params p = {.epsilon = 1e-5, .momentum = 0.9, .spatial = 1};
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+        const int64_t n = shapes[i][0], c = shapes[i][1], h = shapes[i][2], w = shapes[i][3];
+        check(&(twin_case){"mest.BatchNormTrain", &p, {VALUE(n, c, h, w), PLAIN(c), PLAIN(c), PLAIN(c), POSITIVE(c)},
+                           {VALUE(n, c, h, w), PLAIN(c), PLAIN(c)}, .tolerance = 2e-6, .updates = 3 << 3});
+        check(&(twin_case){"mest.BatchNormGrad", &p, {VALUE(n, c, h, w), PLAIN(c), PLAIN(c), POSITIVE(c), GRADIENT(n, c, h, w)},
+                           {GRADIENT(n, c, h, w), PLAIN(c), PLAIN(c)}, .tolerance = 2e-5});
+        check(&(twin_case){"mest.BatchNormGrad", &p, {VALUE(n, c, h, w), PLAIN(c), PLAIN(c), POSITIVE(c), GRADIENT(n, c, h, w)},
+                           {NONE, PLAIN(c), PLAIN(c)}, .tolerance = 2e-5});
+        check(&(twin_case){"BatchNormalization", &p, {VALUE(n, c, h, w), PLAIN(c), PLAIN(c), PLAIN(c), POSITIVE(c)}, {VALUE(n, c, h, w)},
+                           .tolerance = 2e-6});
+        check(&(twin_case){"mest.BatchNormFrozenGrad", &p, {VALUE(n, c, h, w), PLAIN(c), PLAIN(c), POSITIVE(c), GRADIENT(n, c, h, w)},
+                           {GRADIENT(n, c, h, w), PLAIN(c), PLAIN(c)}, .tolerance = 2e-5});
+    }
+    check(&(twin_case){"mest.BatchNormTrain", &p, {VALUE(19, 10), PLAIN(10), PLAIN(10), PLAIN(10), POSITIVE(10)},
+                       {VALUE(19, 10), PLAIN(10), PLAIN(10)}, .tolerance = 2e-6, .updates = 3 << 3});
+}
+END_TEST
+
+START_TEST(pooling)
+{
+    static const struct { int64_t n, c, h, w, k[2], s[2], pads[4], d[2]; int ceil, include; } cases[] = {
+        {5, 3, 8, 8, {2, 2}, {2, 2}, {0, 0, 0, 0}, {1, 1}, 0, 0},  {16, 32, 7, 9, {3, 3}, {2, 2}, {1, 1, 1, 1}, {1, 1}, 0, 0},
+        {3, 6, 7, 7, {3, 2}, {1, 2}, {1, 0, 1, 1}, {1, 1}, 0, 1},  {18, 5, 9, 8, {3, 3}, {2, 2}, {1, 1, 1, 1}, {1, 1}, 1, 1},
+        {2, 70, 6, 5, {3, 3}, {3, 3}, {0, 0, 0, 0}, {1, 1}, 1, 0}, {1, 4, 9, 9, {2, 3}, {2, 1}, {1, 1, 0, 0}, {2, 2}, 0, 1},
+        {4, 130, 4, 4, {4, 4}, {4, 4}, {0, 0, 0, 0}, {1, 1}, 0, 0},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        mest_pool_params p = {.kernel_shape = {2, cases[i].k}, .strides = {2, cases[i].s}, .pads = {4, cases[i].pads},
+                              .dilations = {2, cases[i].d}, .ceil_mode = cases[i].ceil, .count_include_pad = cases[i].include};
+        const int64_t n = cases[i].n, c = cases[i].c, h = cases[i].h, w = cases[i].w;
+        p.x_shape = (mest_shape){4, {n, c, h, w}};
+        mest_pool_geometry g;
+        char why[160];
+        ck_assert_msg(mest_pool_geometry_of(&p, &p.x_shape, &g, why, sizeof why), "%s", why);
+        twin_case m = {"MaxPool", &p, {VALUE(n, c, h, w)}, {VALUE(n, c, g.p, g.q)}, .tolerance = 0};
+        m.in[0].ties = true;
+        check(&m);
+        twin_case mg = {"mest.MaxPoolGrad", &p, {VALUE(n, c, h, w), VALUE(n, c, g.p, g.q), GRADIENT(n, c, g.p, g.q)}, {GRADIENT(n, c, h, w)},
+                        .tolerance = 1e-6, .source = "MaxPool"};
+        mg.in[0].ties = true;
+        mg.in[1].copy_of = 1;
+        check(&mg);
+        check(&(twin_case){"AveragePool", &p, {VALUE(n, c, h, w)}, {VALUE(n, c, g.p, g.q)}, .tolerance = 1e-6});
+        check(&(twin_case){"mest.AveragePoolGrad", &p, {GRADIENT(n, c, g.p, g.q)}, {GRADIENT(n, c, h, w)}, .tolerance = 1e-6});
+    }
+}
+END_TEST
+
+START_TEST(global_pooling)
+{
+    static const int64_t shapes[][4] = {{5, 3, 4, 6}, {16, 32, 8, 8}, {17, 70, 3, 1}, {1, 1030, 2, 2}};
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+        const int64_t n = shapes[i][0], c = shapes[i][1], h = shapes[i][2], w = shapes[i][3];
+        const mest_shape_params p = {{4, {n, c, h, w}}};
+        check(&(twin_case){"GlobalAveragePool", NULL, {VALUE(n, c, h, w)}, {VALUE(n, c, 1, 1)}, .tolerance = 1e-6});
+        check(&(twin_case){"mest.GlobalAveragePoolGrad", &p, {GRADIENT(n, c, 1, 1)}, {GRADIENT(n, c, h, w)}, .tolerance = 1e-6});
+        if (twin_op("GlobalMaxPool"))
+            check(&(twin_case){"GlobalMaxPool", NULL, {VALUE(n, c, h, w)}, {VALUE(n, c, 1, 1)}, .tolerance = 0});
+    }
+}
+END_TEST
+
+int main(void)
+{
+    Suite *s = suite_create("pixel kernels");
+    TCase *t = tcase_create("pixel kernels");
+    tcase_set_timeout(t, 120);
+    tcase_add_test(t, normalization);
+    tcase_add_test(t, pooling);
+    tcase_add_test(t, global_pooling);
+    suite_add_tcase(s, t);
+    SRunner *r = srunner_create(s);
+    srunner_run_all(r, CK_NORMAL);
+    const int failed = srunner_ntests_failed(r);
+    srunner_free(r);
+    printf("%d kernel runs compared\n", total);
+    return failed != 0;
+}
