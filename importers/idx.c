@@ -83,8 +83,10 @@ static mest_status read_gzip(idx_file *f, mest_heap *heap, const char *path, mes
             goto out;
         }
     }
-    got = gzread(gz, &beyond, 1); /* also makes zlib verify the checksum at the end */
-    if (got != 0)
+    got = gzread(gz, &beyond, 1); /* also makes zlib verify the checksum at the end, or notice that it is missing */
+    int code;
+    gzerror(gz, &code);
+    if (got != 0 || code != Z_OK)
         status = mest_fail(err, MEST_E_DATA, got > 0 ? "%s: bytes beyond the %zu that the header announces" : "%s: gzip data is damaged near byte %zu",
                            path, f->count);
     f->payload = f->copy;

@@ -31,7 +31,7 @@ typedef struct mest_onnx_arena {
     ProtobufCAllocator allocator;
     mest_heap *heap;
     size_t used, cap;      /* bytes, blocks and large pieces */
-    bool over;             /* the cap was the reason of a failure */
+    bool over, failed;     /* the cap, or the heap, was the reason of a failure */
     struct arena_block *blocks;
     struct arena_large *large;
     size_t left;           /* in the newest block */
@@ -83,7 +83,7 @@ typedef struct onnx_symbol {
 typedef struct onnx_node {
     const char *name, *op, *domain;
     int64_t opset;         /* of its domain; after normalisation, the opset whose form it has */
-    int32_t origin;        /* number in graph.node (of the call, when inlined) */
+    int32_t origin;        /* number in graph.node, -1 when inlined */
     bool inlined, skip;
     int32_t n_in, n_out, n_attrs;
     const char **in_names, **out_names;

@@ -29,6 +29,8 @@ static mest_status unpack(onnx_importer *im, size_t max_bytes)
         return MEST_OK;
     if (im->arena.over)
         return mest_fail(im->err, MEST_E_LIMIT, "onnx '%s': the model without its tensors needs more than %zu bytes", im->path, max_bytes);
+    if (im->arena.failed)
+        return out_of_memory(im);
     return mest_fail(im->err, MEST_E_FORMAT, "onnx '%s': byte 0: not an ONNX model (the message cannot be unpacked)", im->path);
 }
 

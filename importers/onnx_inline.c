@@ -57,12 +57,8 @@ static const char *outer_name(onnx_importer *im, scope *s, const char *name)
         return s->actual[at];
     if (!MEST_REGION_GROW(&im->scratch, s->actual, s->n_actual, s->cap_actual))
         return NULL;
-    char made[200];
-    if (strlen(s->call) + strlen(name) < sizeof made - 2)
-        snprintf(made, sizeof made, "%s/%s", s->call, name);
-    else
-        snprintf(made, sizeof made, "%.100s/%d", s->call, s->n_actual);
-    const char *full = mest_region_strdup(&im->scratch, made);
+    const char *full = strlen(name) < 100 ? mest_region_printf(&im->scratch, "%.100s/%s", s->call, name)
+                                          : mest_region_printf(&im->scratch, "%.100s/%d", s->call, s->n_actual);
     if (!full || !mest_strmap_put(&s->names, name, s->n_actual))
         return NULL;
     s->actual[s->n_actual++] = full;
@@ -92,7 +88,9 @@ static mest_status default_attribute(onnx_importer *im, const Onnx__FunctionProt
             continue;
         Onnx__AttributeProto *a = onnx__attribute_proto__unpack(&im->arena.allocator, u->len - skip, u->data + skip);
         if (!a)
-            return out_of_memory(im);
+            return im->arena.over || im->arena.failed
+                       ? out_of_memory(im)
+                       : mest_fail(im->err, MEST_E_FORMAT, "onnx '%s': a default of function '%s' cannot be unpacked", im->path, onnx_text(f->name));
         if (!strcmp(onnx_text(a->name), name)) {
             *found = a;
             return MEST_OK;
@@ -144,7 +142,7 @@ static mest_status add_node(onnx_importer *im, scope *s, const Onnx__NodeProto *
     MEST_CHECK(*n->op, im->err, MEST_E_FORMAT, "onnx '%s': node %d ('%s') has no op_type", im->path, s->origin, name);
     MEST_CHECK(pb->n_input < INT32_MAX / 2 && pb->n_output < INT32_MAX / 2, im->err, MEST_E_LIMIT, "onnx '%s': node '%s': too many inputs", im->path, name);
     MEST_TRY(find_opset(im, s, pb, &n->opset));
-    n->origin = s->origin;
+    n->origin = s->function ? -1 : s->origin;
     n->inlined = s->function != NULL;
     n->attrs = attrs;
     n->n_attrs = n_attrs;

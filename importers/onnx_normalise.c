@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Older forms of operators to the one form the library knows: attributes that became inputs, outputs that went away, renamed operators.
- * A rule names the opset from which the new form is the file's own. */
+ * A rule names the opset from which the new form is the file's own. What only changed its defaults or its meaning (Softmax at 13) is a
+ * variant of the operator itself, found by the file's opset. */
 #include "importers/onnx.h"
 
 static mest_status wrong(onnx_importer *im, const onnx_node *n, mest_status code, const char *what)
@@ -168,14 +169,6 @@ static mest_status dropout(onnx_importer *im, onnx_node *n)
     return MEST_OK;
 }
 
-/* Below opset 13: the input is flattened to two dimensions at axis (default 1) first. */
-static mest_status softmax(onnx_importer *im, onnx_node *n)
-{
-    if (!onnx_attribute(n, "axis"))
-        MEST_TRY(give_int(im, n, "axis", 1));
-    return give_int(im, n, "flatten", 1);
-}
-
 /* Before opset 14 five outputs meant training, one meant inference; `spatial` (below 9) must keep its default. */
 static mest_status batch_norm(onnx_importer *im, onnx_node *n)
 {
@@ -273,9 +266,6 @@ static const rule rules[] = {
     { "Slice", 10, NULL, 10, slice },
     { "TopK", 10, NULL, 10, top_k },
     { "Dropout", 12, NULL, 12, dropout },
-    { "Softmax", 13, NULL, 13, softmax },
-    { "LogSoftmax", 13, NULL, 13, softmax },
-    { "Hardmax", 13, NULL, 13, softmax },
     { "BatchNormalization", 14, NULL, 15, batch_norm },
     { "Upsample", ALWAYS, "Resize", 11, upsample },
     { "Resize", 11, NULL, 11, resize_as_before_11 },

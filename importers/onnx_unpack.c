@@ -23,6 +23,7 @@ static void *take(mest_onnx_arena *a, size_t size)
         return NULL;
     }
     void *p = mest_alloc(a->heap, 1, size);
+    a->failed |= !p;
     if (p)
         a->used += size;
     return p;

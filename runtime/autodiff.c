@@ -44,6 +44,10 @@ mest_id mest_dout(const mest_vjp *v, int output)
 
 const mest_node *mest_vjp_node(const mest_vjp *v) { return here(v); }
 const mest_type *mest_vjp_type(const mest_vjp *v, mest_id value) { return &v->g->values[value].type; }
+const void *mest_vjp_data(const mest_vjp *v, mest_id value)
+{
+    return value != MEST_NONE && v->g->values[value].kind == MEST_VALUE_CONST ? v->g->values[value].data : NULL;
+}
 mest_error *mest_vjp_err(mest_vjp *v) { return v->err; }
 void *mest_vjp_alloc(mest_vjp *v, size_t bytes) { return mest_region_alloc(&v->g->region, bytes, 1); }
 mest_id mest_vjp_const(mest_vjp *v, const mest_type *type, const void *data) { return mest_graph_const(v->g, NULL, type, data); }

@@ -98,6 +98,8 @@ mest_status mest_session_explain(mest_session *s, mest_program_kind kind, int64_
     mest_error_clear(err);
     MEST_CHECK(s && batch >= 1, err, MEST_E_ARGUMENT, "explain: session and batch must be given");
     mest_program *p;
+    if (kind != MEST_PROGRAM_INFER)
+        MEST_TRY(mest_session_shapes(s, err));
     MEST_TRY(mest_session_program(s, kind, batch, &p, err));
     if (node)
         mest_program_nodes(p, node, user);

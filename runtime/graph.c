@@ -321,11 +321,6 @@ mest_status mest_graph_prune(mest_graph *g, mest_error *err)
         if (keep[i])
             order[n++] = i;
     renumber(g, order, n, place, moved);
-    /* an output nobody reads is not computed: kernels see NULL. Output 0 stays, it is what a node is for */
-    for (mest_id i = 0; i < g->n_nodes; i++)
-        for (int k = 1; k < g->nodes[i].n_out; k++)
-            if (g->nodes[i].out[k] != MEST_NONE && !live[g->nodes[i].out[k]])
-                g->nodes[i].out[k] = MEST_NONE;
 out:
     mest_free(heap, live, nv, 1);
     mest_free(heap, order, nn, sizeof *order);
@@ -333,6 +328,28 @@ out:
     mest_free(heap, moved, nn, sizeof *moved);
     mest_free(heap, keep, nn, 1);
     return status;
+}
+
+void mest_graph_trim(mest_graph *g, uint8_t *read)
+{
+    for (int i = 0; i < g->n_values; i++)
+        read[i] = 0;
+    for (mest_id i = 0; i < g->n_nodes; i++)
+        for (int k = 0; k < g->nodes[i].n_in; k++)
+            if (g->nodes[i].in[k] != MEST_NONE)
+                read[g->nodes[i].in[k]] = 1;
+    for (int i = 0; i < g->n_outputs; i++)
+        read[g->outputs[i]] = 1;
+    if (g->loss != MEST_NONE)
+        read[g->loss] = 1;
+    for (mest_id i = 0; i < g->n_nodes; i++)
+        for (int k = 1; k < g->nodes[i].n_out; k++) { /* output 0 stays: it is what a node is for */
+            mest_id y = g->nodes[i].out[k];
+            if (y == MEST_NONE || read[y])
+                continue;
+            g->values[y].producer = MEST_NONE;
+            g->nodes[i].out[k] = MEST_NONE;
+        }
 }
 
 mest_status mest_graph_check(const mest_graph *g, const char *stage, mest_error *err)

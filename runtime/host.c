@@ -38,7 +38,7 @@ mest_status mest_host_plan(mest_host *host, mest_error *err)
         mest_host_param *p = &host->params[i];
         free_snapshot(host, p); /* sized by the old capacity */
         MEST_TRY(mest_sparse_reserve(p->sparse, p->reserved > p->sparse->active_units ? p->reserved : p->sparse->active_units, err));
-        size_t bytes = mest_sparse_edit_scratch(p->sparse, MEST_MAX_SLOTS);
+        size_t bytes = mest_sparse_edit_scratch(p->sparse, MEST_HOST_SLOTS);
         most = bytes > most ? bytes : most;
     }
     host->gradients_taken = false;
@@ -91,7 +91,7 @@ void mest_host_settle_gradients(mest_host *host)
             free_snapshot(host, &host->params[i]);
 }
 
-void mest_host_enter(mest_host *host, mest_phase phase, const char *who, int who_index)
+void mest_host_enter(mest_host *host, mest_host_phase phase, const char *who, int who_index)
 {
     host->phase = phase;
     host->who = who;
@@ -226,7 +226,7 @@ static mest_status host_reserve(mest_host *host, int param, int64_t units, mest_
     mest_host_param *p = find(host, param, err);
     if (!p)
         return MEST_E_ARGUMENT;
-    MEST_CHECK(host->phase == MEST_PHASE_CREATE, err, MEST_E_STATE, "scheduler %s: reserve is for create", host->who);
+    MEST_CHECK(host->phase == MEST_HOST_CREATE, err, MEST_E_STATE, "scheduler %s: reserve is for create", host->who);
     MEST_CHECK(units >= 0 && units <= p->sparse->n_units, err, MEST_E_ARGUMENT, "scheduler %s: %s: %" PRId64 " units reserved of %" PRId64,
                host->who, p->name, units, p->sparse->n_units);
     p->reserved = units > p->reserved ? units : p->reserved;
@@ -235,7 +235,7 @@ static mest_status host_reserve(mest_host *host, int param, int64_t units, mest_
 
 static mest_status host_keep_gradients(mest_host *host, mest_error *err)
 {
-    MEST_CHECK(host->phase == MEST_PHASE_BEGIN, err, MEST_E_STATE, "scheduler %s: keep_gradients is for epoch_begin", host->who);
+    MEST_CHECK(host->phase == MEST_HOST_BEGIN, err, MEST_E_STATE, "scheduler %s: keep_gradients is for epoch_begin", host->who);
     for (int i = 0; i < host->n_params; i++) {
         mest_host_param *p = &host->params[i];
         if (!p->grad_snapshot) {
@@ -249,7 +249,7 @@ static mest_status host_keep_gradients(mest_host *host, mest_error *err)
 
 static mest_status check_phase(const mest_host *host, mest_error *err)
 {
-    MEST_CHECK(host->phase == MEST_PHASE_BEGIN || host->phase == MEST_PHASE_END, err, MEST_E_STATE,
+    MEST_CHECK(host->phase == MEST_HOST_BEGIN || host->phase == MEST_HOST_END, err, MEST_E_STATE,
                "scheduler %s: proposals are for epoch_begin and epoch_end", host->who);
     return MEST_OK;
 }
@@ -379,7 +379,7 @@ mest_status mest_host_leave(mest_host *host, bool apply, mest_host_report *repor
         mest_host_param *p = &host->params[i];
         if (apply && status == MEST_OK && (p->drop.n > 0 || p->grow.n > 0)) {
             /* The snapshot follows the pattern like optimizer state: a later scheduler may still ask for scores. */
-            mest_real *follow[MEST_MAX_SLOTS + 1];
+            mest_real *follow[MEST_HOST_SLOTS + 1];
             int n = 0;
             for (; n < p->n_slots; n++)
                 follow[n] = p->slots[n];
@@ -397,7 +397,7 @@ mest_status mest_host_leave(mest_host *host, bool apply, mest_host_report *repor
     for (int64_t i = 0; apply && status == MEST_OK && i < samples; i++)
         mest_sample_remove(host->samples, host->removed_samples.ids[i]);
     clear_proposal(host, &host->removed_samples);
-    host->phase = MEST_PHASE_NONE;
+    host->phase = MEST_HOST_NONE;
     if (!apply || status != MEST_OK || !report || (changed == 0 && samples == 0))
         return status;
     report->removed += removed;

@@ -115,8 +115,11 @@ static mest_status lower_dropout(mest_graph *g, mest_node *n, mest_id id, const 
 mest_status mest_lower_mode(mest_graph *g, const mest_program_spec *spec, mest_error *err)
 {
     bool batch_statistics = spec->kind == MEST_PROGRAM_TRAIN && strcmp(spec->batch_norm ? spec->batch_norm : "auto", "frozen") != 0;
-    /* Mask outputs nobody reads must not keep Dropout from being lowered. */
+    /* Outputs nobody reads (masks, statistics) must not keep a node from being lowered. */
     MEST_TRY(mest_graph_prune(g, err));
+    uint8_t *read = mest_region_alloc(&g->region, (size_t)g->n_values + 1, 1);
+    MEST_CHECK(read, err, MEST_E_NOMEM, "lower: out of memory");
+    mest_graph_trim(g, read);
     for (mest_id i = 0; i < g->n_nodes; i++) {
         mest_node *n = &g->nodes[i];
         if (n->op->domain && n->op->domain[0])

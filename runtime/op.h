@@ -90,6 +90,7 @@ mest_id mest_out(const mest_vjp *v, int output);    /* marks that output as want
 mest_id mest_dout(const mest_vjp *v, int output);   /* gradient of an output; MEST_NONE when it is zero */
 const mest_node *mest_vjp_node(const mest_vjp *v);
 const mest_type *mest_vjp_type(const mest_vjp *v, mest_id value);
+const void *mest_vjp_data(const mest_vjp *v, mest_id value); /* of a constant, otherwise NULL: axes, sizes, slice bounds */
 /* Emits a backward node of operator `op` ("mest.ReluGrad" or an ONNX name) with the forward node's params (params NULL) or others
  * (region memory, see mest_vjp_alloc). Output ids are written to out[0..n_out-1]; pass want[i] = false for outputs that are not needed
  * (want NULL: all). Types come from the op's infer rule. */

@@ -63,7 +63,7 @@ mest_status mest_optimizer_init(mest_optimizer *o, mest_model *model, const char
 
 static int64_t capacity_of(const mest_param *p) { return p->sparse ? p->sparse->cap_units * p->sparse->unit_elements : p->count; }
 
-mest_status mest_optimizer_allocate(mest_optimizer *o, bool snapshots, mest_error *err)
+mest_status mest_optimizer_allocate(mest_optimizer *o, mest_error *err)
 {
     mest_heap *heap = &o->model->heap;
     int slots = o->rule->n_slots;
@@ -82,10 +82,6 @@ mest_status mest_optimizer_allocate(mest_optimizer *o, bool snapshots, mest_erro
             s->slot[k] = mest_calloc(heap, (size_t)s->capacity, sizeof **s->slot);
             MEST_CHECK(s->slot[k], err, MEST_E_NOMEM, "optimizer: no memory for the state of '%s'", p->name);
         }
-        if (snapshots && p->sparse) {
-            s->snapshot = mest_calloc(heap, (size_t)s->capacity, sizeof *s->snapshot);
-            MEST_CHECK(s->snapshot, err, MEST_E_NOMEM, "optimizer: no memory for the gradient snapshot of '%s'", p->name);
-        }
     }
     return MEST_OK;
 }
@@ -98,7 +94,6 @@ void mest_optimizer_free(mest_optimizer *o)
     for (int i = 0; i < o->n_state; i++) {
         for (int k = 0; k < MEST_OPTIM_SLOTS; k++)
             mest_free(heap, o->state[i].slot[k], (size_t)o->state[i].capacity, sizeof(mest_real));
-        mest_free(heap, o->state[i].snapshot, (size_t)o->state[i].capacity, sizeof(mest_real));
     }
     mest_free(heap, o->state, (size_t)o->n_state + 1, sizeof *o->state);
     o->state = NULL;
@@ -108,8 +103,8 @@ int64_t mest_optimizer_bytes(const mest_optimizer *o)
 {
     int64_t n = 0;
     for (int i = 0; o->state && i < o->n_state; i++)
-        for (int k = 0; k <= MEST_OPTIM_SLOTS; k++)
-            if (k < MEST_OPTIM_SLOTS ? o->state[i].slot[k] != NULL : o->state[i].snapshot != NULL)
+        for (int k = 0; k < MEST_OPTIM_SLOTS; k++)
+            if (o->state[i].slot[k])
                 n += o->state[i].capacity * (int64_t)sizeof(mest_real);
     return n;
 }

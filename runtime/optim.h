@@ -24,7 +24,7 @@ typedef struct mest_optim_rule {
 
 typedef struct mest_param_state {
     mest_real *slot[MEST_OPTIM_SLOTS]; /* capacity entries each */
-    mest_real *snapshot;             /* |g| of sparse parameters when a scheduler wants it, else NULL */
+    mest_real *snapshot;             /* lent by the host: where the last step's gradient goes when a scheduler wants it, else NULL */
     int64_t capacity;
 } mest_param_state;
 
@@ -39,8 +39,8 @@ typedef struct mest_optimizer {
 
 /* Finds the rule by name and allocates nothing. */
 mest_status mest_optimizer_init(mest_optimizer *o, mest_model *model, const char *rule, mest_error *err);
-/* Slots for every trainable parameter at its present capacity (zeroed), snapshots where asked for. */
-mest_status mest_optimizer_allocate(mest_optimizer *o, bool snapshots, mest_error *err);
+/* Slots for every trainable parameter at its present capacity (zeroed). */
+mest_status mest_optimizer_allocate(mest_optimizer *o, mest_error *err);
 void mest_optimizer_free(mest_optimizer *o);
 int64_t mest_optimizer_bytes(const mest_optimizer *o);
 

@@ -65,7 +65,7 @@ void mest_schedulers_destroy(mest_schedulers *list)
         return;
     mest_heap *heap = list->host->heap;
     for (int i = list->n; i-- > 0;) {
-        mest_host_enter(list->host, MEST_PHASE_NONE, list->item[i].name, i);
+        mest_host_enter(list->host, MEST_HOST_NONE, list->item[i].name, i);
         list->item[i].vtable->destroy(list->item[i].self, list->host);
         mest_free(heap, list->item[i].options, strlen(list->item[i].options) + 1, 1);
     }
@@ -154,7 +154,7 @@ mest_status mest_schedulers_add(mest_schedulers *list, const char *name, const c
         /* In its place before create is called: the name must last as long as the scheduler. */
         loaded *slot = &list->item[list->n];
         *slot = item;
-        mest_host_enter(list->host, MEST_PHASE_CREATE, slot->name, list->n);
+        mest_host_enter(list->host, MEST_HOST_CREATE, slot->name, list->n);
         status = slot->vtable->create(mest_host_functions(), list->host, slot->options, &slot->self, &own);
         (void)mest_host_leave(list->host, false, NULL, NULL);
         list->host->who = "";
@@ -192,12 +192,12 @@ static mest_status blame(const loaded *item, mest_status status, const mest_erro
     return mest_fail(err, status, "scheduler %s: %.400s", item->name, own->msg[0] ? own->msg : mest_status_text(status));
 }
 
-static mest_status at_boundary(mest_schedulers *list, mest_phase phase, const mest_epoch *epoch, mest_host_report *report, mest_error *err)
+static mest_status at_boundary(mest_schedulers *list, mest_host_phase phase, const mest_epoch *epoch, mest_host_report *report, mest_error *err)
 {
     for (int i = 0; i < list->n; i++) {
         loaded *item = &list->item[i];
         mest_status (*callback)(void *, mest_host *, const mest_epoch *, mest_error *) =
-            phase == MEST_PHASE_BEGIN ? item->vtable->epoch_begin : item->vtable->epoch_end;
+            phase == MEST_HOST_BEGIN ? item->vtable->epoch_begin : item->vtable->epoch_end;
         if (!callback)
             continue;
         mest_error own = { MEST_OK, "" };
@@ -220,7 +220,7 @@ mest_status mest_schedulers_epoch_begin(mest_schedulers *list, const mest_epoch 
     if (report)
         memset(report, 0, sizeof *report);
     list->host->keep_gradients = false;
-    MEST_TRY(at_boundary(list, MEST_PHASE_BEGIN, epoch, report, err));
+    MEST_TRY(at_boundary(list, MEST_HOST_BEGIN, epoch, report, err));
     mest_host_settle_gradients(list->host);
     return MEST_OK;
 }
@@ -229,7 +229,7 @@ mest_status mest_schedulers_epoch_end(mest_schedulers *list, const mest_epoch *e
 {
     if (report)
         memset(report, 0, sizeof *report);
-    return at_boundary(list, MEST_PHASE_END, epoch, report, err);
+    return at_boundary(list, MEST_HOST_END, epoch, report, err);
 }
 
 mest_status mest_schedulers_batch_seen(mest_schedulers *list, const int64_t *ids, const uint8_t *correct, int64_t n, mest_error *err)
@@ -239,9 +239,9 @@ mest_status mest_schedulers_batch_seen(mest_schedulers *list, const int64_t *ids
         if (!item->vtable->batch_seen)
             continue;
         mest_error own = { MEST_OK, "" };
-        mest_host_enter(list->host, MEST_PHASE_BATCH, item->name, i);
+        mest_host_enter(list->host, MEST_HOST_BATCH, item->name, i);
         mest_status status = item->vtable->batch_seen(item->self, list->host, ids, correct, n, &own);
-        mest_host_enter(list->host, MEST_PHASE_NONE, "", 0);
+        mest_host_enter(list->host, MEST_HOST_NONE, "", 0);
         if (status != MEST_OK)
             return blame(item, status, &own, err);
     }
@@ -356,7 +356,7 @@ mest_status mest_schedulers_load(mest_schedulers *list, mest_state_io read, void
         MEST_TRY(expect_text(read, stream, "options", item->name, item->options, err));
         MEST_TRY(get(read, stream, &size, sizeof size, err));
         metered m = { .next = read, .stream = stream, .left = size };
-        mest_host_enter(host, MEST_PHASE_NONE, item->name, i);
+        mest_host_enter(host, MEST_HOST_NONE, item->name, i);
         mest_status status = item->vtable->load ? item->vtable->load(item->self, metered_io, &m) : MEST_OK;
         host->who = "";
         MEST_CHECK(status == MEST_OK, err, status, "scheduler %s: its saved state does not fit", item->name);

@@ -19,9 +19,9 @@
 #include "runtime/loader.h"
 #include "sparse/format.h"
 
-enum { MEST_MAX_SLOTS = 4 };
+enum { MEST_HOST_SLOTS = 4 };
 
-typedef enum mest_phase { MEST_PHASE_NONE, MEST_PHASE_CREATE, MEST_PHASE_BEGIN, MEST_PHASE_BATCH, MEST_PHASE_END } mest_phase;
+typedef enum mest_host_phase { MEST_HOST_NONE, MEST_HOST_CREATE, MEST_HOST_BEGIN, MEST_HOST_BATCH, MEST_HOST_END } mest_host_phase;
 
 /* A list of units or samples that was accepted but not applied; heap memory, from callback to callback empty. */
 typedef struct mest_proposal {
@@ -33,7 +33,7 @@ typedef struct mest_host_param {
     const char *name;
     mest_sparse *sparse;
     double target_sparsity;
-    mest_real *slots[MEST_MAX_SLOTS]; /* optimizer state: cap_units * unit_elements values each; remapped by every edit */
+    mest_real *slots[MEST_HOST_SLOTS]; /* optimizer state: cap_units * unit_elements values each; remapped by every edit */
     int n_slots;
     mest_real *grad_snapshot;         /* the host's own; NULL when nobody asked */
     int64_t reserved;                 /* largest wish of a scheduler, units */
@@ -51,7 +51,7 @@ struct mest_host {
     bool gradients_taken;          /* grad_snapshot holds them */
     void *scratch;
     size_t scratch_bytes;
-    mest_phase phase;
+    mest_host_phase phase;
     const char *who;               /* scheduler that is being called, and its number */
     int who_index;
     bool keep_gradients;           /* asked for in the epoch_begin that is running */
@@ -76,7 +76,7 @@ void mest_host_free(mest_host *host);
 
 /* runtime/host.c: for plugin.c and for tests of the table. */
 const mest_host_api *mest_host_functions(void);
-void mest_host_enter(mest_host *host, mest_phase phase, const char *who, int who_index);
+void mest_host_enter(mest_host *host, mest_host_phase phase, const char *who, int who_index);
 /* Applies (or forgets, when !apply) the proposals of the callback that ended and adds them to the report. */
 mest_status mest_host_leave(mest_host *host, bool apply, mest_host_report *report, mest_error *err);
 /* After all epoch_begin callbacks: frees a snapshot that nobody wants any longer. */

@@ -77,6 +77,33 @@ static mest_status check_config(const mest_train_config *c, mest_error *err)
     return MEST_OK;
 }
 
+/* The host sees the sparse trainable parameters, in graph order. */
+static mest_status open_host(mest_session *s, mest_error *err)
+{
+    int n = 0;
+    s->host_param = mest_alloc(s->heap, (size_t)s->model->n_params + 1, sizeof *s->host_param);
+    MEST_CHECK(s->host_param, err, MEST_E_NOMEM, "session: out of memory");
+    for (int i = 0; i < s->model->n_params; i++)
+        if (s->model->params[i].sparse && s->model->params[i].role == MEST_ROLE_TRAINABLE)
+            s->host_param[n++] = i;
+    MEST_TRY(mest_host_init(&s->host, s->heap, s->config.seed, n, err));
+    for (int k = 0; k < n; k++) {
+        mest_param *p = &s->model->params[s->host_param[k]];
+        s->host.params[k].name = p->name;
+        s->host.params[k].sparse = p->sparse;
+        s->host.params[k].target_sparsity = p->target_sparsity;
+    }
+    return mest_schedulers_create(&s->schedulers, &s->host, err);
+}
+
+mest_status mest_session_add_scheduler(mest_session *s, const char *name, const char *options, mest_error *err)
+{
+    mest_error_clear(err);
+    MEST_CHECK(s && name, err, MEST_E_ARGUMENT, "scheduler: session and name must be given");
+    MEST_CHECK(!s->prepared, err, MEST_E_STATE, "scheduler '%s': the run has begun", name);
+    return mest_schedulers_add(s->schedulers, name, options, err);
+}
+
 mest_status mest_session_create(mest_session **session, mest_model *model, const mest_train_config *config, mest_error *err)
 {
     mest_error_clear(err);
@@ -122,7 +149,7 @@ mest_status mest_session_create(mest_session **session, mest_model *model, const
     if (status == MEST_OK)
         status = mest_derived_create(&s->derived, s->heap, err);
     if (status == MEST_OK)
-        status = mest_host_init(&s->host, s, err);
+        status = open_host(s, err);
     model->n_sessions++;
     if (status != MEST_OK) {
         mest_session_destroy(s);
@@ -137,7 +164,9 @@ void mest_session_destroy(mest_session *s)
     if (!s)
         return;
     mest_heap *heap = s->heap;
-    mest_host_destroy(&s->host);
+    mest_schedulers_destroy(s->schedulers);
+    mest_host_free(&s->host);
+    mest_free(heap, s->host_param, (size_t)s->model->n_params + 1, sizeof *s->host_param);
     for (int i = 0; i < MEST_PROGRAM_SLOTS; i++)
         mest_program_destroy(s->programs[i]);
     mest_derived_destroy(s->derived);
@@ -162,9 +191,16 @@ mest_status mest_session_prepare(mest_session *s, mest_error *err)
 {
     if (s->prepared)
         return MEST_OK;
-    MEST_TRY(mest_host_prepare(&s->host, err)); /* capacities are final after this */
-    MEST_TRY(mest_optimizer_allocate(&s->optimizer, mest_host_wants_gradients(&s->host), err));
-    MEST_TRY(mest_host_attach(&s->host, &s->optimizer, err));
+    MEST_TRY(mest_host_plan(&s->host, err)); /* capacities are final after this */
+    MEST_TRY(mest_optimizer_allocate(&s->optimizer, err));
+    for (int k = 0; k < s->host.n_params; k++) {
+        const mest_param_state *state = &s->optimizer.state[s->host_param[k]];
+        mest_host_param *hp = &s->host.params[k];
+        hp->n_slots = 0;
+        for (int i = 0; i < MEST_OPTIM_SLOTS; i++)
+            if (state->slot[i])
+                hp->slots[hp->n_slots++] = state->slot[i];
+    }
     if (!s->hits) {
         s->hits = mest_calloc(s->heap, (size_t)s->config.batch, 1);
         MEST_CHECK(s->hits, err, MEST_E_NOMEM, "session: out of memory");
@@ -318,7 +354,7 @@ mest_status mest_session_run(mest_session *s, mest_program *p, const void *input
 /* ---- steps and inference on the caller's tensors ---- */
 
 /* Without a source the targets follow from the output: class indices for ce (class axis last), numbers like the output otherwise. */
-static mest_status shapes_from_model(mest_session *s, mest_error *err)
+mest_status mest_session_shapes(mest_session *s, mest_error *err)
 {
     if (s->have_shapes && s->target_type)
         return MEST_OK;
@@ -343,7 +379,7 @@ mest_status mest_session_step(mest_session *s, const void *inputs, const void *t
     mest_error_clear(err);
     MEST_CHECK(s && inputs && targets, err, MEST_E_ARGUMENT, "step: session, inputs and targets must be given");
     MEST_CHECK(n >= 1 && n <= s->config.batch, err, MEST_E_ARGUMENT, "step: %" PRId64 " samples, the batch is %" PRId64, n, s->config.batch);
-    MEST_TRY(shapes_from_model(s, err));
+    MEST_TRY(mest_session_shapes(s, err));
     mest_program *p;
     MEST_TRY(mest_session_program(s, MEST_PROGRAM_TRAIN, n, &p, err));
     double from = mest_seconds();

@@ -36,6 +36,8 @@ struct mest_session {
     mest_arena arena;
     mest_program *programs[MEST_PROGRAM_SLOTS];
     mest_host host;
+    mest_schedulers *schedulers;
+    int32_t *host_param;    /* parameter index of each sparse parameter of the host */
     mest_sample_set samples;
     int32_t *classes;       /* class of each sample as seen, -1 unknown; allocated with the first source */
     uint8_t *hits;          /* one batch: prediction right (1), wrong (0), no classes (255) */
@@ -52,6 +54,8 @@ mest_status mest_session_prepare(mest_session *s, mest_error *err);  /* optimize
 /* The program for n samples, built if needed. Not to be called inside the step loop with a new size. */
 mest_status mest_session_program(mest_session *s, mest_program_kind kind, int64_t n, mest_program **program, mest_error *err);
 mest_status mest_session_set_source(mest_session *s, const mest_source_info *info, mest_error *err);
+/* Shapes of samples and targets from the model's output when no source gave them. */
+mest_status mest_session_shapes(mest_session *s, mest_error *err);
 double mest_session_lr(const mest_session *s, int64_t epoch, double fraction);
 double mest_session_sparsity(const mest_model *m);
 /* Rows, loss and hits of the program's last run, added to the sums. */

@@ -85,11 +85,13 @@ static void report_host(training *t, const mest_host_report *r)
         mest_event e = event_of(t, MEST_EVENT_MUTATION);
         e.removed = r->removed;
         e.grown = r->grown;
+        e.text = r->text;
         emit(t, &e);
     }
     if (r->removed_samples) {
         mest_event e = event_of(t, MEST_EVENT_SAMPLES);
         e.removed = r->removed_samples;
+        e.text = r->text;
         emit(t, &e);
     }
 }
@@ -100,13 +102,13 @@ static mest_status open_epoch(training *t, mest_error *err)
     mest_session *s = t->s;
     if (!s->at.epoch_open) {
         mest_epoch e = epoch_of(t, false);
-        mest_host_report report;
-        MEST_TRY(mest_schedulers_epoch_begin(&s->host, &e, &report, err));
+        mest_host_report report = {0};
+        MEST_TRY(mest_schedulers_epoch_begin(s->schedulers, &e, &report, err));
         s->at.batch = 0;
         s->at.loss_sum = 0;
         s->at.rows = s->at.hits = s->at.class_rows = 0;
         s->at.epoch_open = true;
-        s->at.snapshot_grads = mest_host_gradients_due(&s->host);
+        s->at.snapshot_grads = s->host.gradients_wanted;
         report_host(t, &report);
         MEST_CHECK(s->samples.active > 0, err, MEST_E_DATA, "no sample is left to train on");
     }
@@ -140,10 +142,15 @@ static mest_status train_batch(training *t, const mest_batch *b, mest_error *err
     int64_t batches = mest_loader_batches(t->loader);
     double from = mest_seconds(), lr = mest_session_lr(s, s->at.epoch, (double)s->at.batch / (double)batches);
     bool last = s->at.batch + 1 == batches;
-    MEST_TRY(mest_session_run(s, p, b->inputs, b->targets, lr, true, last && s->at.snapshot_grads, err));
+    bool snapshot = last && s->at.snapshot_grads;
+    if (snapshot) /* the update nodes write the gradients straight into the host's snapshots */
+        for (int k = 0; k < s->host.n_params; k++)
+            s->optimizer.state[s->host_param[k]].snapshot = s->host.params[k].grad_snapshot;
+    MEST_TRY(mest_session_run(s, p, b->inputs, b->targets, lr, true, snapshot, err));
+    s->host.gradients_taken |= snapshot;
     note_classes(s, b);
     mest_session_hits(s, p, b->n);
-    MEST_TRY(mest_schedulers_batch_seen(&s->host, b->ids, s->hits, b->n, err));
+    MEST_TRY(mest_schedulers_batch_seen(s->schedulers, b->ids, s->hits, b->n, err));
     double loss = 0;
     int64_t rows = 0, hits = 0, class_rows = 0;
     mest_session_count(p, &loss, &rows, &hits, &class_rows);
@@ -167,8 +174,8 @@ static mest_status close_epoch(training *t, mest_error *err)
     mest_session *s = t->s;
     mest_event e = event_of(t, MEST_EVENT_EPOCH);
     mest_epoch epoch = epoch_of(t, true);
-    mest_host_report report;
-    MEST_TRY(mest_schedulers_epoch_end(&s->host, &epoch, &report, err));
+    mest_host_report report = {0};
+    MEST_TRY(mest_schedulers_epoch_end(s->schedulers, &epoch, &report, err));
     s->at.epoch++;
     s->at.batch = 0;
     s->at.epoch_open = false;
@@ -242,7 +249,7 @@ mest_status mest_session_train(mest_session *s, const mest_source *source, const
     if (status == MEST_OK)
         status = mest_session_prepare(s, err);
     if (status == MEST_OK)
-        mest_host_set_samples(&s->host, &s->samples, s->classes);
+        s->host.samples = &s->samples, s->host.sample_class = s->classes;
     if (status == MEST_OK)
         status = run_epochs(&t, err);
     mest_loader_destroy(t.loader);

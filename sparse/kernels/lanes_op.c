@@ -26,6 +26,7 @@ typedef struct state {
     size_t offsets_bytes, pack_values;
     int64_t entries;                       /* capacity of dW parts */
     int32_t position_parts, row_parts;
+    uint32_t packed_version;
 } state;
 
 /* ---- which problem is it ---- */
@@ -517,9 +518,12 @@ mest_status mest_lanes_run(const mest_args *a)
         if (s->sparse) {
             j.list = mest_derived_use(s->list);
             mest_lanes_view(j.list, &s->key, j.w, 0, &j.perm, &j.n_entries);
-        } else if (!(s->fixed && s->packed)) {
-            mest_parallel(a->threads, PACK_ROWS, pack_part, &j);
+        } else {
+            const uint32_t *version = a->in[1].value_version;
+            if (!s->packed || (version ? *version != s->packed_version : !s->fixed))
+                mest_parallel(a->threads, PACK_ROWS, pack_part, &j);
             s->packed = true;
+            s->packed_version = version ? *version : 0;
         }
     }
     if (j.y)

@@ -1,0 +1,512 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A library that only pretends: the public functions with canned behaviour, so that the command line (options, progress, exit codes,
+ * signals, files) is tested in milliseconds and in situations that are hard to bring about for real.
+ *
+ *   a model   a file that begins with "FAKE"; it has input x[?,4], output y[?,3], parameters fc1.weight[8,4], fc1.bias, fc2.weight, mask
+ *   a source  any of the known kinds; 100 samples of 4 numbers, 3 classes; the path "missing", "damaged", "narrow" (3 numbers),
+ *             "eleven" (11 classes), "float" (float targets), "bare" (no targets), "named" (class names) decides otherwise
+ *   FAKE_FAIL     FUNCTION=STATUS: that function fails, as mest_session_train=8
+ *   FAKE_STEP_MS  duration of a training step
+ *   FAKE_ECHO     file to which what arrives (configuration, source options, schedulers, ...) is appended as "key value" lines
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "mest/train.h"
+
+#define N_PARAMETERS 4
+
+struct mest_model {
+    double sparsity;
+    char scheme[16];
+    bool frozen[N_PARAMETERS];
+};
+
+struct mest_session {
+    mest_model *model;
+    mest_train_config config;
+    atomic_bool cancelled;
+    int64_t steps;
+};
+
+typedef struct fake_source {
+    int64_t count;
+    int width;
+    int64_t classes;
+    bool floats, bare, named;
+    mest_source_options options;
+} fake_source;
+
+static mest_status fail(mest_error *err, mest_status status, const char *format, ...) MEST_PRINTF(3, 4);
+static mest_status fail(mest_error *err, mest_status status, const char *format, ...)
+{
+    va_list list;
+    va_start(list, format);
+    if (err) {
+        err->code = status;
+        vsnprintf(err->msg, sizeof err->msg, format, list);
+    }
+    va_end(list);
+    return status;
+}
+
+/* Is this function asked to fail? */
+static bool asked(const char *function, mest_status *status, mest_error *err)
+{
+    const char *wish = getenv("FAKE_FAIL");
+    size_t n = strlen(function);
+    if (!wish || strncmp(wish, function, n) != 0 || wish[n] != '=')
+        return false;
+    *status = (mest_status)atoi(wish + n + 1);
+    fail(err, *status, "%s was asked to fail", function);
+    return true;
+}
+
+#define MAY_FAIL(err)                            \
+    do {                                         \
+        mest_status wanted_;                     \
+        if (asked(__func__, &wanted_, (err)))    \
+            return wanted_;                      \
+    } while (0)
+
+static void echo(const char *format, ...) MEST_PRINTF(1, 2);
+static void echo(const char *format, ...)
+{
+    const char *path = getenv("FAKE_ECHO");
+    FILE *file = path ? fopen(path, "a") : NULL;
+    va_list list;
+    if (!file)
+        return;
+    va_start(list, format);
+    vfprintf(file, format, list);
+    va_end(list);
+    fputc('\n', file);
+    fclose(file);
+}
+
+/* ---- base ---- */
+
+const char *mest_status_text(mest_status status)
+{
+    switch (status) {
+#define TEXT(name, value, text) \
+    case name: return text;
+        MEST_STATUS_LIST(TEXT)
+#undef TEXT
+    }
+    return "unknown status";
+}
+
+int mest_version(void) { return MEST_VERSION; }
+
+/* ---- model ---- */
+
+void mest_model_options_init(mest_model_options *options) { *options = (mest_model_options){.struct_size = sizeof *options}; }
+
+mest_status mest_model_load(mest_model **model, const char *path, const mest_model_options *options, mest_error *err)
+{
+    char begin[5] = "";
+    *model = NULL;
+    MAY_FAIL(err);
+    FILE *file = fopen(path, "rb");
+    if (!file)
+        return fail(err, MEST_E_IO, "%s: %s", path, strerror(errno));
+    size_t n = fread(begin, 1, 4, file);
+    fclose(file);
+    if (n != 4 || memcmp(begin, "FAKE", 4) != 0)
+        return fail(err, MEST_E_FORMAT, "%s: damaged at byte 0", path);
+    if (options && options->logger && options->logger->log)
+        options->logger->log(options->logger->user, MEST_LOG_INFO, "a note of the library");
+    if (options && options->allocator) {
+        void *memory = options->allocator->allocate(options->allocator->user, 2000000, 64);
+        if (!memory)
+            return fail(err, MEST_E_NOMEM, "%s: no memory for 2000000 bytes", path);
+        options->allocator->release(options->allocator->user, memory, 2000000);
+    }
+    *model = calloc(1, sizeof **model);
+    if (!*model)
+        return fail(err, MEST_E_NOMEM, "no memory");
+    snprintf((*model)->scheme, sizeof (*model)->scheme, "dense");
+    return MEST_OK;
+}
+
+void mest_model_destroy(mest_model *model) { free(model); }
+
+int mest_model_parameter_count(const mest_model *model) { return model ? N_PARAMETERS : 0; }
+
+mest_status mest_model_parameter(const mest_model *model, int index, mest_tensor_info *info, mest_error *err)
+{
+    static const char *const names[N_PARAMETERS] = {"fc1.weight", "fc1.bias", "fc2.weight", "mask"};
+    MAY_FAIL(err);
+    bool weight = index == 0 || index == 2;
+    *info = (mest_tensor_info){.struct_size = sizeof *info, .name = names[index], .dtype = 1, .rank = weight ? 2 : 1};
+    info->dim[0] = index == 2 ? 3 : 8;
+    info->dim[1] = index == 2 ? 8 : 4;
+    info->role = index == 3 ? MEST_ROLE_CONSTANT : model->frozen[index] ? MEST_ROLE_FROZEN : MEST_ROLE_TRAINABLE;
+    info->role_reason = index == 3 ? "operand of Mul" : "weight of Gemm '/fc/Gemm'";
+    info->scheme = index == 0 ? model->scheme : "dense";
+    info->sparsity = index == 0 ? model->sparsity : 0;
+    info->stored = (int64_t)((double)(info->dim[0] * (weight ? info->dim[1] : 1)) * (1 - info->sparsity) + 0.5);
+    return MEST_OK;
+}
+
+int mest_model_input_count(const mest_model *model) { return model ? 1 : 0; }
+
+mest_status mest_model_input(const mest_model *model, int index, mest_tensor_info *info, mest_error *err)
+{
+    (void)model;
+    (void)index;
+    MAY_FAIL(err);
+    *info = (mest_tensor_info){.struct_size = sizeof *info, .name = "x", .dtype = 1, .rank = 2, .dim = {-1, 4}};
+    return MEST_OK;
+}
+
+int mest_model_output_count(const mest_model *model) { return model ? 1 : 0; }
+
+mest_status mest_model_output(const mest_model *model, int index, mest_tensor_info *info, mest_error *err)
+{
+    (void)model;
+    (void)index;
+    MAY_FAIL(err);
+    *info = (mest_tensor_info){.struct_size = sizeof *info, .name = "y\xff\"", .dtype = 1, .rank = 2, .dim = {-1, 3}};
+    return MEST_OK;
+}
+
+mest_status mest_model_summarize(const mest_model *model, mest_model_summary *summary, mest_error *err)
+{
+    (void)model;
+    MAY_FAIL(err);
+    *summary = (mest_model_summary){.struct_size = sizeof *summary, .ir_version = 8, .opset = 17, .producer = "fake", .graph_name = "g",
+                                    .file_bytes = 4, .n_nodes = 3, .n_trainable = 3, .n_constants = 1, .trainable_elements = 64};
+    return MEST_OK;
+}
+
+mest_status mest_model_freeze(mest_model *model, const char *pattern, bool freeze, int *n_matched, mest_error *err)
+{
+    MAY_FAIL(err);
+    echo("freeze %s %d", pattern, freeze);
+    for (int i = 0; i < N_PARAMETERS; i++)
+        model->frozen[i] = freeze;
+    if (n_matched)
+        *n_matched = N_PARAMETERS;
+    return MEST_OK;
+}
+
+void mest_sparsity_init(mest_sparsity *s) { *s = (mest_sparsity){.struct_size = sizeof *s, .scheme = "csr", .dense_layers = "auto"}; }
+
+mest_status mest_model_sparsify(mest_model *model, const mest_sparsity *s, mest_error *err)
+{
+    MAY_FAIL(err);
+    echo("sparsity %g %s dense_layers=%s rules=%s from_scratch=%d seed=%" PRIu64, s->sparsity, s->scheme, s->dense_layers,
+         s->rules ? s->rules : "", s->from_scratch, s->seed);
+    model->sparsity = s->sparsity;
+    snprintf(model->scheme, sizeof model->scheme, "%s", s->scheme);
+    return MEST_OK;
+}
+
+mest_status mest_model_export(const mest_model *model, const char *path, const mest_export_options *options, mest_error *err)
+{
+    MAY_FAIL(err);
+    FILE *file = fopen(path, "wb");
+    if (!file)
+        return fail(err, MEST_E_IO, "%s: %s", path, strerror(errno));
+    fprintf(file, "FAKE sparse=%d sparsity=%g\n", options->sparse, model->sparsity);
+    for (int i = 0; options->metadata && options->metadata[i]; i += 2)
+        fprintf(file, "%s=%s\n", options->metadata[i], options->metadata[i + 1]);
+    return fclose(file) == 0 ? MEST_OK : fail(err, MEST_E_IO, "%s: %s", path, strerror(errno));
+}
+
+/* ---- data ---- */
+
+void mest_source_options_init(mest_source_options *options) { *options = (mest_source_options){.struct_size = sizeof *options}; }
+
+static mest_status source_info(void *self, mest_source_info *info, mest_error *err)
+{
+    const fake_source *f = self;
+    (void)err;
+    *info = (mest_source_info){.struct_size = sizeof *info, .count = f->count, .input_type = MEST_SAMPLE_F32, .input_rank = 1,
+                               .input_dim = {f->width}, .target_type = f->floats ? MEST_SAMPLE_F32 : MEST_SAMPLE_I64,
+                               .n_classes = f->classes, .has_targets = !f->bare};
+    return MEST_OK;
+}
+
+static mest_status source_fetch(void *self, const int64_t *ids, int64_t n, const mest_fetch *how, void *inputs, void *targets,
+                                mest_error *err)
+{
+    const fake_source *f = self;
+    float *in = inputs;
+    (void)how;
+    (void)targets;
+    mest_status status;
+    if (asked("fetch", &status, err))
+        return status;
+    for (int64_t i = 0; i < n; i++)
+        for (int k = 0; k < f->width; k++)
+            in[i * f->width + k] = (float)ids[i];
+    return MEST_OK;
+}
+
+static const char *source_class(void *self, int64_t index)
+{
+    static const char *const names[] = {"tulips", "roses", "daisies"};
+    const fake_source *f = self;
+    return f->named && index < 3 ? names[index] : NULL;
+}
+
+mest_status mest_source_open(mest_source *source, const char *spec, const mest_source_options *o, mest_error *err)
+{
+    MAY_FAIL(err);
+    static const char *const kinds[] = {"idx", "idx-test", "cifar10", "cifar10-test", "images", "npy", "csv"};
+    const char *colon = strchr(spec, ':');
+    bool known = false;
+    for (size_t i = 0; colon && i < sizeof kinds / sizeof *kinds; i++)
+        known = known || (strlen(kinds[i]) == (size_t)(colon - spec) && strncmp(kinds[i], spec, (size_t)(colon - spec)) == 0);
+    if (!known)
+        return fail(err, MEST_E_ARGUMENT, "'%s': unknown kind of data", spec);
+    if (strcmp(colon + 1, "missing") == 0)
+        return fail(err, MEST_E_IO, "%s: No such file or directory", colon + 1);
+    if (strcmp(colon + 1, "damaged") == 0)
+        return fail(err, MEST_E_DATA, "%s: label 77 at record 5 is out of range", colon + 1);
+    fake_source *f = calloc(1, sizeof *f);
+    if (!f)
+        return fail(err, MEST_E_NOMEM, "no memory");
+    f->width = strcmp(colon + 1, "narrow") == 0 ? 3 : 4;
+    f->classes = strcmp(colon + 1, "eleven") == 0 ? 11 : 3;
+    f->floats = strcmp(colon + 1, "float") == 0;
+    f->bare = strcmp(colon + 1, "bare") == 0;
+    f->named = strcmp(colon + 1, "named") == 0;
+    f->count = o->limit > 0 && o->limit < 100 ? o->limit : 100;
+    if (o->val_split > 0)
+        f->count = (int64_t)((double)f->count * (o->val_part ? o->val_split : 1 - o->val_split) + 0.5);
+    f->options = *o;
+    *source = (mest_source){.struct_size = sizeof *source, .self = f, .info = source_info, .fetch = source_fetch,
+                            .class_name = source_class, .destroy = free};
+    echo("source %s count=%" PRId64 " scale=%g measure=%d mean=%d:%g std=%d:%g pad=%d flip=%g split=%g part=%d seed=%" PRIu64
+         " shape=%d:%" PRId64 " resize=%dx%d",
+         spec, f->count, o->scale, o->measure, o->n_mean, o->mean[0], o->n_std, o->std[0], o->pad_crop, o->flip, o->val_split, o->val_part,
+         o->split_seed, o->input_rank, o->input_dim[0], o->resize_height, o->resize_width);
+    return MEST_OK;
+}
+
+void mest_source_normalisation(const mest_source *source, double *scale, int *n, double mean[16], double std[16])
+{
+    const fake_source *f = source->self;
+    *scale = f->options.scale > 0 ? f->options.scale : 255;
+    *n = f->options.measure ? 1 : f->options.n_mean;
+    for (int i = 0; i < *n; i++) {
+        mean[i] = f->options.measure ? 0.125 : f->options.mean[i];
+        std[i] = f->options.measure ? 0.5 : f->options.std[i < f->options.n_std ? i : 0];
+    }
+}
+
+void mest_source_close(mest_source *source)
+{
+    if (source->destroy)
+        source->destroy(source->self);
+    memset(source, 0, sizeof *source);
+}
+
+/* ---- session ---- */
+
+void mest_train_config_init(mest_train_config *c)
+{
+    *c = (mest_train_config){.struct_size = sizeof *c, .batch = 32, .shuffle = true, .epochs = 1, .loss = "ce", .optimizer = "sgd",
+                             .lr = 0.01, .momentum = 0.9, .schedule = "constant", .batch_norm = "auto", .dropout = -1, .kernels = "auto"};
+}
+
+void mest_run_options_init(mest_run_options *o)
+{
+    *o = (mest_run_options){.struct_size = sizeof *o, .validate_every = 1, .checkpoint_every_epochs = 1};
+}
+
+mest_status mest_session_create(mest_session **session, mest_model *model, const mest_train_config *c, mest_error *err)
+{
+    *session = NULL;
+    MAY_FAIL(err);
+    *session = calloc(1, sizeof **session);
+    if (!*session)
+        return fail(err, MEST_E_NOMEM, "no memory");
+    (*session)->model = model;
+    (*session)->config = *c;
+    echo("config batch=%" PRId64 " eval_batch=%" PRId64 " shuffle=%d drop_last=%d epochs=%" PRId64 " max_steps=%" PRId64 " loss=%s smoothing=%g",
+         c->batch, c->eval_batch, c->shuffle, c->drop_last, c->epochs, c->max_steps, c->loss, c->label_smoothing);
+    echo("optimizer %s lr=%g momentum=%g nesterov=%d wd=%g betas=%g,%g eps=%g no_decay=%s clip=%g", c->optimizer, c->lr, c->momentum,
+         c->nesterov, c->weight_decay, c->beta1, c->beta2, c->eps, c->no_decay ? c->no_decay : "", c->clip_norm);
+    echo("schedule %s min_lr=%g gamma=%g step_epochs=%" PRId64 " warmup=%" PRId64 ":%g per_step=%d", c->schedule, c->min_lr, c->gamma,
+         c->step_epochs, c->warmup_epochs, c->warmup_lr, c->schedule_per_step);
+    echo("machine bn=%s dropout=%g threads=%d seed=%" PRIu64 " kernels=%s xnnpack=%d", c->batch_norm, c->dropout, c->threads, c->seed,
+         c->kernels, c->use_xnnpack);
+    return MEST_OK;
+}
+
+void mest_session_destroy(mest_session *session) { free(session); }
+
+mest_status mest_session_add_scheduler(mest_session *session, const char *name, const char *options, mest_error *err)
+{
+    (void)session;
+    MAY_FAIL(err);
+    echo("scheduler %s %s", name, options ? options : "");
+    if (strchr(name, '/'))
+        return fail(err, MEST_E_PLUGIN, "%s: cannot open shared object", name);
+    return MEST_OK;
+}
+
+const char *mest_scheduler_builtin(int index, const char **summary, const char **options)
+{
+    *summary = "pretends";
+    *options = "freq=5      epochs between mutations\nmode=em    how";
+    return index == 0 ? "mest" : NULL;
+}
+
+static bool tell(mest_session *s, const mest_run_options *o, mest_event *e)
+{
+    e->struct_size = sizeof *e;
+    e->sparsity = s->model->sparsity;
+    e->lr = s->config.lr;
+    e->peak_bytes = 1234567;
+    e->n_samples = e->active_samples = 100;
+    return o->progress ? o->progress(o->progress_user, e) : true;
+}
+
+static void pause_step(void)
+{
+    const char *text = getenv("FAKE_STEP_MS");
+    long ms = text ? atol(text) : 0;
+    struct timespec wait = {ms / 1000, ms % 1000 * 1000000};
+    while (nanosleep(&wait, &wait) != 0 && errno == EINTR)
+        ;
+}
+
+mest_status mest_session_checkpoint(mest_session *session, const char *path, mest_error *err)
+{
+    MAY_FAIL(err);
+    FILE *file = fopen(path, "w");
+    if (!file)
+        return fail(err, MEST_E_IO, "%s: %s", path, strerror(errno));
+    fprintf(file, "step %" PRId64 "\n", session->steps);
+    fclose(file);
+    return MEST_OK;
+}
+
+mest_status mest_session_resume(mest_session *session, const char *path, mest_error *err)
+{
+    MAY_FAIL(err);
+    FILE *file = fopen(path, "r");
+    if (!file || fscanf(file, "step %" SCNd64, &session->steps) != 1) {
+        if (file)
+            fclose(file);
+        return fail(err, MEST_E_FORMAT, "%s: not a checkpoint", path);
+    }
+    fclose(file);
+    echo("resumed %" PRId64, session->steps);
+    return MEST_OK;
+}
+
+mest_status mest_session_train(mest_session *s, const mest_source *source, const mest_run_options *o, mest_error *err)
+{
+    const fake_source *f = source->self;
+    int64_t per = (f->count + s->config.batch - 1) / s->config.batch;
+    int64_t total = s->config.epochs > 0 ? per * s->config.epochs : s->config.max_steps;
+    if (s->config.max_steps > 0 && total > s->config.max_steps)
+        total = s->config.max_steps;
+    MAY_FAIL(err);
+    while (s->steps < total) {
+        pause_step();
+        mest_event e = {.kind = MEST_EVENT_STEP, .epoch = s->steps / per, .n_epochs = s->config.epochs, .step = s->steps % per + 1,
+                        .n_steps = per, .total_step = ++s->steps, .n_total_steps = total};
+        e.batch = e.train = (mest_metrics){.loss = 2.0 / (double)(s->steps + 1), .accuracy = 0.5, .samples = s->config.batch, .steps = 1,
+                                           .seconds = 0.001};
+        bool go = tell(s, o, &e) && !s->cancelled;
+        if (go && e.step == per) {
+            e.kind = MEST_EVENT_MUTATION;
+            e.removed = e.grown = 2;
+            tell(s, o, &e);
+            e.kind = MEST_EVENT_EPOCH;
+            if (o->validation)
+                e.validation = (mest_metrics){.loss = 0.25, .accuracy = 0.875, .samples = 20, .steps = 1, .seconds = 0.01};
+            tell(s, o, &e);
+            if (o->checkpoint_path && mest_session_checkpoint(s, o->checkpoint_path, err) != MEST_OK)
+                return err->code;
+        }
+        if (!go) {
+            if (o->checkpoint_path && mest_session_checkpoint(s, o->checkpoint_path, err) != MEST_OK)
+                return err->code;
+            return fail(err, MEST_E_CANCELLED, "cancelled after step %" PRId64, s->steps);
+        }
+    }
+    return MEST_OK;
+}
+
+mest_status mest_session_evaluate(mest_session *s, const mest_source *source, const mest_run_options *o, mest_metrics *m, mest_error *err)
+{
+    const fake_source *f = source->self;
+    MAY_FAIL(err);
+    mest_event e = {.kind = MEST_EVENT_EVALUATION, .step = 1, .n_steps = 1};
+    if (o && !tell(s, o, &e))
+        return fail(err, MEST_E_CANCELLED, "cancelled");
+    *m = (mest_metrics){.struct_size = sizeof *m, .loss = 0.5 + s->model->sparsity, .accuracy = f->floats ? NAN : 0.75, .samples = f->count,
+                        .steps = 1, .seconds = 0.01};
+    return MEST_OK;
+}
+
+mest_status mest_session_infer(mest_session *session, const void *inputs, int64_t n, float *out, size_t out_count, mest_error *err)
+{
+    const float *in = inputs;
+    (void)session;
+    MAY_FAIL(err);
+    if (out_count != (size_t)n * 3)
+        return fail(err, MEST_E_ARGUMENT, "output has %" PRId64 " numbers", 3 * n);
+    for (int64_t i = 0; i < n; i++)
+        for (int k = 0; k < 3; k++)
+            out[3 * i + k] = (float)(((int64_t)in[4 * i] + k) % 3);
+    return MEST_OK;
+}
+
+mest_status mest_session_output_shape(mest_session *session, int *rank, int64_t dim[MEST_MAX_RANK], mest_error *err)
+{
+    (void)session;
+    MAY_FAIL(err);
+    *rank = 1;
+    dim[0] = 3;
+    return MEST_OK;
+}
+
+void mest_session_cancel(mest_session *session) { session->cancelled = true; }
+
+mest_status mest_session_explain(mest_session *session, mest_program_kind kind, int64_t batch,
+                                 void (*node)(void *user, const mest_node_info *info), void *user, mest_plan_info *plan, mest_error *err)
+{
+    (void)session;
+    MAY_FAIL(err);
+    for (int i = 0; node && i < (kind == MEST_PROGRAM_TRAIN ? 3 : 1); i++) {
+        static const char *const phases[] = {"forward", "backward", "update"};
+        mest_node_info info = {.struct_size = sizeof info, .index = i, .name = "/fc1/Gemm", .op = "Gemm", .kernel = "gemm_csr_f32_avx2",
+                               .why = "xnnpack: weight is sparse", .phase = phases[i], .inputs = "x[32,4]", .outputs = "y[32,3]",
+                               .macs = 100, .bytes = 200};
+        node(user, &info);
+    }
+    *plan = (mest_plan_info){.struct_size = sizeof *plan, .arena_bytes = 1000 * batch, .parameter_bytes = 2000, .optimizer_bytes = 3000,
+                             .total_bytes = 5000 + 1000 * batch, .macs = 100 * batch, .n_nodes = 3};
+    return MEST_OK;
+}
+
+void mest_session_memory(const mest_session *session, int64_t *current_bytes, int64_t *peak_bytes)
+{
+    (void)session;
+    *current_bytes = 1000000;
+    *peak_bytes = 2000000;
+}
+
+void mest_session_samples(const mest_session *session, int64_t *active, int64_t *total)
+{
+    (void)session;
+    *active = *total = 100;
+}

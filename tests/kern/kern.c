@@ -1,0 +1,663 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Every registered kernel of the convolution and matrix-product operators that this processor can run, against naive loops in double:
+ * random shapes, formats, densities from 0 to 100 %, layouts; NaN in padding slots, finite garbage in lanes past the batch, guards around
+ * outputs; then again after the values and after the pattern of the weight changed, and with two threads, which must give the same bits.
+ *   kern [SEED [CASES]] */
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "naive.h"
+#include "runtime/cpu.h"
+#include "runtime/kernel.h"
+
+enum { GUARD = 64, CONV, CONV_GRAD, TRANSPOSE, TRANSPOSE_GRAD, GEMM, GEMM_GRAD, MATMUL, MATMUL_GRAD };
+static const char *const op_names[] = {"Conv", "mest.ConvGrad", "ConvTranspose", "mest.ConvTransposeGrad",
+                                       "Gemm", "mest.GemmGrad", "MatMul", "mest.MatMulGrad"};
+static mest_heap heap;
+static uint64_t rng;
+static int passed, failed, skipped;
+
+static uint64_t next(void)
+{
+    rng += 0x9e3779b97f4a7c15u;
+    uint64_t z = rng;
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    return z ^ (z >> 31);
+}
+static int64_t pick(int64_t from, int64_t to) { return from + (int64_t)(next() % (uint64_t)(to - from + 1)); }
+static double value(void) { return (double)((int64_t)(next() % 2001) - 1000) / 512.0; } /* exact in float */
+
+static void *get(size_t n, size_t size)
+{
+    void *p = mest_calloc(&heap, n ? n : 1, size);
+    if (!p) {
+        fprintf(stderr, "no memory\n");
+        exit(2);
+    }
+    return p;
+}
+static double *doubles(int64_t n) { return get((size_t)n, sizeof(double)); }
+static void drop(void *p, int64_t n, size_t size) { mest_free(&heap, p, (size_t)(n ? n : 1), size); }
+
+/* ---- a random problem; matrix products are 1x1 convolutions of 1x1 images ---- */
+typedef struct problem {
+    int op;
+    bool transposed, matrix, gradient, inputs_first;
+    mest_conv_geometry g;
+    mest_conv_params conv;
+    mest_gemm_params gemm;
+    int64_t ints[16];
+    int c_kind; /* Gemm's C: 0 absent, 1 [M], 2 [1, M], 3 [N, M], 4 [N, 1], 5 scalar, 6 [1] */
+    bool bias;
+    int lead;   /* MatMul: leading axes of A */
+    bool want[3];
+    char format[16];
+    int density; /* percent */
+    mest_shape weight_shape;
+    int64_t rows, cols;
+    double *x, *dy, *w, *b;            /* as naive.h wants them; x the operator's input, dy as its output */
+    int64_t n_x, n_y, n_w, n_b;
+    double *mask;                      /* of w: 1 stored */
+} problem;
+
+static mest_shape shape_of(int rank, int64_t a, int64_t b, int64_t c, int64_t d)
+{
+    return (mest_shape){.rank = rank, .dim = {a, b, c, d}};
+}
+static mest_shape image(const mest_conv_geometry *g, bool large)
+{
+    int64_t c = large ? g->c : g->m, h = large ? g->h : g->p, w = large ? g->w : g->q;
+    return g->spatial == 1 ? shape_of(3, g->n, c, w, 0) : shape_of(4, g->n, c, h, w);
+}
+
+static void draw_convolution(problem *p)
+{
+    mest_conv_geometry *g = &p->g;
+    for (;;) {
+        bool deep = pick(0, 3) == 0;
+        int64_t groups = pick(0, 4) == 0 ? pick(2, 5) : 1;
+        int64_t each = groups > 1 && pick(0, 1) ? 1 : pick(1, deep ? 40 : 9);
+        bool flat = pick(0, 3) == 0, point = pick(0, 5) == 0;
+        *g = (mest_conv_geometry){.n = pick(0, 3) ? pick(1, 5) : pick(1, 35), .group = groups, .c = groups * each, .spatial = flat ? 1 : 2,
+                                  .m = groups * (groups > 1 && pick(0, 1) ? 1 : pick(1, deep ? 40 : 9)),
+                                  .h = flat || point ? 1 : pick(1, 8), .w = point ? 1 : pick(1, pick(0, 2) ? 9 : 20), .r = flat ? 1 : pick(1, 4),
+                                  .s = pick(1, 4), .stride_y = flat ? 1 : pick(1, 3), .stride_x = pick(1, 3), .dilation_y = flat ? 1 : pick(1, 2),
+                                  .dilation_x = pick(1, 2)};
+        if (pick(0, 2) == 0)
+            g->r = g->s = 1;
+        if (!flat) {
+            g->top = pick(0, g->r);
+            g->bottom = pick(0, g->r);
+        }
+        g->left = pick(0, g->s);
+        g->right = pick(0, g->s);
+        if (pick(0, 2) == 0)
+            g->stride_y = g->stride_x = 1;
+        int64_t high = g->h + g->top + g->bottom - (g->r - 1) * g->dilation_y - 1, wide = g->w + g->left + g->right - (g->s - 1) * g->dilation_x - 1;
+        if (high < 0 || wide < 0)
+            continue;
+        g->p = high / g->stride_y + 1;
+        g->q = wide / g->stride_x + 1;
+        if (g->n * g->m * (g->c / g->group) * g->p * g->q * g->r * g->s < 200000)
+            break;
+    }
+    int dims = g->spatial;
+    int64_t *v = p->ints;
+    const int64_t all[5][2] = {{g->r, g->s}, {g->stride_y, g->stride_x}, {g->dilation_y, g->dilation_x}, {g->top, g->left}, {g->bottom, g->right}};
+    int64_t *at[5] = {v, v + 2, v + 4, v + 6, v + 6 + dims};
+    for (int k = 0; k < 5; k++)
+        for (int i = 0; i < dims; i++)
+            at[k][i] = all[k][i + 2 - dims];
+    p->conv = (mest_conv_params){.kernel_shape = {dims, v}, .strides = {dims, v + 2}, .dilations = {dims, v + 4}, .pads = {2 * dims, v + 6},
+                                 .group = g->group};
+    p->bias = pick(0, 1);
+    p->weight_shape = dims == 1 ? shape_of(3, g->m, g->c / g->group, g->s, 0) : shape_of(4, g->m, g->c / g->group, g->r, g->s);
+    p->rows = g->m;
+    p->cols = g->c / g->group * g->r * g->s;
+}
+
+static void draw_matrices(problem *p)
+{
+    mest_conv_geometry *g = &p->g;
+    *g = (mest_conv_geometry){.n = pick(1, 70), .c = pick(1, pick(0, 2) ? 20 : 150), .m = pick(1, 40), .h = 1, .w = 1, .p = 1, .q = 1, .group = 1,
+                              .r = 1, .s = 1, .stride_y = 1, .stride_x = 1, .dilation_y = 1, .dilation_x = 1, .spatial = 2};
+    bool gemm = p->op == GEMM || p->op == GEMM_GRAD, plain = pick(0, 1);
+    p->gemm = (mest_gemm_params){.alpha = 1, .beta = 1, .trans_b = gemm && (plain || pick(0, 1))};
+    p->c_kind = gemm ? (int)pick(0, plain ? 2 : 6) : 0;
+    if (gemm && !plain) {
+        p->gemm.alpha = pick(0, 1) ? 1 : 0.5;
+        p->gemm.beta = pick(0, 1) ? 1 : pick(0, 1) ? 0 : -2;
+        p->gemm.trans_a = pick(0, 1);
+    }
+    p->lead = !gemm && pick(0, 2) == 0 ? (int)pick(2, 3) : 1;
+    if (p->lead > 1)
+        g->n = p->lead * pick(1, 6);
+    p->inputs_first = !p->gemm.trans_b;
+    p->rows = p->inputs_first ? g->c : g->m;
+    p->cols = p->inputs_first ? g->m : g->c;
+    p->weight_shape = shape_of(2, p->rows, p->cols, 0, 0);
+}
+
+static int64_t weight_place(const problem *p, int64_t at) /* from storage (row * cols + col) to the order of w */
+{
+    return p->inputs_first ? at % p->cols * p->g.c + at / p->cols : at;
+}
+
+static mest_shape c_shape(const problem *p)
+{
+    int64_t n = p->g.n, m = p->g.m;
+    switch (p->c_kind) {
+    case 1: return shape_of(1, m, 0, 0, 0);
+    case 2: return shape_of(2, 1, m, 0, 0);
+    case 3: return shape_of(2, n, m, 0, 0);
+    case 4: return shape_of(2, n, 1, 0, 0);
+    case 5: return shape_of(0, 0, 0, 0, 0);
+    default: return shape_of(1, 1, 0, 0, 0);
+    }
+}
+
+static double *draw(int64_t n)
+{
+    double *v = doubles(n);
+    for (int64_t i = 0; i < n; i++)
+        v[i] = value();
+    return v;
+}
+
+static void draw_problem(problem *p)
+{
+    static const char *const formats[] = {"", "csr", "csr", "block2", "block3", "block4", "block4", "block8"};
+    static const int densities[] = {0, 2, 10, 30, 100};
+    *p = (problem){.op = (int)pick(CONV, MATMUL_GRAD)};
+    p->transposed = p->op == TRANSPOSE || p->op == TRANSPOSE_GRAD;
+    p->matrix = p->op >= GEMM;
+    p->gradient = p->op == CONV_GRAD || p->op == TRANSPOSE_GRAD || p->op == GEMM_GRAD || p->op == MATMUL_GRAD;
+    if (p->matrix)
+        draw_matrices(p);
+    else
+        draw_convolution(p);
+    snprintf(p->format, sizeof p->format, "%s", formats[pick(0, 7)]);
+    p->density = densities[pick(0, 4)];
+    int want = (int)pick(1, 7);
+    for (int i = 0; i < 3; i++)
+        p->want[i] = want >> i & 1;
+    if (p->op == MATMUL_GRAD || (p->op == GEMM_GRAD && !p->c_kind))
+        p->want[2] = false;
+    const mest_conv_geometry *g = &p->g;
+    int64_t large = g->n * g->c * g->h * g->w, small = g->n * g->m * g->p * g->q;
+    p->n_x = p->transposed ? small : large;
+    p->n_y = p->transposed ? large : small;
+    p->n_w = p->rows * p->cols;
+    p->n_b = p->transposed ? g->c : g->m;
+    if (p->c_kind) {
+        mest_shape c = c_shape(p);
+        p->n_b = mest_shape_span(&c, 0, c.rank);
+    }
+    p->x = draw(p->n_x);
+    p->dy = draw(p->n_y);
+    p->w = draw(p->n_w);
+    p->b = draw(p->n_b);
+    p->mask = doubles(p->n_w);
+}
+
+static void free_problem(problem *p)
+{
+    drop(p->x, p->n_x, 8);
+    drop(p->dy, p->n_y, 8);
+    drop(p->w, p->n_w, 8);
+    drop(p->b, p->n_b, 8);
+    drop(p->mask, p->n_w, 8);
+}
+
+/* ---- what must come out: up to three outputs ---- */
+static void expect(const problem *p, sums out[3])
+{
+    const mest_conv_geometry *g = &p->g;
+    double *w = doubles(p->n_w);
+    for (int64_t i = 0; i < p->n_w; i++)
+        w[i] = p->w[i] * p->mask[i] * (p->matrix ? p->gemm.alpha : 1);
+    if (!p->gradient) {
+        (p->transposed ? naive_large : naive_small)(g, p->x, w, p->bias ? p->b : NULL, out[0]);
+        mest_shape c = c_shape(p);
+        if (p->c_kind && p->gemm.beta != 0)
+            for (int64_t i = 0; i < p->n_y; i++) {
+                int64_t col = c.rank && c.dim[c.rank - 1] > 1 ? i % g->m : 0, row = c.rank == 2 && c.dim[0] > 1 ? i / g->m : 0;
+                double term = p->gemm.beta * p->b[row * (c.rank ? c.dim[c.rank - 1] : 1) + col];
+                out[0].value[i] += term;
+                out[0].magnitude[i] += fabs(term);
+            }
+    } else {
+        (p->transposed ? naive_small : naive_large)(g, p->dy, w, NULL, out[0]);
+        naive_weight(g, p->transposed ? p->dy : p->x, p->transposed ? p->x : p->dy, out[1]);
+        for (int64_t i = 0; i < p->n_w && p->matrix; i++)
+            out[1].value[i] *= p->gemm.alpha;
+        if (!p->matrix) {
+            naive_channels(g->n, p->n_b, p->n_y / (g->n * p->n_b), p->dy, out[2]);
+        } else if (p->c_kind) {
+            mest_shape c = c_shape(p);
+            memset(out[2].value, 0, (size_t)p->n_b * 8);
+            memset(out[2].magnitude, 0, (size_t)p->n_b * 8);
+            for (int64_t i = 0; i < p->n_y; i++) {
+                int64_t col = c.rank && c.dim[c.rank - 1] > 1 ? i % g->m : 0, row = c.rank == 2 && c.dim[0] > 1 ? i / g->m : 0;
+                int64_t at = row * (c.rank ? c.dim[c.rank - 1] : 1) + col;
+                out[2].value[at] += p->gemm.beta * p->dy[i];
+                out[2].magnitude[at] += fabs(p->gemm.beta * p->dy[i]);
+            }
+        }
+    }
+    drop(w, p->n_w, 8);
+}
+
+/* ---- values in a layout, with guards ---- */
+typedef struct buffer { mest_type type; int64_t elements; mest_real *raw, *data; } buffer;
+
+static int64_t place(const mest_type *t, int64_t i)
+{
+    if (t->layout.kind != MEST_PIXEL)
+        return i;
+    mest_pixels p = mest_pixel_geometry(t);
+    int64_t x = i % p.w, y = i / p.w % p.h, c = i / (p.w * p.h) % p.c, n = i / (p.w * p.h * p.c);
+    return p.origin + n / p.v * p.block + y * p.row + x * p.pixel + c * p.v + n % p.v;
+}
+
+static buffer buffer_of(const mest_type *type, int64_t elements)
+{
+    buffer b = {.type = *type, .elements = elements};
+    if (elements < 0 && !mest_type_storage(type, &b.elements))
+        exit(2);
+    b.raw = get((size_t)b.elements + 2 * GUARD, sizeof(mest_real));
+    b.data = b.raw + GUARD;
+    for (int64_t i = 0; i < b.elements + 2 * GUARD; i++)
+        b.raw[i] = i < GUARD || i >= b.elements + GUARD ? (mest_real)12345.5 : (mest_real)NAN;
+    return b;
+}
+static void free_buffer(buffer *b) { drop(b->raw, b->elements + 2 * GUARD, sizeof(mest_real)); }
+static bool guards_hold(const buffer *b)
+{
+    for (int64_t i = 0; i < GUARD; i++)
+        if (b->raw[i] != (mest_real)12345.5 || b->raw[b->elements + GUARD + i] != (mest_real)12345.5)
+            return false;
+    return true;
+}
+/* Lanes past the batch: `rest` (channels that exist only; spare slots stay NaN). */
+static void set_rest(buffer *b, double rest)
+{
+    if (b->type.layout.kind != MEST_PIXEL)
+        return;
+    mest_pixels p = mest_pixel_geometry(&b->type);
+    for (int64_t n = p.n; n < p.blocks * p.v; n++)
+        for (int64_t i = 0; i < p.c * p.h * p.w; i++) {
+            int64_t x = i % p.w, y = i / p.w % p.h, c = i / (p.w * p.h);
+            b->data[p.origin + n / p.v * p.block + y * p.row + x * p.pixel + c * p.v + n % p.v] = (mest_real)rest;
+        }
+}
+static void set(buffer *b, const double *values, int64_t n, double rest)
+{
+    if (b->type.layout.kind == MEST_PIXEL)
+        mest_pixel_clear_halo(&b->type, b->data);
+    set_rest(b, rest);
+    for (int64_t i = 0; i < n; i++)
+        b->data[place(&b->type, i)] = (mest_real)values[i];
+}
+
+/* ---- the weight ---- */
+static void draw_pattern(problem *p, mest_sparse *s)
+{
+    if (!s) {
+        for (int64_t i = 0; i < p->n_w; i++)
+            p->mask[i] = 1;
+        return;
+    }
+    int64_t *units = get((size_t)s->n_units, sizeof *units), n = 0;
+    for (int64_t i = 0; i < s->n_units; i++)
+        if (pick(0, 99) < p->density)
+            units[n++] = i;
+    mest_error err = {0};
+    if (mest_sparse_from_units(s, units, n, NULL, &err) != MEST_OK) {
+        fprintf(stderr, "%s\n", err.msg);
+        exit(2);
+    }
+    drop(units, s->n_units, sizeof *units);
+}
+static void set_weight(problem *p, mest_sparse *s, buffer *dense)
+{
+    if (!s) {
+        for (int64_t i = 0; i < p->n_w; i++)
+            dense->data[i] = (mest_real)p->w[weight_place(p, i)];
+        return;
+    }
+    int64_t *at = get((size_t)s->stored, sizeof *at);
+    mest_sparse_coords(s, 0, s->stored, at);
+    memset(p->mask, 0, (size_t)p->n_w * 8);
+    for (int64_t i = 0; i < s->stored; i++) {
+        s->values[i] = at[i] < 0 ? 0 : (mest_real)p->w[weight_place(p, at[i])];
+        if (at[i] >= 0)
+            p->mask[weight_place(p, at[i])] = 1;
+    }
+    s->value_version++;
+    drop(at, s->stored, sizeof *at);
+}
+
+/* ---- one kernel on one problem in one layout ---- */
+static char trouble[600];
+static bool compare(const char *what, const sums *e, int64_t i, double got)
+{
+    const double tolerance = MEST_REAL_IS_DOUBLE ? 1e-13 : 4e-6;
+    if (fabs(got - e->value[i]) <= tolerance * (e->magnitude[i] + 1e-3))
+        return true;
+    snprintf(trouble, sizeof trouble, "%s[%" PRId64 "] is %.9g, must be %.9g", what, i, got, e->value[i]);
+    return false;
+}
+
+static bool outputs_right(const problem *p, const mest_sparse *s, buffer out[3], const sums e[3], const bool want[3])
+{
+    static const char *const names[] = {"output 0", "output 1", "output 2"};
+    const int64_t count[3] = {p->gradient ? p->n_x : p->n_y, p->n_w, p->n_b};
+    for (int k = 0; k < 3; k++) {
+        if (!want[k])
+            continue;
+        if (!guards_hold(&out[k])) {
+            snprintf(trouble, sizeof trouble, "%s: guard overwritten", names[k]);
+            return false;
+        }
+        if (k == 1 && s) {
+            int64_t *at = get((size_t)s->stored, sizeof *at);
+            bool right = true;
+            mest_sparse_coords(s, 0, s->stored, at);
+            for (int64_t i = 0; i < s->stored && right; i++) {
+                if (at[i] < 0 && out[k].data[i] != 0) {
+                    snprintf(trouble, sizeof trouble, "gradient of padding is %g", (double)out[k].data[i]);
+                    right = false;
+                } else if (at[i] >= 0) {
+                    right = compare("dW at", &e[k], weight_place(p, at[i]), (double)out[k].data[i]);
+                }
+            }
+            drop(at, s->stored, sizeof *at);
+            if (!right)
+                return false;
+            continue;
+        }
+        for (int64_t i = 0; i < count[k]; i++) {
+            int64_t at = k == 1 ? weight_place(p, i) : k == 0 && p->gradient && p->gemm.trans_a ? i % p->g.n * p->g.c + i / p->g.n : i;
+            if (!compare(names[k], &e[k], at, (double)out[k].data[place(&out[k].type, i)]))
+                return false;
+        }
+        if (k == 0 && out[k].type.layout.kind == MEST_PIXEL) {
+            mest_pixels q = mest_pixel_geometry(&out[k].type);
+            for (int64_t n = q.n; n < q.blocks * q.v; n++)
+                for (int64_t i = 0; i < q.c * q.h * q.w; i++) {
+                    double v = (double)out[k].data[q.origin + n / q.v * q.block + i / q.w % q.h * q.row + i % q.w * q.pixel +
+                                                   i / (q.w * q.h) * q.v + n % q.v];
+                    if (p->gradient ? v != 0 : !isfinite(v)) {
+                        snprintf(trouble, sizeof trouble, "lane past the batch holds %g", v);
+                        return false;
+                    }
+                }
+        }
+    }
+    return true;
+}
+
+/* Returns false where the kernel does not serve the layout. */
+static bool try_kernel(problem *p, const mest_kernel *k, int v, const mest_threads *pool)
+{
+    const mest_conv_geometry *g = &p->g;
+    mest_error err = {0};
+    mest_sparse *s = NULL;
+    mest_derived *derived = NULL;
+    const int64_t height = !strncmp(p->format, "block", 5) ? atoi(p->format + 5) : 1, units = (p->rows + height - 1) / height * p->cols;
+    if (p->format[0] && mest_sparse_create(&s, &heap, p->format, &p->weight_shape, units, &err) != MEST_OK) {
+        fprintf(stderr, "%s\n", err.msg);
+        exit(2);
+    }
+    /* types */
+    mest_type x = {.dtype = MEST_F32}, y = x, w = x, b = x;
+    w.shape = p->weight_shape;
+    w.layout.kind = s ? MEST_SPARSE : MEST_PLAIN;
+    b.shape = p->c_kind ? c_shape(p) : shape_of(1, p->n_b, 0, 0, 0);
+    if (p->matrix) {
+        x.shape = p->gemm.trans_a ? shape_of(2, g->c, g->n, 0, 0) : shape_of(2, g->n, g->c, 0, 0);
+        y.shape = shape_of(2, g->n, g->m, 0, 0);
+        if (p->lead > 1) {
+            x.shape = shape_of(3, p->lead, g->n / p->lead, g->c, 0);
+            y.shape = shape_of(3, p->lead, g->n / p->lead, g->m, 0);
+        }
+    } else {
+        x.shape = image(g, !p->transposed);
+        y.shape = image(g, p->transposed);
+    }
+    mest_type dx = x;
+    mest_type *images[3] = {&x, &y, &dx};
+    for (int i = 0; i < 3 && v; i++) {
+        images[i]->layout.kind = MEST_PIXEL;
+        images[i]->layout.v = (uint8_t)v;
+        images[i]->layout.slots = mest_default_slots(images[i]->shape.dim[1], v) + (int32_t)pick(0, 1);
+    }
+    const int dy_in = p->op == GEMM_GRAD ? 3 : 2, bias_in = 2;
+    const bool has_bias = p->bias || p->c_kind, lent_c = p->op == GEMM_GRAD && p->c_kind;
+    const mest_type *in[4] = {&x, &w, NULL, NULL}, *out[3] = {NULL, NULL, NULL};
+    bool want[3] = {true, false, false}, fixed[4] = {false, false, false, false};
+    if (p->gradient) {
+        memcpy(want, p->want, sizeof want);
+        if (lent_c)
+            in[2] = &b;
+        in[dy_in] = &y;
+    } else if (has_bias) {
+        in[bias_in] = &b;
+    }
+    const int n_in = p->op == GEMM_GRAD ? 4 : p->gradient || has_bias ? 3 : 2;
+    const mest_type *outs[3] = {p->gradient ? &dx : &y, &w, &b};
+    for (int i = 0; i < 3; i++)
+        out[i] = want[i] ? outs[i] : NULL;
+    const mest_op op = {.name = k->op};
+    const mest_node node = {.name = "node", .op = &op};
+    const mest_sparse *patterns[4] = {NULL, s, NULL, NULL};
+    const void *constants[4] = {NULL, NULL, NULL, NULL};
+    const void *params = p->matrix ? (p->op >= MATMUL ? NULL : (const void *)&p->gemm) : (const void *)&p->conv;
+    if (mest_derived_create(&derived, &heap, &err) != MEST_OK)
+        exit(2);
+    mest_kernel_query q = {.node = &node, .params = params, .n_in = n_in, .n_out = p->gradient ? (p->op == MATMUL_GRAD ? 2 : 3) : 1, .in = in,
+                           .out = out, .sparse = patterns, .in_data = constants, .in_fixed = fixed, .cpu = ~0u, .threads = pool, .heap = &heap,
+                           .derived = derived};
+    draw_pattern(p, s);
+    const char *why = "";
+    bool served = k->fits(&q, &why);
+    if (!served)
+        goto out;
+    if (v)
+        for (int i = 0; i < n_in; i++) { /* at least the halo asked for, sometimes more */
+            uint8_t pad[4] = {0, 0, 0, 0};
+            mest_type *t = in[i] == &x ? &x : in[i] == &y ? &y : NULL;
+            if (k->halo)
+                k->halo(&q, i, pad);
+            if (!t)
+                continue;
+            t->layout.top = (uint8_t)(pad[0] + pick(0, 1));
+            t->layout.left = (uint8_t)(pad[1] + pick(0, 1));
+            t->layout.bottom = (uint8_t)(pad[2] + pick(0, 1));
+            t->layout.right = (uint8_t)(pad[3] + pick(0, 1));
+        }
+    if (v) {
+        mest_type *t = p->gradient ? &dx : &y;
+        t->layout.top = (uint8_t)pick(0, 2);
+        t->layout.right = (uint8_t)pick(0, 2);
+    }
+    void *state = NULL;
+    size_t scratch_bytes = 0;
+    snprintf(trouble, sizeof trouble, "prepare failed");
+    bool right = !k->cost || k->cost(&q) > 0;
+    if (k->prepare && k->prepare(&q, &state, &scratch_bytes, &err) != MEST_OK) {
+        snprintf(trouble, sizeof trouble, "prepare: %s", err.msg);
+        right = false;
+    }
+    /* memory */
+    buffer bx = buffer_of(&x, -1), by = buffer_of(&y, -1), bw = buffer_of(&w, s ? 0 : p->n_w), bb = buffer_of(&b, p->n_b);
+    double *xs = doubles(p->n_x);
+    for (int64_t i = 0; i < p->n_x; i++)
+        xs[i] = p->gemm.trans_a ? p->x[i % g->n * g->c + i / g->n] : p->x[i];
+    set(&bx, xs, p->n_x, 0.75);
+    set(&by, p->dy, p->n_y, 0);
+    set(&bb, p->b, p->n_b, 0);
+    drop(xs, p->n_x, 8);
+    mest_real *scratch = get(scratch_bytes / sizeof(mest_real) + 16, sizeof(mest_real));
+    const int64_t most[3] = {p->n_x > p->n_y ? p->n_x : p->n_y, p->n_w, p->n_b > p->n_w ? p->n_b : p->n_w};
+    uint32_t version = 0;
+    const bool versioned = pick(0, 1);
+    sums e[3];
+    for (int i = 0; i < 3; i++)
+        e[i] = (sums){doubles(most[i]), doubles(most[i])};
+    for (int round = 0; right && round < (s ? 4 : 3); round++) {
+        if (round == 2)
+            for (int64_t i = 0; i < p->n_w; i++)
+                p->w[i] = value();
+        if (round == 3)
+            draw_pattern(p, s);
+        if (round != 1) {
+            set_weight(p, s, &bw);
+            version++;
+        }
+        expect(p, e);
+        mest_tensor tin[4], tout[3];
+        memset(tin, 0, sizeof tin);
+        memset(tout, 0, sizeof tout);
+        tin[0] = (mest_tensor){.type = &x, .data = bx.data, .count = (size_t)p->n_x, .sparse = NULL};
+        tin[1] = (mest_tensor){.type = &w, .data = s ? s->values : bw.data, .count = (size_t)(s ? s->stored : p->n_w), .sparse = s,
+                               .value_version = versioned ? &version : NULL};
+        if (in[2] == &b)
+            tin[2] = (mest_tensor){.type = &b, .data = bb.data, .count = (size_t)p->n_b, .sparse = NULL};
+        if (p->gradient)
+            tin[dy_in] = (mest_tensor){.type = &y, .data = by.data, .count = (size_t)p->n_y, .sparse = NULL};
+        buffer results[3];
+        for (int i = 0; i < 3; i++) {
+            results[i] = buffer_of(outs[i], i == 0 ? -1 : i == 1 && s ? s->stored : i == 1 ? p->n_w : p->n_b);
+            if (want[i])
+                tout[i] = (mest_tensor){.type = outs[i], .data = results[i].data, .count = (size_t)results[i].elements, .sparse = i == 1 ? s : NULL};
+        }
+        mest_args a = {.node = &node, .params = params, .n_in = n_in, .n_out = q.n_out, .in = tin, .out = tout, .state = state, .scratch = scratch,
+                       .threads = round == 1 ? pool : NULL, .err = &err};
+        if (k->run(&a) != MEST_OK) {
+            snprintf(trouble, sizeof trouble, "run: %s", err.msg);
+            right = false;
+        } else if (!outputs_right(p, s, results, e, want)) {
+            size_t n = strlen(trouble);
+            snprintf(trouble + n, sizeof trouble - n, " (round %d)", round);
+            right = false;
+        } else if (round == 0) { /* again with threads: the same bits */
+            a.threads = pool;
+            buffer again = buffer_of(outs[0], -1), weights = buffer_of(outs[1], results[1].elements);
+            mest_tensor repeat[3];
+            memset(repeat, 0, sizeof repeat);
+            repeat[0] = tout[0];
+            repeat[1] = tout[1];
+            repeat[0].data = want[0] ? again.data : NULL;
+            repeat[1].data = want[1] ? weights.data : NULL;
+            a.out = repeat;
+            bool same = k->run(&a) == MEST_OK;
+            for (int64_t i = 0; i < (p->gradient ? p->n_x : p->n_y) && want[0] && same; i++)
+                same = again.data[place(outs[0], i)] == results[0].data[place(outs[0], i)];
+            for (int64_t i = 0; i < results[1].elements && want[1] && same; i++)
+                same = weights.data[i] == results[1].data[i];
+            if (!same) {
+                snprintf(trouble, sizeof trouble, "two threads give other bits than one");
+                right = false;
+            }
+            free_buffer(&again);
+            free_buffer(&weights);
+        }
+        for (int i = 0; i < 3; i++)
+            free_buffer(&results[i]);
+    }
+    for (int i = 0; i < 3; i++) {
+        drop(e[i].value, most[i], 8);
+        drop(e[i].magnitude, most[i], 8);
+    }
+    free_buffer(&bx);
+    free_buffer(&by);
+    free_buffer(&bw);
+    free_buffer(&bb);
+    drop(scratch, (int64_t)(scratch_bytes / sizeof(mest_real) + 16), sizeof(mest_real));
+    if (k->release)
+        k->release(state, &heap);
+    if (right) {
+        passed++;
+    } else {
+        failed++;
+        printf("FAIL %s: %s weight %d %%, v %d, N %" PRId64 " C %" PRId64 " %" PRId64 "x%" PRId64 " M %" PRId64 " %" PRId64 "x%" PRId64
+               " group %" PRId64 " kernel %" PRId64 "x%" PRId64 " stride %" PRId64 ",%" PRId64 " dilation %" PRId64 ",%" PRId64
+               " pads %" PRId64 ",%" PRId64 ",%" PRId64 ",%" PRId64 " want %d%d%d: %s\n",
+               k->name, p->format[0] ? p->format : "dense", p->density, v, g->n, g->c, g->h, g->w, g->m, g->p, g->q, g->group, g->r, g->s,
+               g->stride_y, g->stride_x, g->dilation_y, g->dilation_x, g->top, g->left, g->bottom, g->right, want[0], want[1], want[2], trouble);
+    }
+out:
+    mest_derived_destroy(derived);
+    mest_sparse_destroy(s);
+    return served;
+}
+
+static unsigned cpu_features(void)
+{
+#if defined(__x86_64__)
+    unsigned f = 0;
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+        f |= MEST_CPU_AVX2;
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+        __builtin_cpu_supports("avx512vl"))
+        f |= MEST_CPU_AVX512;
+    return f;
+#elif defined(__aarch64__)
+    return MEST_CPU_NEON;
+#else
+    return 0;
+#endif
+}
+
+int main(int argc, char **argv)
+{
+    uint64_t seed = argc > 1 ? strtoull(argv[1], NULL, 10) : 20260101u;
+    int cases = argc > 2 ? atoi(argv[2]) : 600;
+    const unsigned cpu = cpu_features();
+    mest_threads pool;
+    if (mest_heap_init(&heap, NULL, NULL, NULL) != MEST_OK || mest_threads_create(&pool, 2, NULL) != MEST_OK)
+        return 2;
+    printf("seed %" PRIu64 ", %d problems\n", seed, cases);
+    int runs[512] = {0};
+    for (int i = 0; mest_kernel_at(i) && i < 512; i++)
+        if (mest_kernel_at(i)->cpu & ~cpu) {
+            printf("SKIP %s: this processor lacks the instructions\n", mest_kernel_at(i)->name);
+            skipped++;
+        }
+    for (int c = 0; c < cases; c++) {
+        problem p;
+        rng = seed + (uint64_t)c * 1000003u;
+        draw_problem(&p);
+        for (int i = 0; mest_kernel_at(i) && i < 512; i++) {
+            const mest_kernel *k = mest_kernel_at(i);
+            if ((k->cpu & ~cpu) || strcmp(k->op, op_names[p.op - CONV]))
+                continue;
+            static const int lanes[] = {0, 4, 8, 16};
+            for (int l = 0; l < 4; l++)
+                if (p.lead == 1 || p.op < GEMM || !lanes[l])
+                    runs[i] += try_kernel(&p, k, lanes[l], &pool);
+        }
+        free_problem(&p);
+    }
+    for (int i = 0; mest_kernel_at(i) && i < 512; i++) {
+        const mest_kernel *k = mest_kernel_at(i);
+        for (size_t o = 0; o < sizeof op_names / sizeof *op_names; o++)
+            if (!strcmp(k->op, op_names[o]) && !(k->cpu & ~cpu) && !runs[i] && cases >= 200) {
+                printf("SKIP %s: served no problem\n", k->name);
+                skipped++;
+            }
+    }
+    mest_threads_destroy(&pool);
+    if (heap.current_bytes) {
+        printf("FAIL %" PRId64 " bytes leaked\n", (int64_t)heap.current_bytes);
+        failed++;
+    }
+    printf("%d passed, %d failed, %d skipped\n", passed, failed, skipped);
+    return failed ? 1 : 0;
+}

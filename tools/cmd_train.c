@@ -1,0 +1,202 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* --train. Everything that can fail early does: outputs, model, data, plan and plugins are checked before the first step. */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "commands.h"
+#include "json.h"
+#include "progress.h"
+#include "report.h"
+#include "rundir.h"
+
+/* Accuracy of the model as it came. It needs a dense session, so it is a model of its own that is gone before training begins. */
+static int measure_original(tool *t, mest_metrics *metrics)
+{
+    int code = tool_create_session(t);
+    if (code)
+        return code;
+    signals_watch(t->session);
+    code = cmd_measure(t, &t->val, "evaluating the model as given", metrics);
+    signals_watch(NULL);
+    mest_session_destroy(t->session);
+    t->session = NULL;
+    mest_model_destroy(t->model);
+    t->model = NULL;
+    report_reset_peak(); /* its dense weights shall not count as memory of the sparse training */
+    return code ? code : tool_load_model(t);
+}
+
+static void log_start(tool *t, const train_report *r)
+{
+    const settings *s = t->s;
+    const mest_train_config *c = &t->config;
+    char text[1200];
+    if (!json_wanted(t))
+        return;
+    cJSON *event = json_event("start");
+    json_text(event, "model", s->model);
+    json_text(event, "data", s->data);
+    json_number(event, "samples", (double)t->data_info.count);
+    if (t->has_val)
+        json_number(event, "validation_samples", (double)t->val_info.count);
+    tool_normalisation_text(&t->data, text, sizeof text);
+    json_text(event, "normalisation", text);
+    json_number(event, "epochs", (double)c->epochs);
+    json_number(event, "max_steps", (double)c->max_steps);
+    json_number(event, "batch_size", (double)c->batch);
+    json_text(event, "loss", c->loss);
+    json_text(event, "opt", c->optimizer);
+    json_number(event, "lr", c->lr);
+    json_number(event, "weight_decay", c->weight_decay);
+    json_text(event, "sched", c->schedule);
+    json_number(event, "sparsity", s->sparsity);
+    json_text(event, "scheme", s->scheme);
+    json_text(event, "method", tool_method(s));
+    json_number(event, "seed", (double)s->seed);
+    json_number(event, "threads", c->threads);
+    json_number(event, "planned_bytes", (double)r->plan.total_bytes);
+    json_number(event, "activation_bytes", (double)r->plan.arena_bytes);
+    json_text(event, "resume", r->resumed);
+    (void)json_emit(t, event); /* the events of the run find out whether the log can be written */
+}
+
+static void tell_start(tool *t, const train_report *r)
+{
+    char bytes[32], text[1200];
+    report_bytes(bytes, sizeof bytes, r->plan.total_bytes);
+    tool_note(t, "%" PRId64 " samples to train on, %" PRId64 " held out; %s planned; method %s", t->data_info.count,
+              t->has_val ? t->val_info.count : 0, bytes, tool_method(t->s));
+    tool_normalisation_text(&t->data, text, sizeof text);
+    if (t->s->measure)
+        tool_note(t, "measured: %s", text);
+    if (!t->s->output && !t->s->output_dir)
+        tool_note(t, "neither -o nor --output-dir: the trained model will not be kept");
+    if (r->resumed)
+        tool_note(t, "going on from '%s'", r->resumed);
+}
+
+/* Interrupted: the step is finished; where there is no run folder, the checkpoint is written here. */
+static int interrupted(tool *t)
+{
+    mest_error err = {0};
+    const char *path = rundir_interrupt_path(t);
+    if (!*path)
+        return tool_refuse(t, EXIT_SIGNAL + signals_caught(), "interrupted; no checkpoint, as there is neither -o nor --output-dir");
+    if (!t->s->output_dir && mest_session_checkpoint(t->session, path, &err) != MEST_OK)
+        return tool_fail(t, STAGE_FILES, &err);
+    return tool_refuse(t, EXIT_SIGNAL + signals_caught(), "interrupted; '%s' holds the state: the same command with --resume goes on", path);
+}
+
+static int export_to(tool *t, const char *path)
+{
+    const settings *s = t->s;
+    mest_export_options options = {.struct_size = sizeof options, .sparse = strcmp(s->export_as, "sparse") == 0};
+    mest_error err = {0};
+    char version[32], sparsity[32], normalisation[1200];
+    int v = mest_version();
+    snprintf(version, sizeof version, "%d.%d.%d", v / 10000, v / 100 % 100, v % 100);
+    snprintf(sparsity, sizeof sparsity, "%.9g", s->sparsity);
+    tool_normalisation_text(&t->data, normalisation, sizeof normalisation);
+    const char *metadata[] = {
+        "mest.version", version, "mest.sparsity", sparsity, "mest.scheme", s->scheme, "mest.method", tool_method(s),
+        "mest.normalisation", normalisation, NULL,
+    };
+    options.metadata = metadata;
+    if (mest_model_export(t->model, path, &options, &err) != MEST_OK)
+        return tool_fail(t, STAGE_FILES, &err);
+    return 0;
+}
+
+/* Model, data, session, schedulers, plan: all that can fail before the first step. */
+static int prepare(tool *t, train_report *r)
+{
+    const settings *s = t->s;
+    mest_error err = {0};
+    int code = tool_load_model(t);
+    if (code == 0)
+        code = rundir_prepare(t);
+    if (code == 0)
+        code = tool_open_sources(t, true);
+    if (code == 0)
+        code = tool_check_sources(t, true);
+    r->resumed = code == 0 ? rundir_resume_path(t) : NULL;
+    bool compare = t->has_val && !s->no_eval_before && !r->resumed && (s->sparsity > 0 || s->rules) && !s->from_scratch;
+    if (code == 0 && compare)
+        code = measure_original(t, &r->original);
+    if (code == 0)
+        code = tool_sparsify(t);
+    if (code == 0)
+        code = tool_create_session(t);
+    if (code == 0)
+        code = tool_add_schedulers(t);
+    if (code)
+        return code;
+    if (mest_session_explain(t->session, MEST_PROGRAM_TRAIN, s->batch, NULL, NULL, &r->plan, &err) != MEST_OK)
+        return tool_fail(t, STAGE_PREPARE, &err);
+    if (r->resumed && mest_session_resume(t->session, r->resumed, &err) != MEST_OK)
+        return tool_fail(t, STAGE_FILES, &err);
+    return 0;
+}
+
+static int run(tool *t, train_report *r, progress *p)
+{
+    const settings *s = t->s;
+    mest_run_options options;
+    mest_error err = {0};
+    mest_run_options_init(&options);
+    options.validation = t->has_val ? &t->val : NULL;
+    options.validate_every = s->val_interval;
+    if (s->output_dir) {
+        options.checkpoint_path = t->checkpoint;
+        options.checkpoint_every_steps = s->checkpoint_steps;
+        options.checkpoint_every_epochs = s->checkpoint_every;
+    }
+    options.progress = progress_event;
+    options.progress_user = p;
+    progress_init(p, t);
+    mest_status status = mest_session_train(t->session, &t->data, &options, &err);
+    progress_clear(p);
+    r->seconds = progress_clock() - p->began;
+    r->steps = p->steps;
+    r->samples = p->samples;
+    r->epochs = p->epochs_done;
+    if (p->failed && (status == MEST_OK || status == MEST_E_CANCELLED))
+        return tool_refuse(t, EXIT_FILES, "the log or standard output cannot be written: %s", strerror(errno));
+    if (signals_caught() && (status == MEST_OK || status == MEST_E_CANCELLED))
+        return interrupted(t);
+    return status == MEST_OK ? 0 : tool_fail(t, STAGE_RUN, &err);
+}
+
+int cmd_train(tool *t)
+{
+    const settings *s = t->s;
+    train_report r = {.plan = {.struct_size = sizeof r.plan}};
+    progress p;
+    int code = prepare(t, &r);
+    if (code)
+        return code;
+    tell_start(t, &r);
+    log_start(t, &r);
+    signals_watch(t->session);
+    if (t->has_val && !s->no_eval_before && !r.resumed)
+        code = cmd_measure(t, &t->val, "evaluating before training", &r.start);
+    if (code == 0)
+        code = run(t, &r, &p);
+    if (code == 0 && t->has_val && p.validation.samples && p.validation_epoch == p.last_epoch)
+        r.end = p.validation;
+    else if (code == 0 && t->has_val)
+        code = cmd_measure(t, &t->val, "evaluating after training", &r.end);
+    else if (code == 0)
+        r.end = p.train;
+    signals_watch(NULL); /* from here on a signal ends the process at once; files appear whole or not at all */
+    if (code == 0 && s->output)
+        code = export_to(t, s->output);
+    if (code == 0 && s->output_dir)
+        code = export_to(t, t->run_model);
+    if (code == 0 && !s->output_dir && r.resumed && !s->resume_file)
+        unlink(r.resumed); /* the checkpoint of an interruption; the run is complete now */
+    return code ? code : report_train(t, &r);
+}

@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* commands.h - one function a mode. Each gets an initialised tool whose settings were checked, and returns the exit code. */
+#ifndef TOOLS_COMMANDS_H
+#define TOOLS_COMMANDS_H
+
+#include "tool.h"
+
+int cmd_train(tool *t);
+int cmd_eval(tool *t);
+int cmd_infer(tool *t);
+int cmd_info(tool *t);
+int cmd_explain(tool *t);
+
+/* Loss and accuracy of the session over a source, with progress that says `task`. Shared by --train and --eval. */
+int cmd_measure(tool *t, const mest_source *source, const char *task, mest_metrics *metrics);
+
+#endif

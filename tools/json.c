@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "json.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+cJSON *json_event(const char *name)
+{
+    cJSON *object = cJSON_CreateObject();
+    if (object && !cJSON_AddStringToObject(object, "event", name)) {
+        cJSON_Delete(object);
+        object = NULL;
+    }
+    return object;
+}
+
+void json_number(cJSON *object, const char *key, double value)
+{
+    if (!object)
+        return;
+    if (isfinite(value))
+        cJSON_AddNumberToObject(object, key, value);
+    else
+        cJSON_AddNullToObject(object, key);
+}
+
+/* Length of the UTF-8 sequence at s, 0 if it is none. */
+static size_t utf8_length(const unsigned char *s)
+{
+    size_t n = s[0] < 0x80 ? 1 : s[0] >= 0xC2 && s[0] < 0xE0 ? 2 : (s[0] & 0xF0) == 0xE0 ? 3 : s[0] >= 0xF0 && s[0] < 0xF5 ? 4 : 0;
+    for (size_t i = 1; i < n; i++)
+        if ((s[i] & 0xC0) != 0x80)
+            return 0;
+    return n;
+}
+
+void json_text(cJSON *object, const char *key, const char *text)
+{
+    if (!object)
+        return;
+    if (!text) {
+        cJSON_AddNullToObject(object, key);
+        return;
+    }
+    /* Names come from model files and may hold anything; JSON must stay valid. */
+    char *copy = strdup(text);
+    if (!copy)
+        return;
+    for (unsigned char *s = (unsigned char *)copy; *s;) {
+        size_t n = utf8_length(s);
+        if (n == 0)
+            *s = '?';
+        s += n ? n : 1;
+    }
+    cJSON_AddStringToObject(object, key, copy);
+    free(copy);
+}
+
+void json_bool(cJSON *object, const char *key, bool value)
+{
+    if (object)
+        cJSON_AddBoolToObject(object, key, value);
+}
+
+void json_shape(cJSON *object, const char *key, const int64_t *dim, int rank)
+{
+    cJSON *array = object ? cJSON_AddArrayToObject(object, key) : NULL;
+    for (int i = 0; array && i < rank; i++)
+        cJSON_AddItemToArray(array, dim[i] < 0 ? cJSON_CreateNull() : cJSON_CreateNumber((double)dim[i]));
+}
+
+void json_metrics(cJSON *object, const char *key, const mest_metrics *metrics)
+{
+    cJSON *into = object ? cJSON_AddObjectToObject(object, key) : NULL;
+    json_number(into, "loss", metrics->loss);
+    json_number(into, "accuracy", metrics->accuracy);
+    json_number(into, "samples", (double)metrics->samples);
+    json_number(into, "steps", (double)metrics->steps);
+    json_number(into, "seconds", metrics->seconds);
+}
+
+bool json_wanted(const tool *t) { return t->s->json || t->log_fd >= 0; }
+
+/* One write a line: a line in the log is whole or missing, whenever the process is killed. */
+static bool write_all(int fd, const char *text, size_t n)
+{
+    while (n > 0) {
+        ssize_t done = write(fd, text, n);
+        if (done < 0 && errno == EINTR)
+            continue;
+        if (done < 0)
+            return false;
+        text += done;
+        n -= (size_t)done;
+    }
+    return true;
+}
+
+bool json_emit(tool *t, cJSON *object)
+{
+    static const char no_memory[] = "{\"event\":\"error\",\"message\":\"out of memory while writing JSON\"}";
+    char *text = object ? cJSON_PrintUnformatted(object) : NULL;
+    const char *line = text ? text : no_memory;
+    size_t n = strlen(line);
+    bool good = true;
+    if (t->s->json) {
+        good = fwrite(line, 1, n, stdout) == n && fputc('\n', stdout) != EOF && fflush(stdout) == 0;
+    }
+    if (t->log_fd >= 0) {
+        char *joined = malloc(n + 2);
+        if (joined) {
+            memcpy(joined, line, n);
+            joined[n] = '\n';
+            good = write_all(t->log_fd, joined, n + 1) && good;
+            free(joined);
+        }
+    }
+    cJSON_free(text);
+    cJSON_Delete(object);
+    return good;
+}
+
+bool json_save(const cJSON *object, const char *path)
+{
+    char temporary[4200];
+    char *text = object ? cJSON_Print(object) : NULL;
+    if (!text)
+        return false;
+    snprintf(temporary, sizeof temporary, "%s.tmp", path);
+    FILE *file = fopen(temporary, "w");
+    bool good = file && fputs(text, file) >= 0 && fputc('\n', file) != EOF && fflush(file) == 0 && fsync(fileno(file)) == 0;
+    if (file)
+        good = fclose(file) == 0 && good;
+    good = good && rename(temporary, path) == 0;
+    if (!good)
+        unlink(temporary);
+    cJSON_free(text);
+    return good;
+}

@@ -1,0 +1,442 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "options.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct parser {
+    settings *s;
+    int argc, next; /* next: the argument after the one being read */
+    char **argv;
+    char *message;
+    size_t size;
+} parser;
+
+#define REFUSE(p, ...) (snprintf((p)->message, (p)->size, __VA_ARGS__), false)
+
+/* ---- names ---- */
+
+/* Edit distance with the swap of two neighbours as one edit, of texts up to 31 characters; more is "far". */
+static int distance(const char *a, size_t na, const char *b, size_t nb)
+{
+    int row[3][32]; /* row i-2, i-1 and i of the table, in turn */
+    if (na > 31 || nb > 31)
+        return 99;
+    for (size_t j = 0; j <= nb; j++)
+        row[0][j] = (int)j;
+    for (size_t i = 1; i <= na; i++) {
+        int *now = row[i % 3], *last = row[(i + 2) % 3], *before = row[(i + 1) % 3];
+        now[0] = (int)i;
+        for (size_t j = 1; j <= nb; j++) {
+            int best = last[j - 1] + (a[i - 1] != b[j - 1]);
+            if (last[j] + 1 < best)
+                best = last[j] + 1;
+            if (now[j - 1] + 1 < best)
+                best = now[j - 1] + 1;
+            if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] && before[j - 2] + 1 < best)
+                best = before[j - 2] + 1;
+            now[j] = best;
+        }
+    }
+    return row[na % 3][nb];
+}
+
+/* Is a word at this distance worth proposing? */
+static bool is_near(int edits, size_t length) { return edits <= 1 + (int)length / 4; }
+
+const char *options_nearest_word(const char *words, const char *text, size_t *length)
+{
+    const char *best = NULL;
+    int least = 99;
+    size_t n_text = strlen(text);
+    for (const char *w = words; *w;) {
+        size_t n = strcspn(w, "|");
+        int edits = distance(w, n, text, n_text);
+        if (n_text >= 2 && n_text < n && strncmp(w, text, n_text) == 0)
+            edits = 1; /* the beginning of a word is near, however short */
+        if (edits < least) {
+            least = edits;
+            best = w;
+            *length = n;
+        }
+        w += n + (w[n] == '|');
+    }
+    return best && is_near(least, n_text) ? best : NULL;
+}
+
+static const char *nearest_option(const char *text, size_t n_text)
+{
+    const char *best = NULL;
+    int least = 99;
+    for (int i = 0; i < option_count; i++) {
+        const char *name = option_table[i].name;
+        if (!name)
+            continue;
+        int edits = distance(name, strlen(name), text, n_text);
+        if (n_text >= 3 && n_text < strlen(name) && strncmp(name, text, n_text) == 0)
+            edits = 1;
+        if (edits < least) {
+            least = edits;
+            best = name;
+        }
+    }
+    return is_near(least, n_text) ? best : NULL;
+}
+
+static int find_long(const char *name, size_t length)
+{
+    for (int i = 0; i < option_count; i++)
+        if (option_table[i].name && strlen(option_table[i].name) == length && strncmp(option_table[i].name, name, length) == 0)
+            return i;
+    return -1;
+}
+
+static int find_letter(char letter)
+{
+    for (int i = 0; i < option_count; i++)
+        if (option_table[i].name && letter && option_table[i].letter == letter)
+            return i;
+    return -1;
+}
+
+bool options_given(const settings *s, const char *name)
+{
+    int i = find_long(name, strlen(name));
+    return i >= 0 && s->given[i / 64] >> (i % 64) & 1;
+}
+
+/* ---- arguments ---- */
+
+static bool read_number(const char *text, size_t length, double *value)
+{
+    char copy[64];
+    if (length == 0 || length >= sizeof copy || isspace((unsigned char)text[0]))
+        return false;
+    memcpy(copy, text, length);
+    copy[length] = 0;
+    char *end;
+    errno = 0;
+    *value = strtod(copy, &end);
+    return *end == 0 && isfinite(*value) && strpbrk(copy, "xXpP") == NULL;
+}
+
+static bool is_number(const char *text)
+{
+    double ignored;
+    return text && read_number(text, strlen(text), &ignored);
+}
+
+static bool check_number(const parser *p, const option *o, const char *text, size_t length, bool whole, double *value)
+{
+    if (!read_number(text, length, value))
+        return REFUSE(p, "--%s: '%.*s' is not a %snumber", o->name, (int)length, text, whole ? "whole " : "");
+    if (whole && *value != floor(*value))
+        return REFUSE(p, "--%s: '%.*s' is not a whole number", o->name, (int)length, text);
+    if (*value < o->low || *value > o->high) {
+        if (o->high >= 9e15)
+            return REFUSE(p, "--%s: %.*s is too small; the least is %g", o->name, (int)length, text, o->low);
+        return REFUSE(p, "--%s: %.*s is out of range, %g to %g", o->name, (int)length, text, o->low, o->high);
+    }
+    return true;
+}
+
+/* Reads "1,2,3" behind what the list holds already. */
+static bool read_list(const parser *p, const option *o, const char *text, bool whole, void *target)
+{
+    real_list *reals = target;
+    int_list *ints = target;
+    int *n = whole ? &ints->n : &reals->n;
+    for (const char *t = text;;) {
+        size_t length = strcspn(t, ",");
+        double value;
+        if (!check_number(p, o, t, length, whole, &value))
+            return false;
+        if (*n == SETTINGS_REALS)
+            return REFUSE(p, "--%s: more than %d numbers", o->name, SETTINGS_REALS);
+        if (whole)
+            ints->v[(*n)++] = (int64_t)value;
+        else
+            reals->v[(*n)++] = value;
+        if (!t[length])
+            return true;
+        t += length + 1;
+    }
+}
+
+static bool read_choice(const parser *p, const option *o, const char *text, const char **target)
+{
+    size_t length = strlen(text), n = 0;
+    for (const char *w = o->argument; *w; w += n + (w[n] == '|')) {
+        n = strcspn(w, "|");
+        if (n == length && strncmp(w, text, n) == 0) {
+            *target = text;
+            return true;
+        }
+    }
+    const char *near = options_nearest_word(o->argument, text, &n);
+    if (near)
+        return REFUSE(p, "--%s: '%s' is none of %s; did you mean '%.*s'?", o->name, text, o->argument, (int)n, near);
+    return REFUSE(p, "--%s: '%s' is none of %s", o->name, text, o->argument);
+}
+
+/* Stores one argument. Presets come through here, too, so that help shows what is really set. */
+static bool store(const parser *p, const option *o, const char *text)
+{
+    void *target = (char *)p->s + o->target;
+    double value;
+    switch (o->kind) {
+    case OPT_FLAG:
+        *(bool *)target = true;
+        return true;
+    case OPT_MODE:
+        if (p->s->mode != MODE_NONE && p->s->mode != o->value)
+            return REFUSE(p, "--%s: only one of --train, --eval, --infer, --info and --explain can be given", o->name);
+        p->s->mode = o->value;
+        return true;
+    case OPT_TEXT:
+        if (!*text)
+            return REFUSE(p, "--%s: the %s is empty", o->name, o->argument);
+        *(const char **)target = text;
+        return true;
+    case OPT_CHOICE:
+        return read_choice(p, o, text, target);
+    case OPT_INT:
+        if (!check_number(p, o, text, strlen(text), true, &value))
+            return false;
+        *(int64_t *)target = (int64_t)value;
+        return true;
+    case OPT_REAL:
+        if (!check_number(p, o, text, strlen(text), false, &value))
+            return false;
+        *(double *)target = value;
+        return true;
+    case OPT_REALS:
+    case OPT_INTS:
+        return read_list(p, o, text, o->kind == OPT_INTS, target);
+    case OPT_LIST: {
+        text_list *list = target;
+        if (list->n == SETTINGS_TEXTS)
+            return REFUSE(p, "--%s: given more than %d times", o->name, SETTINGS_TEXTS);
+        list->v[list->n++] = text;
+        return true;
+    }
+    case OPT_RESUME:
+        p->s->resume = true;
+        *(const char **)target = text;
+        return true;
+    case OPT_HELP:
+        p->s->help = true;
+        *(const char **)target = text;
+        return true;
+    }
+    return false;
+}
+
+/* "-0.5,1" is an argument, "-" too. */
+static bool is_option(const char *arg) { return arg[0] == '-' && arg[1] && arg[1] != '.' && !isdigit((unsigned char)arg[1]); }
+
+/* The optional argument of --resume and --help: whatever follows, unless it must be an option or the model. */
+static const char *optional_argument(parser *p, const option *o)
+{
+    const char *next = p->next < p->argc ? p->argv[p->next] : NULL;
+    if (!next || is_option(next))
+        return NULL;
+    size_t n = strlen(next);
+    if (o->kind == OPT_RESUME && !p->s->model && n > 5 && strcmp(next + n - 5, ".onnx") == 0)
+        return NULL;
+    if (o->kind == OPT_HELP && strchr(next, '.'))
+        return NULL;
+    p->next++;
+    return next;
+}
+
+/* `joined`: the argument that stood in the same word, or NULL. */
+static bool take(parser *p, int index, const char *joined)
+{
+    const option *o = &option_table[index];
+    const char *text = joined;
+    bool list = o->kind == OPT_REALS || o->kind == OPT_INTS;
+    p->s->given[index / 64] |= UINT64_C(1) << (index % 64);
+    if (o->kind == OPT_FLAG || o->kind == OPT_MODE) {
+        if (joined)
+            return REFUSE(p, "--%s takes no argument", o->name);
+        return store(p, o, NULL);
+    }
+    if (o->kind == OPT_RESUME || o->kind == OPT_HELP)
+        return store(p, o, joined ? joined : optional_argument(p, o));
+    if (!text) {
+        if (p->next >= p->argc || is_option(p->argv[p->next]))
+            return REFUSE(p, "--%s needs an argument: %s", o->name, o->argument);
+        text = p->argv[p->next++];
+    }
+    if (list)
+        *(int *)(void *)((char *)p->s + o->target) = 0; /* both lists begin with their count; the last option given counts */
+    if (!store(p, o, text))
+        return false;
+    while (list && !joined && p->next < p->argc && is_number(p->argv[p->next]))
+        if (!store(p, o, p->argv[p->next++]))
+            return false;
+    return true;
+}
+
+static bool take_long(parser *p, const char *word)
+{
+    size_t length = strcspn(word, "=");
+    int index = find_long(word, length);
+    if (index >= 0)
+        return take(p, index, word[length] ? word + length + 1 : NULL);
+    const char *near = nearest_option(word, length);
+    if (near)
+        return REFUSE(p, "unknown option '--%.*s'; did you mean '--%s'?", (int)length, word, near);
+    return REFUSE(p, "unknown option '--%.*s'", (int)length, word);
+}
+
+/* -b64, -b 64, -qv */
+static bool take_letters(parser *p, const char *word)
+{
+    for (; *word; word++) {
+        int index = find_letter(*word);
+        if (index < 0)
+            return REFUSE(p, "unknown option '-%c'", *word);
+        option_kind kind = option_table[index].kind;
+        if (kind != OPT_FLAG && kind != OPT_MODE)
+            return take(p, index, word[1] && kind != OPT_HELP ? word + 1 : NULL);
+        if (!take(p, index, NULL))
+            return false;
+    }
+    return true;
+}
+
+bool options_parse(settings *s, int argc, char **argv, char *message, size_t size)
+{
+    parser p = {.s = s, .argc = argc, .next = 1, .argv = argv, .message = message, .size = size};
+    memset(s, 0, sizeof *s);
+    s->lr = s->drop = NAN;
+    for (int i = 0; i < option_count; i++)
+        if (option_table[i].name && option_table[i].preset && option_table[i].preset[0] != '('
+            && !store(&p, &option_table[i], option_table[i].preset))
+            return false;
+    bool options = true;
+    while (p.next < argc) {
+        const char *arg = argv[p.next++];
+        bool good;
+        if (options && strcmp(arg, "--") == 0) {
+            options = false;
+            continue;
+        }
+        if (options && strncmp(arg, "--", 2) == 0)
+            good = take_long(&p, arg + 2);
+        else if (options && arg[0] == '-' && arg[1])
+            good = take_letters(&p, arg + 1);
+        else if (s->model)
+            good = REFUSE(&p, "'%s': there is a model already, '%s'", arg, s->model);
+        else
+            good = (s->model = arg) != NULL;
+        if (!good)
+            return false;
+    }
+    return true;
+}
+
+/* ---- help ---- */
+
+/* Prints `text` in the columns from `indent` on, words unbroken; newlines in it begin a new line. */
+static void put_wrapped(FILE *out, const char *text, int indent, int columns)
+{
+    int at = indent;
+    while (*text) {
+        int n = (int)strcspn(text, " \n");
+        if (at > indent && at + 1 + n > columns) {
+            fprintf(out, "\n%*s", indent, "");
+            at = indent;
+        } else if (at > indent) {
+            fputc(' ', out);
+            at++;
+        }
+        fprintf(out, "%.*s", n, text);
+        at += n;
+        text += n;
+        if (*text == '\n') {
+            fprintf(out, "\n%*s", indent, "");
+            at = indent;
+        }
+        if (*text)
+            text++;
+    }
+    fputc('\n', out);
+}
+
+static void put_option(FILE *out, const option *o, int columns)
+{
+    char left[96], text[600];
+    int n = o->letter ? snprintf(left, sizeof left, "  -%c, --%s", o->letter, o->name)
+                      : snprintf(left, sizeof left, "      --%s", o->name);
+    if (o->argument)
+        n += snprintf(left + n, sizeof left - (size_t)n, " %s", o->argument);
+    /* "(...)" only describes what the default depends on; the brackets are enough then. */
+    const char *preset = o->preset ? o->preset + (*o->preset == '(') : "";
+    snprintf(text, sizeof text, "%s%s%.*s%s", o->help, *preset ? " [" : "", (int)strcspn(preset, ")"), preset, *preset ? "]" : "");
+    if (n > 29)
+        fprintf(out, "%s\n%31s", left, "");
+    else
+        fprintf(out, "%-31s", left);
+    put_wrapped(out, text, 31, columns);
+}
+
+static void put_introduction(FILE *out)
+{
+    fputs("usage: mest-run MODEL.onnx --train | --eval | --infer | --info | --explain [options]\n\n"
+          "Trains ONNX models whose weights are sparse from the first step to the last.\n\nExamples:\n", out);
+    for (int i = 0; option_examples[i]; i++)
+        for (const char *line = option_examples[i]; line;) {
+            int n = (int)strcspn(line, "\n");
+            fprintf(out, "  %.*s\n", n, line);
+            line = line[n] ? line + n + 1 : NULL;
+        }
+}
+
+static void put_groups(FILE *out)
+{
+    fputs("\nMore: --help GROUP with GROUP one of", out);
+    for (int i = 0; i < option_count; i++)
+        if (!option_table[i].name)
+            fprintf(out, " %s", option_table[i].argument);
+    fputs(", or --help-all. [Defaults] stand in brackets.\n", out);
+}
+
+bool options_help(FILE *out, const char *group, int columns)
+{
+    bool all = group && strcmp(group, "all") == 0, found = !group || all, on = false;
+    if (columns < 60 || columns > 140)
+        columns = columns < 60 ? 60 : 140;
+    for (int i = 0; i < option_count && !found; i++)
+        found = !option_table[i].name && strcmp(option_table[i].argument, group) == 0;
+    if (!found)
+        return false;
+    if (!group || all)
+        put_introduction(out);
+    for (int i = 0; i < option_count; i++) {
+        const option *o = &option_table[i];
+        if (!o->name) {
+            on = !group || all || strcmp(o->argument, group) == 0;
+            /* The short help leaves out groups without a common option. */
+            bool any = group != NULL;
+            for (int j = i + 1; j < option_count && option_table[j].name; j++)
+                any = any || option_table[j].common;
+            if (on && any)
+                fprintf(out, "\n%s:\n", o->help);
+        } else if (on && (group || o->common)) {
+            put_option(out, o, columns);
+        }
+    }
+    if (!group)
+        put_groups(out);
+    if (!group || all)
+        fputs("\nExit codes: 0 done; 1 internal error; 2 wrong usage; 3 model unreadable or unsupported; 4 bad data; 5 files cannot be\n"
+              "read or written; 6 loss not finite; 7 out of memory or over a limit; 8 scheduler failed; 130 or 143 interrupted\n"
+              "(the step was finished and a checkpoint written). See mest-run's reference in docs/cli.md.\n", out);
+    return true;
+}

@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "rundir.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static bool same_file(const char *a, const char *b)
+{
+    struct stat x, y;
+    return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}
+
+static bool exists(const char *path)
+{
+    struct stat st;
+    return stat(path, &st) == 0;
+}
+
+int rundir_check_writable(tool *t, const char *option, const char *path)
+{
+    char probe[4200];
+    struct stat st;
+    const char *slash = strrchr(path, '/');
+    int folder = slash ? (int)(slash - path) + 1 : 0;
+    if (strlen(path) > 4000)
+        return tool_refuse(t, EXIT_FILES, "--%s: the path is too long", option);
+    if (path[folder] == 0)
+        return tool_refuse(t, EXIT_FILES, "--%s: '%s' is a folder", option, path);
+    if (stat(path, &st) == 0 && !S_ISREG(st.st_mode))
+        return tool_refuse(t, EXIT_FILES, "--%s: '%s' is not a regular file", option, path);
+    /* The only sure answer is to write: permissions do not bind root, and a file system may be read-only. */
+    snprintf(probe, sizeof probe, "%.*s.mest-run-XXXXXX", folder, path);
+    int fd = mkstemp(probe);
+    if (fd < 0)
+        return tool_refuse(t, EXIT_FILES, "--%s: '%s' cannot be written: %s", option, path, strerror(errno));
+    close(fd);
+    unlink(probe);
+    return 0;
+}
+
+/* mkdir -p */
+static bool make_folder(const char *path)
+{
+    char part[4096];
+    size_t n = strlen(path);
+    if (n >= sizeof part) {
+        errno = ENAMETOOLONG;
+        return false;
+    }
+    for (size_t i = 1; i <= n; i++)
+        if (path[i] == '/' || path[i] == 0) {
+            memcpy(part, path, i);
+            part[i] = 0;
+            if (mkdir(part, 0777) != 0 && errno != EEXIST)
+                return false;
+        }
+    return true;
+}
+
+static int lock_folder(tool *t, const char *folder)
+{
+    char path[4200], text[32];
+    snprintf(path, sizeof path, "%s/lock", folder);
+    t->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    if (t->lock_fd < 0)
+        return tool_refuse(t, EXIT_FILES, "--output-dir: '%s' cannot be written: %s", path, strerror(errno));
+    if (flock(t->lock_fd, LOCK_EX | LOCK_NB) != 0) {
+        ssize_t n = read(t->lock_fd, text, sizeof text - 1);
+        text[n > 0 ? n : 0] = 0;
+        text[strcspn(text, "\n")] = 0;
+        return tool_refuse(t, EXIT_FILES, "--output-dir: '%s' is in use by another run (process %s)", folder, *text ? text : "unknown");
+    }
+    int n = snprintf(text, sizeof text, "%ld\n", (long)getpid());
+    if (ftruncate(t->lock_fd, 0) != 0 || pwrite(t->lock_fd, text, (size_t)n, 0) != n)
+        return tool_refuse(t, EXIT_FILES, "--output-dir: '%s': %s", path, strerror(errno));
+    return 0;
+}
+
+static int open_log(tool *t, const char *folder)
+{
+    char path[4200];
+    snprintf(path, sizeof path, "%s/log.jsonl", folder);
+    t->log_fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | (t->s->resume ? 0 : O_TRUNC), 0666);
+    if (t->log_fd < 0)
+        return tool_refuse(t, EXIT_FILES, "--output-dir: '%s' cannot be written: %s", path, strerror(errno));
+    return 0;
+}
+
+static int prepare_folder(tool *t)
+{
+    const settings *s = t->s;
+    char folder[4000];
+    size_t n = strlen(s->output_dir);
+    if (n >= sizeof folder)
+        return tool_refuse(t, EXIT_FILES, "--output-dir: the path is too long");
+    while (n > 1 && s->output_dir[n - 1] == '/')
+        n--;
+    memcpy(folder, s->output_dir, n);
+    folder[n] = 0;
+    if (!make_folder(folder))
+        return tool_refuse(t, EXIT_FILES, "--output-dir: '%s' cannot be created: %s", folder, strerror(errno));
+    snprintf(t->checkpoint, sizeof t->checkpoint, "%s/checkpoint.mest", folder);
+    snprintf(t->run_model, sizeof t->run_model, "%s/model.onnx", folder);
+    snprintf(t->summary, sizeof t->summary, "%s/summary.json", folder);
+    int code = rundir_check_writable(t, "output-dir", t->checkpoint);
+    if (code == 0 && same_file(t->run_model, s->model))
+        code = tool_refuse(t, EXIT_FILES, "--output-dir: '%s' is the input model and would be overwritten", t->run_model);
+    if (code == 0)
+        code = lock_folder(t, folder);
+    if (code == 0 && exists(t->checkpoint) && !s->resume && !s->overwrite)
+        code = tool_refuse(t, EXIT_FILES, "--output-dir: '%s' holds the checkpoint of an earlier run: --resume goes on, --overwrite begins anew",
+                           folder);
+    if (code == 0 && !s->resume && exists(t->checkpoint) && unlink(t->checkpoint) != 0)
+        code = tool_refuse(t, EXIT_FILES, "--output-dir: '%s': %s", t->checkpoint, strerror(errno));
+    return code ? code : open_log(t, folder);
+}
+
+int rundir_prepare(tool *t)
+{
+    const settings *s = t->s;
+    int code = 0;
+    if (s->output)
+        code = rundir_check_writable(t, "output", s->output);
+    if (code == 0 && s->output_dir)
+        code = prepare_folder(t);
+    else if (code == 0 && s->output)
+        snprintf(t->checkpoint, sizeof t->checkpoint, "%s.checkpoint", s->output);
+    if (code)
+        return code;
+    if (s->resume && s->resume_file && !exists(s->resume_file))
+        return tool_refuse(t, EXIT_FILES, "--resume: '%s': %s", s->resume_file, strerror(errno));
+    if (s->resume && !s->resume_file && !*t->checkpoint)
+        return tool_refuse(t, EXIT_USAGE, "--resume: from where? Give a file, or --output-dir");
+    if (s->resume && !s->resume_file && !exists(t->checkpoint))
+        tool_note(t, "--resume: no checkpoint at '%s' yet; the run begins at its beginning", t->checkpoint);
+    return 0;
+}
+
+const char *rundir_resume_path(const tool *t)
+{
+    if (!t->s->resume)
+        return NULL;
+    if (t->s->resume_file)
+        return t->s->resume_file;
+    return exists(t->checkpoint) ? t->checkpoint : NULL;
+}
+
+const char *rundir_interrupt_path(const tool *t) { return t->checkpoint; }

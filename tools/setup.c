@@ -1,0 +1,260 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* From settings to model and session. */
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "options.h"
+#include "tool.h"
+
+static bool wants_sparsity(const settings *s) { return s->sparsity > 0 || s->rules; }
+
+const char *tool_method(const settings *s)
+{
+    if (s->method)
+        return strcmp(s->method, "mest") == 0 ? "mest-em" : s->method;
+    return wants_sparsity(s) && s->scheduler.n == 0 ? "mest-em" : "static";
+}
+
+static int check_forgetting(tool *t)
+{
+    const settings *s = t->s;
+    bool max = options_given(s, "forget-max");
+    if (s->forget_epoch <= 0 && (s->forget_remove || max))
+        return tool_refuse(t, EXIT_USAGE, "--%s needs --forget-epoch", max ? "forget-max" : "forget-remove");
+    if (s->forget_epoch > 0 && (s->forget_remove != NULL) == max)
+        return tool_refuse(t, EXIT_USAGE, "--forget-epoch needs --forget-remove or --forget-max, one of the two");
+    if (s->forget_remove) {
+        char *rest;
+        double remove = strtod(s->forget_remove, &rest);
+        if (*rest || !(remove > 0) || remove > 9e15 || (remove >= 1 && remove != floor(remove)))
+            return tool_refuse(t, EXIT_USAGE, "--forget-remove: '%s' is neither a fraction below 1 nor a count", s->forget_remove);
+    }
+    return 0;
+}
+
+int tool_check_settings(tool *t)
+{
+    const settings *s = t->s;
+    if (!s->model)
+        return tool_refuse(t, EXIT_USAGE, "no model given: mest-run MODEL.onnx --train | --eval | --infer | --info | --explain");
+    if (s->mode == MODE_NONE)
+        return tool_refuse(t, EXIT_USAGE, "what shall be done with '%s'? --train, --eval, --infer, --info or --explain", s->model);
+    if (s->mode <= MODE_INFER && !s->data)
+        return tool_refuse(t, EXIT_USAGE, "--data is missing: the samples to %s",
+                           s->mode == MODE_TRAIN ? "train on" : s->mode == MODE_EVAL ? "evaluate on" : "run");
+    if (s->val && s->val_split > 0)
+        return tool_refuse(t, EXIT_USAGE, "--val and --val-split exclude each other");
+    if (s->freeze && s->train_only)
+        return tool_refuse(t, EXIT_USAGE, "--freeze and --train-only exclude each other");
+    if (s->opt_betas.n != 2)
+        return tool_refuse(t, EXIT_USAGE, "--opt-betas takes two numbers");
+    if (s->smoothing > 0 && strcmp(s->loss, "ce") != 0)
+        return tool_refuse(t, EXIT_USAGE, "--smoothing needs --loss ce");
+    if (s->nesterov && s->momentum <= 0)
+        return tool_refuse(t, EXIT_USAGE, "--nesterov needs a --momentum above 0");
+    if (options_given(s, "epochs") && s->epochs == 0 && s->max_steps == 0)
+        return tool_refuse(t, EXIT_USAGE, "--epochs 0 needs --max-steps");
+    if (s->method && strncmp(s->method, "mest", 4) == 0 && !wants_sparsity(s))
+        tool_note(t, "--method %s moves only weights that the file holds sparsely, as --sparsity is 0", s->method);
+    if (strcmp(tool_method(s), "static") == 0 && (options_given(s, "mutate-every") || options_given(s, "mest-lambda")))
+        tool_note(t, "--mutate-every and --mest-lambda have no effect: the pattern is static");
+    return check_forgetting(t);
+}
+
+/* ---- model ---- */
+
+/* "*" and "?" as the library matches them. */
+static bool matches(const char *pattern, size_t n, const char *name)
+{
+    size_t p = 0, star = n, mark = 0, i = 0;
+    while (name[i]) {
+        if (p < n && pattern[p] == '*') {
+            star = p++;
+            mark = i;
+        } else if (p < n && (pattern[p] == '?' || pattern[p] == name[i])) {
+            p++;
+            i++;
+        } else if (star < n) {
+            p = star + 1;
+            i = ++mark;
+        } else {
+            return false;
+        }
+    }
+    while (p < n && pattern[p] == '*')
+        p++;
+    return p == n;
+}
+
+/* A pattern that matches nothing is a typing error that would change the result silently. */
+static int check_patterns(tool *t, const char *which, const char *patterns)
+{
+    for (const char *word = patterns; word && *word;) {
+        size_t n = strcspn(word, ",");
+        bool any = false;
+        for (int i = 0; i < mest_model_parameter_count(t->model) && !any; i++) {
+            mest_tensor_info info = {.struct_size = sizeof info};
+            any = mest_model_parameter(t->model, i, &info, NULL) == MEST_OK && matches(word, n, info.name);
+        }
+        if (!any)
+            return tool_refuse(t, EXIT_USAGE, "--%s: '%.*s' matches no parameter; --info lists their names", which, (int)n, word);
+        word += n + (word[n] == ',');
+    }
+    return 0;
+}
+
+static int freeze(tool *t, const char *patterns, bool on)
+{
+    for (const char *word = patterns; word && *word;) {
+        char pattern[512];
+        mest_error err = {0};
+        size_t n = strcspn(word, ",");
+        if (n >= sizeof pattern)
+            return tool_refuse(t, EXIT_USAGE, "a pattern of %zu characters is too long", n);
+        memcpy(pattern, word, n);
+        pattern[n] = 0;
+        if (n > 0 && mest_model_freeze(t->model, pattern, on, NULL, &err) != MEST_OK)
+            return tool_fail(t, STAGE_PREPARE, &err);
+        word += n + (word[n] == ',');
+    }
+    return 0;
+}
+
+int tool_load_model(tool *t)
+{
+    const settings *s = t->s;
+    mest_model_options options;
+    mest_error err = {0};
+    mest_model_options_init(&options);
+    options.allocator = s->memory_limit > 0 ? &t->allocator : NULL;
+    options.logger = &t->logger;
+    if (mest_model_load(&t->model, s->model, &options, &err) != MEST_OK)
+        return tool_fail(t, STAGE_MODEL, &err);
+    bool names = strcmp(s->dense_layers, "auto") != 0 && strcmp(s->dense_layers, "none") != 0;
+    int code = check_patterns(t, "freeze", s->freeze);
+    if (code == 0)
+        code = check_patterns(t, "train-only", s->train_only);
+    if (code == 0)
+        code = check_patterns(t, "no-decay", s->no_decay);
+    if (code == 0 && names)
+        code = check_patterns(t, "dense-layers", s->dense_layers);
+    if (code == 0 && s->train_only)
+        code = freeze(t, "*", true);
+    if (code == 0)
+        code = s->train_only ? freeze(t, s->train_only, false) : freeze(t, s->freeze, true);
+    return code;
+}
+
+int tool_sparsify(tool *t)
+{
+    const settings *s = t->s;
+    mest_sparsity how;
+    mest_error err = {0};
+    if (!wants_sparsity(s) && !s->from_scratch)
+        return 0;
+    mest_sparsity_init(&how);
+    how.scheme = strcmp(s->scheme, "block") == 0 ? "block4" : s->scheme;
+    how.sparsity = s->sparsity;
+    how.dense_layers = s->dense_layers;
+    how.rules = s->rules;
+    how.from_scratch = s->from_scratch;
+    how.seed = (uint64_t)s->seed;
+    if (mest_model_sparsify(t->model, &how, &err) != MEST_OK)
+        return tool_fail(t, STAGE_PREPARE, &err);
+    t->sparsified = wants_sparsity(s);
+    return 0;
+}
+
+/* ---- session ---- */
+
+int tool_create_session(tool *t)
+{
+    const settings *s = t->s;
+    mest_train_config *c = &t->config;
+    mest_error err = {0};
+    bool adamw = strcmp(s->opt, "adamw") == 0;
+    mest_train_config_init(c);
+    c->batch = s->batch;
+    c->eval_batch = s->eval_batch;
+    c->shuffle = !s->no_shuffle;
+    c->drop_last = s->drop_last;
+    /* --max-steps alone counts steps, over as many epochs as they take. */
+    c->epochs = s->max_steps > 0 && !options_given(s, "epochs") ? 0 : s->epochs;
+    c->max_steps = s->max_steps;
+    c->loss = s->loss;
+    c->label_smoothing = s->smoothing;
+    c->optimizer = s->opt;
+    c->lr = !isnan(s->lr) ? s->lr : adamw ? 0.001 : 0.01;
+    c->momentum = s->momentum;
+    c->nesterov = s->nesterov;
+    c->weight_decay = s->weight_decay;
+    c->beta1 = s->opt_betas.v[0];
+    c->beta2 = s->opt_betas.v[1];
+    c->eps = s->opt_eps;
+    c->no_decay = s->no_decay;
+    c->clip_norm = s->clip_grad;
+    c->schedule = s->sched;
+    c->min_lr = s->min_lr;
+    c->gamma = s->decay_rate;
+    c->step_epochs = s->decay_epochs;
+    c->warmup_epochs = s->warmup_epochs;
+    c->warmup_lr = s->warmup_lr;
+    c->schedule_per_step = s->sched_on_updates;
+    c->batch_norm = s->bn;
+    c->dropout = isnan(s->drop) ? -1 : s->drop;
+    c->threads = (int)s->threads;
+    c->seed = (uint64_t)s->seed;
+    c->kernels = s->kernels;
+    c->use_xnnpack = !s->no_xnnpack;
+    if (mest_session_create(&t->session, t->model, c, &err) != MEST_OK)
+        return tool_fail(t, STAGE_PREPARE, &err);
+    return 0;
+}
+
+static int add_scheduler(tool *t, const char *name, const char *options)
+{
+    mest_error err = {0};
+    if (mest_session_add_scheduler(t->session, name, options, &err) != MEST_OK)
+        return tool_fail(t, STAGE_PLUGIN, &err);
+    return 0;
+}
+
+/* NAME[:OPTIONS]; a path may hold a colon before its last slash. */
+static int add_named(tool *t, const char *text)
+{
+    char name[4096];
+    const char *slash = strrchr(text, '/');
+    size_t n = (size_t)(slash ? slash - text : 0);
+    n += strcspn(text + n, ":");
+    if (n == 0 || n >= sizeof name)
+        return tool_refuse(t, EXIT_USAGE, "--scheduler: '%s' has no name", text);
+    memcpy(name, text, n);
+    name[n] = 0;
+    return add_scheduler(t, name, text[n] ? text + n + 1 : NULL);
+}
+
+int tool_add_schedulers(tool *t)
+{
+    const settings *s = t->s;
+    const char *method = tool_method(s);
+    char options[256];
+    int code = 0;
+    if (strcmp(method, "static") != 0) {
+        snprintf(options, sizeof options, "mode=%s,freq=%" PRId64 ",lambda=%.9g", method + 5, s->mutate_every, s->mest_lambda);
+        code = add_scheduler(t, "mest", options);
+    }
+    if (code == 0 && s->forget_epoch > 0) {
+        int n = snprintf(options, sizeof options, "epoch=%" PRId64, s->forget_epoch);
+        if (s->forget_remove)
+            snprintf(options + n, sizeof options - (size_t)n, ",remove=%s", s->forget_remove);
+        else
+            snprintf(options + n, sizeof options - (size_t)n, ",max_forgets=%" PRId64, s->forget_max);
+        code = add_scheduler(t, "forgetting", options);
+    }
+    for (int i = 0; code == 0 && i < s->scheduler.n; i++)
+        code = add_named(t, s->scheduler.v[i]);
+    return code;
+}

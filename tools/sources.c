@@ -1,0 +1,238 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Data sources from the settings: normalisation, augmentation, split; and whether they fit the model. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "report.h"
+#include "tool.h"
+
+static int read_numbers(tool *t, const char *text, size_t length, int *n, double out[16])
+{
+    *n = 0;
+    for (size_t at = 0; at <= length;) {
+        size_t end = at + strcspn(text + at, ",/");
+        char copy[40], *rest;
+        if (end > length || end == at || end - at >= sizeof copy || *n == 16)
+            return tool_refuse(t, EXIT_USAGE, "--normalise: '%s' is not MEAN[,MEAN..]/STD[,STD..]", text);
+        memcpy(copy, text + at, end - at);
+        copy[end - at] = 0;
+        out[(*n)++] = strtod(copy, &rest);
+        if (*rest)
+            return tool_refuse(t, EXIT_USAGE, "--normalise: '%s' is not a number", copy);
+        at = end + 1;
+    }
+    return 0;
+}
+
+static int read_normalisation(tool *t, mest_source_options *o)
+{
+    const settings *s = t->s;
+    o->scale = s->scale_input;
+    o->measure = s->measure;
+    o->n_mean = s->mean.n;
+    o->n_std = s->std.n;
+    memcpy(o->mean, s->mean.v, sizeof o->mean);
+    memcpy(o->std, s->std.v, sizeof o->std);
+    if (s->normalise) {
+        const char *slash = strchr(s->normalise, '/');
+        if (!slash)
+            return tool_refuse(t, EXIT_USAGE, "--normalise: '%s' has no '/' between mean and std", s->normalise);
+        int code = read_numbers(t, s->normalise, (size_t)(slash - s->normalise), &o->n_mean, o->mean);
+        if (code == 0)
+            code = read_numbers(t, slash + 1, strlen(slash + 1), &o->n_std, o->std);
+        if (code)
+            return code;
+        for (int i = 0; i < o->n_std; i++)
+            if (!(o->std[i] > 0))
+                return tool_refuse(t, EXIT_USAGE, "--normalise: std must be above 0");
+    }
+    if (s->measure && (o->n_mean || o->n_std))
+        return tool_refuse(t, EXIT_USAGE, "--measure and given numbers (--mean, --std, --normalise) exclude each other");
+    return 0;
+}
+
+static int read_augmentation(tool *t, mest_source_options *o)
+{
+    const settings *s = t->s;
+    o->flip = s->hflip;
+    for (const char *word = s->augment; word && *word;) {
+        size_t n = strcspn(word, ",");
+        if (n == 4 && strncmp(word, "flip", 4) == 0) {
+            o->flip = s->hflip > 0 ? s->hflip : 0.5;
+        } else if (n > 3 && n < 7 && strncmp(word, "pad", 3) == 0 && strspn(word + 3, "0123456789") >= n - 3) {
+            o->pad_crop = atoi(word + 3);
+        } else if (!(n == 4 && strncmp(word, "none", 4) == 0)) {
+            return tool_refuse(t, EXIT_USAGE, "--augment: '%.*s' is none of padN, flip, none", (int)n, word);
+        }
+        word += n + (word[n] == ',');
+    }
+    return 0;
+}
+
+/* Shape of one sample by the model, without the batch axis; 0 axes if it is not known altogether. */
+static int model_sample(const tool *t, int64_t dim[MEST_SAMPLE_MAX_RANK])
+{
+    mest_tensor_info in = {.struct_size = sizeof in};
+    if (mest_model_input_count(t->model) < 1 || mest_model_input(t->model, 0, &in, NULL) != MEST_OK || in.rank < 2)
+        return 0;
+    for (int i = 1; i < in.rank; i++) {
+        if (in.dim[i] < 1)
+            return 0;
+        dim[i - 1] = in.dim[i];
+    }
+    return in.rank - 1;
+}
+
+/* csv: the shape of a sample; images: the size to bring them to. Both are the model's unless given. */
+static int read_shapes(tool *t, mest_source_options *o)
+{
+    const settings *s = t->s;
+    int64_t dim[MEST_SAMPLE_MAX_RANK];
+    int rank = model_sample(t, dim);
+    if (s->input_shape.n > MEST_SAMPLE_MAX_RANK)
+        return tool_refuse(t, EXIT_USAGE, "--input-shape: more than %d axes", MEST_SAMPLE_MAX_RANK);
+    if (s->img_size.n > 2)
+        return tool_refuse(t, EXIT_USAGE, "--img-size takes one or two numbers");
+    o->input_rank = s->input_shape.n ? s->input_shape.n : rank;
+    for (int i = 0; i < o->input_rank; i++)
+        o->input_dim[i] = s->input_shape.n ? s->input_shape.v[i] : dim[i];
+    if (s->img_size.n) {
+        o->resize_height = (int)s->img_size.v[0];
+        o->resize_width = (int)s->img_size.v[s->img_size.n - 1];
+    } else if (rank == 3 && dim[1] <= 16384 && dim[2] <= 16384) {
+        o->resize_height = (int)dim[1];
+        o->resize_width = (int)dim[2];
+    }
+    return 0;
+}
+
+static int open_one(tool *t, mest_source *source, mest_source_info *info, const char *spec, const mest_source_options *o)
+{
+    mest_error err = {0};
+    if (mest_source_open(source, spec, o, &err) != MEST_OK)
+        return tool_fail(t, STAGE_DATA, &err);
+    info->struct_size = sizeof *info;
+    if (source->info(source->self, info, &err) != MEST_OK)
+        return tool_fail(t, STAGE_DATA, &err);
+    if (info->count < 1)
+        return tool_refuse(t, EXIT_DATA, "%s: no samples", spec);
+    return 0;
+}
+
+int tool_open_sources(tool *t, bool validation)
+{
+    const settings *s = t->s;
+    mest_source_options o;
+    mest_source_options_init(&o);
+    o.allocator = s->memory_limit > 0 ? &t->allocator : NULL;
+    o.logger = &t->logger;
+    o.limit = s->limit;
+    o.max_bad = s->max_bad;
+    o.val_split = s->val_split;
+    o.split_seed = (uint64_t)s->seed;
+    o.val_part = s->val_split > 0 && !validation; /* --eval and --infer look at the part that was held out */
+    int code = read_normalisation(t, &o);
+    if (code == 0)
+        code = read_augmentation(t, &o);
+    if (code == 0)
+        code = read_shapes(t, &o);
+    if (code == 0)
+        code = open_one(t, &t->data, &t->data_info, s->data, &o);
+    if (code || !validation || (!s->val && s->val_split <= 0))
+        return code;
+    /* The network must see the held-out samples as it sees those it learns from. */
+    if (s->measure) {
+        int n = 0;
+        mest_source_normalisation(&t->data, &o.scale, &n, o.mean, o.std);
+        o.measure = false;
+        o.n_mean = o.n_std = n;
+    }
+    o.val_part = !s->val;
+    if (s->val) {
+        o.limit = s->val_limit;
+        o.val_split = 0;
+    }
+    code = open_one(t, &t->val, &t->val_info, s->val ? s->val : s->data, &o);
+    t->has_val = code == 0;
+    return code;
+}
+
+static int check_inputs(tool *t, const char *what, const mest_source_info *info)
+{
+    mest_tensor_info in = {.struct_size = sizeof in};
+    mest_error err = {0};
+    char want[96], have[96];
+    if (mest_model_input(t->model, 0, &in, &err) != MEST_OK)
+        return tool_fail(t, STAGE_MODEL, &err);
+    bool fits = in.rank == info->input_rank + 1;
+    for (int i = 1; fits && i < in.rank; i++)
+        fits = in.dim[i] < 0 || in.dim[i] == info->input_dim[i - 1];
+    report_shape(want, sizeof want, in.dim + 1, in.rank - 1);
+    report_shape(have, sizeof have, info->input_dim, info->input_rank);
+    if (!fits)
+        return tool_refuse(t, EXIT_DATA, "%s: samples are %s, input '%s' of the model takes %s%s", what, have, in.name, want,
+                           strncmp(what, "csv", 3) == 0 ? "; see --input-shape" : "");
+    if (in.dtype != (int)info->input_type)
+        return tool_refuse(t, EXIT_DATA, "%s: samples are %s, input '%s' of the model takes %s", what,
+                           info->input_type == MEST_SAMPLE_F32 ? "float32" : "int64", in.name,
+                           in.dtype == 1 ? "float32" : in.dtype == 7 ? "int64" : "another type");
+    return 0;
+}
+
+static int check_targets(tool *t, const char *what, const mest_source_info *info)
+{
+    const settings *s = t->s;
+    bool ce = strcmp(s->loss, "ce") == 0;
+    if (!info->has_targets)
+        return tool_refuse(t, EXIT_DATA, "%s: no targets, only --infer is possible", what);
+    if (!ce && info->target_type == MEST_SAMPLE_I64)
+        return tool_refuse(t, EXIT_DATA, "%s: targets are class indices, --loss %s needs float32 targets", what, s->loss);
+    mest_tensor_info out = {.struct_size = sizeof out};
+    mest_error err = {0};
+    if (mest_model_output_count(t->model) < 1)
+        return tool_refuse(t, EXIT_MODEL, "%s: the model has no output", s->model);
+    if (mest_model_output(t->model, 0, &out, &err) != MEST_OK)
+        return tool_fail(t, STAGE_MODEL, &err);
+    int64_t classes = out.rank == 2 ? out.dim[1] : -1;
+    if (ce && classes > 0 && info->n_classes > classes)
+        return tool_refuse(t, EXIT_DATA, "%s: %" PRId64 " classes, output '%s' of the model has %" PRId64, what, info->n_classes,
+                           out.name, classes);
+    if (ce && classes > 0 && info->n_classes > 0 && info->n_classes < classes)
+        tool_note(t, "%s: %" PRId64 " classes, output '%s' of the model has %" PRId64, what, info->n_classes, out.name, classes);
+    return 0;
+}
+
+int tool_check_sources(tool *t, bool targets)
+{
+    if (mest_model_input_count(t->model) != 1)
+        return tool_refuse(t, EXIT_MODEL, "%s: the model has %d inputs; a data source feeds one", t->s->model,
+                           mest_model_input_count(t->model));
+    int code = check_inputs(t, t->s->data, &t->data_info);
+    if (code == 0 && targets)
+        code = check_targets(t, t->s->data, &t->data_info);
+    const char *val = t->s->val ? t->s->val : t->s->data;
+    if (code == 0 && t->has_val)
+        code = check_inputs(t, val, &t->val_info);
+    if (code == 0 && t->has_val && targets)
+        code = check_targets(t, val, &t->val_info);
+    return code;
+}
+
+void tool_normalisation_text(const mest_source *source, char *text, size_t size)
+{
+    double scale = 0, mean[16], std[16];
+    int channels = 0;
+    mest_source_normalisation(source, &scale, &channels, mean, std);
+    text[0] = 0;
+    if (channels < 1)
+        return;
+    size_t n = (size_t)snprintf(text, size, "--scale-input %.9g --mean ", scale);
+    for (int i = 0; i < channels && n < size; i++)
+        n += (size_t)snprintf(text + n, size - n, "%s%.9g", i ? "," : "", mean[i]);
+    if (n < size)
+        n += (size_t)snprintf(text + n, size - n, " --std ");
+    for (int i = 0; i < channels && n < size; i++)
+        n += (size_t)snprintf(text + n, size - n, "%s%.9g", i ? "," : "", std[i]);
+}

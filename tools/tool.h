@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* tool.h - what the commands of mest-run share: one run's objects, error reports, exit codes, signals.
+ *
+ *   tool        the settings and everything that was opened for them; tool_close releases it all
+ *   tool_stage  what was being done when the library failed; with the status it decides the exit code
+ *
+ * Functions that return int return an exit code: 0, or the code of a failure that has been reported already.
+ */
+#ifndef TOOLS_TOOL_H
+#define TOOLS_TOOL_H
+
+#include <signal.h>
+
+#include "mest/train.h"
+#include "settings.h"
+
+/* Documented in --help and docs/cli.md. */
+enum {
+    EXIT_DONE = 0,
+    EXIT_INTERNAL = 1,
+    EXIT_USAGE = 2,
+    EXIT_MODEL = 3,
+    EXIT_DATA = 4,
+    EXIT_FILES = 5,
+    EXIT_NUMERIC = 6,
+    EXIT_LIMIT = 7,
+    EXIT_PLUGIN = 8,
+    EXIT_SIGNAL = 128 /* + number of the signal */
+};
+
+typedef enum tool_stage { STAGE_MODEL, STAGE_DATA, STAGE_PREPARE, STAGE_PLUGIN, STAGE_RUN, STAGE_FILES } tool_stage;
+
+typedef struct memory_budget {
+    _Atomic int64_t used_bytes;
+    int64_t limit_bytes;
+} memory_budget;
+
+typedef struct tool {
+    const settings *s;
+    mest_model *model;
+    mest_session *session;
+    mest_source data, val;
+    mest_source_info data_info, val_info;
+    bool has_val, sparsified;
+    mest_train_config config;
+    mest_logger logger;
+    mest_allocator allocator;
+    memory_budget budget;
+    int log_fd;      /* output_dir/log.jsonl, -1: none */
+    int lock_fd;     /* output_dir/lock, -1: none */
+    bool line_open;  /* a progress bar stands on the last line of the terminal */
+    char checkpoint[4096], run_model[4096], summary[4096]; /* paths in output_dir; "" without one */
+} tool;
+
+void tool_init(tool *t, const settings *s);
+void tool_close(tool *t);
+
+/* Reports a failure of the library on stderr (and as JSON) and returns the exit code for it. */
+int tool_fail(tool *t, tool_stage stage, const mest_error *err);
+/* The same with the tool's own text. */
+int tool_refuse(tool *t, int code, const char *format, ...) MEST_PRINTF(3, 4);
+/* A remark on stderr, unless --quiet. Clears a progress bar first. */
+void tool_note(tool *t, const char *format, ...) MEST_PRINTF(2, 3);
+int tool_exit_code(tool_stage stage, mest_status status);
+
+/* setup.c: in this order. */
+int tool_check_settings(tool *t);    /* combinations that no table can express */
+int tool_load_model(tool *t);        /* also --freeze and --train-only */
+int tool_sparsify(tool *t);          /* does nothing when the settings ask for nothing */
+int tool_create_session(tool *t);
+int tool_add_schedulers(tool *t);
+const char *tool_method(const settings *s); /* --method or what it defaults to */
+
+/* sources.c: opens --data (and --val or the split, if `validation`), with the normalisation of the first for both. */
+int tool_open_sources(tool *t, bool validation);
+/* Do inputs, classes and targets fit the model? Before anything is planned. */
+int tool_check_sources(tool *t, bool targets);
+/* "scale 255 mean 0.49,.. std 0.24,.." of the source; "" if it does not normalise. */
+void tool_normalisation_text(const mest_source *source, char *text, size_t size);
+
+/* signals.c: SIGINT and SIGTERM ask the session to stop after the step; a second one, or one without a session, ends at once. */
+void signals_install(void);
+void signals_watch(mest_session *session); /* NULL: none */
+int signals_caught(void);                  /* number of the signal, 0: none */
+
+#endif
