@@ -201,7 +201,7 @@ static bool try_kernel(problem *p, const mest_kernel *k, int v, const mest_threa
     for (int i = 0; i < 3 && v; i++) {
         images[i]->layout.kind = MEST_PIXEL;
         images[i]->layout.v = (uint8_t)v;
-        images[i]->layout.slots = mest_default_slots(images[i]->shape.dim[1], v) + (int32_t)pick(0, 1);
+        images[i]->layout.slots = mest_default_slots(images[i]->shape.dim[1], v) + (v > 1 ? (int32_t)pick(0, 1) : 0);
     }
     const int dy_in = p->op == GEMM_GRAD ? 3 : 2, bias_in = 2;
     const bool has_bias = p->bias || p->c_kind, lent_c = p->op == GEMM_GRAD && p->c_kind;
@@ -234,7 +234,8 @@ static bool try_kernel(problem *p, const mest_kernel *k, int v, const mest_threa
     bool served = k->fits(&q, &why);
     if (!served)
         goto out;
-    if (v)
+    const bool halo = v && !(v == 1 && p->matrix); /* a matrix with one lane is never given one: it is the plain layout */
+    if (halo)
         for (int i = 0; i < n_in; i++) { /* at least the halo asked for, sometimes more */
             uint8_t pad[4] = {0, 0, 0, 0};
             mest_type *t = in[i] == &x ? &x : in[i] == &y ? &y : NULL;
@@ -247,7 +248,7 @@ static bool try_kernel(problem *p, const mest_kernel *k, int v, const mest_threa
             t->layout.bottom = (uint8_t)(pad[2] + pick(0, 1));
             t->layout.right = (uint8_t)(pad[3] + pick(0, 1));
         }
-    if (v) {
+    if (halo) {
         mest_type *t = p->gradient ? &dx : &y;
         t->layout.top = (uint8_t)pick(0, 2);
         t->layout.right = (uint8_t)pick(0, 2);
