@@ -13,8 +13,6 @@
 #include "ops/kernels/nhwc.h"
 #include "ops/xnn/xnn.h"
 
-enum { XNN_SLACK = 64 }; /* XNNPACK may read a little past the end of its input */
-
 typedef enum route { ROUTE_CONV, ROUTE_DEPTHWISE, ROUTE_DENSE, ROUTE_TRANSPOSED, ROUTE_NONE } route;
 
 typedef struct conv_state {
@@ -98,7 +96,7 @@ static mest_status conv_prepare(const mest_kernel_query *q, void **state, size_t
     s->window = window_of(&s->k);
     s->route = is_depthwise(&s->k) ? ROUTE_DEPTHWISE : ROUTE_CONV;
     *state = s;
-    *scratch_bytes = (size_t)weights_of(&s->k) * sizeof(float) + XNN_SLACK;
+    *scratch_bytes = (size_t)weights_of(&s->k) * sizeof(float) + MEST_XNN_SLACK;
     return MEST_OK;
 }
 
@@ -199,7 +197,7 @@ static mest_status grad_prepare(const mest_kernel_query *q, void **state, size_t
         other = (size_t)weights_of(k) * sizeof(float);
     else if (s->route == ROUTE_DENSE && k->stride_y * k->stride_x > 1)
         other = (size_t)(k->n * k->p * k->q * k->c) * sizeof(float);
-    *scratch_bytes = (other > most ? other : most) + XNN_SLACK;
+    *scratch_bytes = (other > most ? other : most) + MEST_XNN_SLACK;
     *state = s;
     return MEST_OK;
 }

@@ -51,9 +51,6 @@ bool mest_xnn_dense_bind(mest_xnn *x, int64_t rows, const float *in, float *out,
 bool mest_xnn_maxpool_create(mest_xnn *x, const mest_xnn_window *w, int64_t channels);
 bool mest_xnn_maxpool_bind(mest_xnn *x, int64_t n, int64_t h, int64_t w, int64_t channels, const float *in, float *out,
                            const mest_threads *threads);
-/* Over rows of `channels` numbers. */
-bool mest_xnn_softmax_create(mest_xnn *x, int64_t channels);
-bool mest_xnn_softmax_bind(mest_xnn *x, int64_t rows, int64_t channels, const float *in, float *out, const mest_threads *threads);
 
 /* ---- shared by the kernels here ---- */
 
@@ -71,6 +68,7 @@ static inline bool mest_xnn_matrix(const mest_type *t) { return t && t->shape.ra
 double mest_xnn_flops(unsigned cpu, const mest_threads *threads);
 /* Seconds to pack n weights. */
 static inline double mest_xnn_pack_seconds(double n) { return n * 1.2e-9; }
+enum { MEST_XNN_SLACK = 64 }; /* bytes after scratch that XNNPACK reads as input: it may read a little past the end */
 /* A fingerprint of weights that are said not to change: if they do after all (evaluation between training steps), they are packed again. */
 uint64_t mest_xnn_fingerprint(const float *values, int64_t n, const float *more, int64_t n_more);
 
