@@ -64,6 +64,10 @@ static inline bool mest_xnn_plain(const mest_type *t) { return t && t->layout.ki
 /* Rows of a matrix: plain, or NHWC of H = W = 1. */
 static inline bool mest_xnn_matrix(const mest_type *t) { return t && t->shape.rank == 2 && (mest_xnn_plain(t) || mest_xnn_nhwc(t)); }
 
+/* Output i of a query and of a run; NULL where it does not exist or is not wanted. */
+static inline const mest_type *mest_xnn_out(const mest_kernel_query *q, int i) { return i < q->n_out ? q->out[i] : NULL; }
+static inline void *mest_xnn_out_data(const mest_args *a, int i) { return i < a->n_out ? a->out[i].data : NULL; }
+
 /* Multiply-add rate of one core, for cost models: XNNPACK reaches about 64 % of the peak on these processors. */
 double mest_xnn_flops(unsigned cpu, const mest_threads *threads);
 /* Seconds to pack n weights. */
