@@ -97,7 +97,8 @@ typedef struct onnx_importer {
     const char *path;
     mest_error *err;
     bool keep_aliases;
-    size_t max_bytes;      /* of constants made from sparse values */
+    size_t max_bytes;      /* of everything but payloads */
+    size_t max_constant;   /* of one constant made from sparse values */
     mest_prescan scan;
     mest_onnx_arena arena;
     mest_region scratch;

@@ -526,6 +526,7 @@ mest_status mest_onnx_import(mest_model *m, const char *path, const mest_model_o
     im->err = err;
     im->keep_aliases = options && options->keep_aliases;
     im->max_bytes = max_bytes;
+    im->max_constant = max_bytes / 4;
     mest_region_init(&im->scratch, &m->heap);
     mest_strmap_init(&im->names, &im->scratch);
     mest_strmap_init(&im->ops, &im->scratch);

@@ -134,6 +134,8 @@ static mest_status add_node(onnx_importer *im, scope *s, const Onnx__NodeProto *
 {
     if (!MEST_REGION_GROW(&im->scratch, im->nodes, im->n_nodes, im->cap_nodes))
         return out_of_memory(im);
+    MEST_CHECK(atomic_load(&im->m->heap.current_bytes) <= (int64_t)im->max_bytes, im->err, MEST_E_LIMIT,
+               "onnx '%s': %d nodes and more need over %zu bytes", im->path, im->n_nodes, im->max_bytes);
     onnx_node *n = &im->nodes[im->n_nodes];
     memset(n, 0, sizeof *n);
     const char *name = onnx_text(pb->name);
@@ -194,8 +196,8 @@ static mest_status call(onnx_importer *im, scope *s, const Onnx__NodeProto *pb, 
         return out_of_memory(im);
     *inner = (scope){ .parent = s, .function = f, .attrs = attrs, .n_attrs = n_attrs, .origin = s->origin, .depth = s->depth + 1 };
     mest_strmap_init(&inner->names, &im->scratch);
-    /* the number of the node that will come next makes the name unique */
-    inner->call = mest_region_printf(&im->scratch, "%.80s.%d", *onnx_text(pb->name) ? pb->name : name, *budget);
+    /* how much of the budget is used up makes the name unique */
+    inner->call = mest_region_printf(&im->scratch, "%.80s.%d", *onnx_text(pb->name) ? pb->name : name, MEST_ONNX_MAX_INLINED - *budget);
     inner->actual = mest_region_alloc(&im->scratch, f->n_input + f->n_output + 1, sizeof *inner->actual);
     if (!inner->call || !inner->actual)
         return out_of_memory(im);

@@ -169,9 +169,19 @@ static mest_status dropout(onnx_importer *im, onnx_node *n)
     return MEST_OK;
 }
 
-/* Before opset 14 five outputs meant training, one meant inference; `spatial` (below 9) must keep its default. */
+/* The training form's extra outputs are the statistics, which the runtime keeps up by itself. */
 static mest_status batch_norm(onnx_importer *im, onnx_node *n)
 {
+    for (int32_t k = 1; k < n->n_out; k++)
+        if (n->out[k] != MEST_NONE)
+            return wrong(im, n, MEST_E_UNSUPPORTED, "one of its outputs other than the first is used");
+    return MEST_OK;
+}
+
+/* Before opset 14 five outputs meant training, one meant inference; `spatial` (below 9) must keep its default. */
+static mest_status batch_norm_before_14(onnx_importer *im, onnx_node *n)
+{
+    MEST_TRY(batch_norm(im, n));
     mest_status status = MEST_OK;
     const Onnx__AttributeProto *spatial = take(im, n, "spatial", ONNX__ATTRIBUTE_PROTO__ATTRIBUTE_TYPE__INT, &status);
     MEST_TRY(status);
@@ -266,7 +276,8 @@ static const rule rules[] = {
     { "Slice", 10, NULL, 10, slice },
     { "TopK", 10, NULL, 10, top_k },
     { "Dropout", 12, NULL, 12, dropout },
-    { "BatchNormalization", 14, NULL, 15, batch_norm },
+    { "BatchNormalization", 14, NULL, 15, batch_norm_before_14 },
+    { "BatchNormalization", ALWAYS, NULL, 15, batch_norm },
     { "Upsample", ALWAYS, "Resize", 11, upsample },
     { "Resize", 11, NULL, 11, resize_as_before_11 },
     { "Resize", ALWAYS, NULL, 11, resize_empty },

@@ -52,18 +52,23 @@ static bool is_one_of(const char *op, const char *const *list)
     return false;
 }
 
+/* The node that gives the other operand of an Add. */
+static const mest_node *operand_of_add(const mest_graph *g, const mest_node *n, int input)
+{
+    if (strcmp(n->op->name, "Add") || n->n_in != 2 || n->in[1 - input] == MEST_NONE)
+        return NULL;
+    mest_id producer = g->values[n->in[1 - input]].producer;
+    return producer == MEST_NONE ? NULL : &g->nodes[producer];
+}
+
 /* An operand of one of these, with one element, is a factor, an exponent or a bound; a bias of one output after a MatMul is not. */
 static bool scales(const mest_graph *g, const mest_node *n, int input)
 {
     static const char *const ops[] = { "Mul", "Div", "Add", "Sub", "Pow", "Max", "Min", "Where", NULL };
     if (!is_one_of(n->op->name, ops))
         return false;
-    if (!strcmp(n->op->name, "Add") && n->n_in == 2) {
-        mest_id other = n->in[1 - input], producer = other == MEST_NONE ? MEST_NONE : g->values[other].producer;
-        if (producer != MEST_NONE && !strcmp(g->nodes[producer].op->name, "MatMul"))
-            return false;
-    }
-    return true;
+    const mest_node *before = operand_of_add(g, n, input);
+    return !before || strcmp(before->op->name, "MatMul");
 }
 
 static void find_uses(const mest_graph *g, use *uses, uint8_t *live)
@@ -127,7 +132,9 @@ static const char *describe(onnx_importer *im, const use *uses, const use *u)
         through = through ? through : n->op->name;
         u = next;
     }
-    const mest_node *n = &g->nodes[u->node];
+    const mest_node *n = &g->nodes[u->node], *before = operand_of_add(g, n, u->input);
+    if (before && !strcmp(before->op->name, "MatMul"))
+        return mest_region_printf(&im->m->region, "bias of MatMul '%.200s'", before->name);
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (!strcmp(names[i].op, n->op->name) && u->input < 5 && names[i].input[u->input])
             return mest_region_printf(&im->m->region, "%s of %s '%.200s'%s%s", names[i].input[u->input], n->op->name, n->name,

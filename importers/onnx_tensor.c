@@ -202,7 +202,7 @@ mest_status mest_onnx_constant_data(onnx_importer *im, const char *what, const m
     type->dtype = is_float ? MEST_F32 : payload->dtype;
     type->shape = *shape;
     size_t size = mest_dtype_size(type->dtype), n = (size_t)payload->count, file_size = mest_dtype_file_size(payload->dtype);
-    MEST_CHECK(!payload->linear || n <= im->max_bytes / size, im->err, MEST_E_LIMIT, "onnx '%s': constant '%s' is sparse and too large", im->path,
+    MEST_CHECK(!payload->linear || n <= im->max_constant / size, im->err, MEST_E_LIMIT, "onnx '%s': constant '%s' is sparse and too large", im->path,
                what);
     char *out = mest_region_alloc(&im->m->graph.region, n + 16, size);
     MEST_CHECK(out, im->err, MEST_E_NOMEM, "onnx '%s': constant '%s': no memory for %zu x %zu bytes", im->path, what, n, size);

@@ -53,6 +53,23 @@ static const char *element(const Onnx__TensorProto *p, mest_dtype dtype, int64_t
     return NULL;
 }
 
+/* A float of any width from its bits; float32 is what everything is computed in. */
+static double real_of(mest_dtype dtype, const uint8_t *raw)
+{
+    float f = 0;
+    double d = 0;
+    uint16_t half = 0;
+    switch (dtype) {
+    case MEST_F64: memcpy(&d, raw, sizeof d); return d;
+    case MEST_F32: memcpy(&f, raw, sizeof f); return (double)f;
+    case MEST_BF16: memcpy((uint8_t *)&f + 2, raw, 2); return (double)f;
+    default: memcpy(&half, raw, sizeof half); break;
+    }
+    int exponent = half >> 10 & 31, mantissa = half & 1023;
+    d = exponent == 31 ? (mantissa ? NAN : INFINITY) : exponent ? ldexp(mantissa + 1024, exponent - 25) : ldexp(mantissa, -24);
+    return half & 0x8000 ? -d : d;
+}
+
 const char *pb_tensor_read(pb_tensor *t, const char *path)
 {
     size_t n = 0;
@@ -65,7 +82,9 @@ const char *pb_tensor_read(pb_tensor *t, const char *path)
     free(bytes);
     if (!p)
         return "not a TensorProto";
-    t->type.dtype = (mest_dtype)p->data_type;
+    const mest_dtype stored = (mest_dtype)p->data_type;
+    const bool is_float = stored == MEST_F32 || stored == MEST_F64 || stored == MEST_F16 || stored == MEST_BF16;
+    t->type.dtype = is_float ? MEST_F32 : stored;
     size_t size = mest_dtype_size(t->type.dtype);
     if (size == 0 || p->n_dims > MEST_MAX_RANK)
         why = "a type or rank without support";
@@ -79,11 +98,9 @@ const char *pb_tensor_read(pb_tensor *t, const char *path)
         t->data = calloc((size_t)t->count + 16, size);
     for (int64_t i = 0; !why && i < t->count; i++) {
         uint8_t raw[8] = {0};
-        why = element(p, t->type.dtype, i, raw);
-        if (t->type.dtype == MEST_F32) {
-            float f;
-            memcpy(&f, raw, sizeof f);
-            ((mest_real *)t->data)[i] = (mest_real)f;
+        why = element(p, stored, i, raw);
+        if (is_float) {
+            ((mest_real *)t->data)[i] = (mest_real)real_of(stored, raw);
         } else {
             memcpy((char *)t->data + (size_t)i * size, raw, size);
         }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Tensors of the conformance data: a file holds one TensorProto. */
+/* Tensors of the conformance data: a file holds one TensorProto. Floats of any width become MEST_F32, as in an imported model. */
 #ifndef MEST_TESTS_BACKEND_PB_TENSOR_H
 #define MEST_TESTS_BACKEND_PB_TENSOR_H
 

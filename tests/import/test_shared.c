@@ -283,12 +283,12 @@ START_TEST(memory_may_run_out_anywhere)
     for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
         shared_path(path, files[i]);
         for (int64_t n = 0;; n++) {
-            meter meter = { 0 };
-            mest_allocator allocator = meter_allocator(&meter);
+            meter count = { 0 };
+            mest_allocator allocator = meter_allocator(&count);
             mest_model_options o;
             mest_model_options_init(&o);
             o.allocator = &allocator;
-            meter.fail_at = n;
+            count.fail_at = n;
             mest_model *m;
             mest_error e;
             mest_status status = mest_model_load(&m, path, &o, &e);
@@ -296,8 +296,8 @@ START_TEST(memory_may_run_out_anywhere)
                 status = mest_model_export(m, out, NULL, &e);
             ck_assert_msg(status == MEST_OK || status == MEST_E_NOMEM, "%s at %d: %s: %s", files[i], (int)n, mest_status_text(status), e.msg);
             mest_model_destroy(m);
-            ck_assert_msg(meter.now == 0, "%s at %d: %lld bytes leaked", files[i], (int)n, (long long)meter.now);
-            if (status == MEST_OK && meter.calls <= n)
+            ck_assert_msg(count.now == 0, "%s at %d: %lld bytes leaked", files[i], (int)n, (long long)count.now);
+            if (status == MEST_OK && count.calls <= n)
                 break;
         }
     }
