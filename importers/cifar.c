@@ -147,7 +147,7 @@ static mest_status open_test(mest_heap *heap, const char *rest, const mest_sourc
 }
 
 const mest_source_kind mest_source_cifar[] = {
-    {"cifar10", "FILE or DIR             CIFAR-10 binary records; DIR: its data_batch_*.bin", open_train},
-    {"cifar10-test", "FILE or DIR             the same; DIR: its test_batch.bin", open_test},
+    {"cifar10", "FILE or DIR  CIFAR-10 binary records; DIR: its data_batch_*.bin", open_train},
+    {"cifar10-test", "FILE or DIR  the same; DIR: its test_batch.bin", open_test},
     {NULL, NULL, NULL},
 };

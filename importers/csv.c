@@ -243,6 +243,6 @@ static mest_status csv_open(mest_heap *heap, const char *rest, const mest_source
 }
 
 const mest_source_kind mest_source_csv[] = {
-    {"csv", "FILE[?label=first|last|none,header=yes|no,target=class|float]   comma-separated numbers, gzip allowed", csv_open},
+    {"csv", "FILE[?label=first|last|none,header=yes|no,target=class|float]  comma-separated numbers, gzip allowed", csv_open},
     {NULL, NULL, NULL},
 };

@@ -209,7 +209,7 @@ static mest_status open_test(mest_heap *heap, const char *rest, const mest_sourc
 }
 
 const mest_source_kind mest_source_idx[] = {
-    {"idx", "IMAGES,LABELS or DIR    MNIST idx files, gzip allowed; DIR: train-images-idx3-ubyte and its labels", open_train},
-    {"idx-test", "DIR                     the t10k-* files of DIR", open_test},
+    {"idx", "IMAGES,LABELS or DIR  MNIST idx files, gzip allowed; DIR: train-images-idx3-ubyte and its labels", open_train},
+    {"idx-test", "DIR  the t10k-* files of DIR", open_test},
     {NULL, NULL, NULL},
 };

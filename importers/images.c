@@ -217,6 +217,6 @@ static mest_status images_open(mest_heap *heap, const char *rest, const mest_sou
 }
 
 const mest_source_kind mest_source_images[] = {
-    {"images", "DIR                     a folder per class with JPEG and PNG files; DIR/train and DIR/val (or test) are found", images_open},
+    {"images", "DIR  a folder per class with JPEG and PNG files; DIR/train and DIR/val (or test) are found", images_open},
     {NULL, NULL, NULL},
 };

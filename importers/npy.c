@@ -190,6 +190,6 @@ static mest_status npy_open(mest_heap *heap, const char *rest, const mest_source
 }
 
 const mest_source_kind mest_source_npy[] = {
-    {"npy", "INPUT[,TARGET]          NumPy .npy files, first axis = samples", npy_open},
+    {"npy", "INPUT[,TARGET]  NumPy .npy files, first axis = samples", npy_open},
     {NULL, NULL, NULL},
 };

@@ -32,7 +32,7 @@ typedef struct mest_dataset {
 
 typedef struct mest_source_kind {
     const char *name; /* "idx"; a list ends with name NULL */
-    const char *help; /* one line for --help: "IMAGES,LABELS   MNIST idx files" */
+    const char *help; /* one line for --help, what follows "KIND:", two blanks, what it is: "INPUT[,TARGET]  NumPy files" */
     /* `rest` is the text after "KIND:"; `heap` outlives the data set. */
     mest_status (*open)(mest_heap *heap, const char *rest, const mest_source_options *options, mest_dataset *data, mest_error *err);
 } mest_source_kind;

@@ -120,7 +120,7 @@ static mest_status div_vjp(mest_vjp *v)
 
 #define BINARY(onnx, c_name, act, vjp_rule)                                                                        \
     {.domain = "", .name = onnx, .since = 7, .in_min = 2, .in_max = 2, .out_min = 1, .out_max = 1,                  \
-     .flags = MEST_OP_ELEMENTWISE | MEST_OP_INPLACE, .act_in = (act) ? 3 : 0, .act_out = (act) ? 1 : 0,             \
+     .flags = MEST_OP_ELEMENTWISE | MEST_OP_INPLACE | MEST_OP_ANY_TYPE, .act_in = (act) ? 3 : 0, .act_out = (act) ? 1 : 0,             \
      .infer = c_name##_infer, .forward = c_name##_forward, .vjp = vjp_rule}
 static const mest_attr mod_attrs[] = {{.name = "fmod", .kind = MEST_ATTR_INT, .offset = offsetof(mod_params, fmod)}, {.name = NULL}};
 
@@ -129,7 +129,7 @@ const mest_op mest_ops_arith[] = {
     BINARY("Sub", sub, true, sub_vjp),
     BINARY("Mul", mul, true, mul_vjp),
     BINARY("Div", div, false, div_vjp), /* plain: lanes past the batch may hold zeros */
-    {.domain = "", .name = "Mod", .since = 10, .in_min = 2, .in_max = 2, .out_min = 1, .out_max = 1, .attrs = mod_attrs,
+    {.domain = "", .name = "Mod", .since = 10, .in_min = 2, .in_max = 2, .out_min = 1, .out_max = 1, .flags = MEST_OP_ANY_TYPE, .attrs = mod_attrs,
      .params_bytes = sizeof(mod_params), .infer = mod_infer, .forward = mod_forward},
     {.domain = "mest", .name = "mest.DivGrad", .since = 1, .in_min = 3, .in_max = 3, .out_min = 1, .out_max = 1,
      .infer = mest_infer_float_broadcast, .forward = div_grad_forward},

@@ -83,16 +83,16 @@ static void map_tile(void *context, size_t tile)
             int64_t taps = least(p->taps - t0, chunk_taps);
             for (int64_t i = 0; i < taps; i++) {
                 int64_t shift[3];
-                bool straight = lanes == MEST_PANEL;
+                bool run = lanes == MEST_PANEL; /* neighbours in the image, none of them padding */
                 tap_shift(w, t0 + i, shift);
                 for (int64_t l = 0; l < lanes; l++) {
                     int64_t pixel = pixel_at(w, start[l], shift);
                     at[l] = pixel < 0 ? -1 : base[l] + pixel;
-                    straight = straight && at[l] >= 0 && at[l] == at[0] + l;
+                    run = run && at[l] >= 0 && at[l] == at[0] + l;
                 }
                 const mest_real *from = p->image + c0 * p->pixels;
                 mest_real *to = panel + i * MEST_PANEL;
-                if (straight) {
+                if (run) {
                     from += at[0];
                     for (int64_t c = 0; c < channels; c++, from += p->pixels, to += taps * MEST_PANEL)
                         memcpy(to, from, MEST_PANEL * sizeof *to);
@@ -105,17 +105,44 @@ static void map_tile(void *context, size_t tile)
             mest_dense_block(weight + c0 * p->taps + t0, p->k, 1, rows, panel, channels * taps, block, c0 + t0 > 0);
         }
     }
+    for (int64_t l = 0; l < lanes; l++)
+        at[l] = (j0 + l) / p->positions * v->m * p->positions + (j0 + l) % p->positions;
+    bool straight = at[lanes - 1] == at[0] + lanes - 1;
     for (int64_t r = 0; r < rows; r++) {
         int64_t m = g * p->mg + m0 + r;
-        mest_real b = p->bias ? p->bias[m] : 0;
-        for (int64_t l = 0; l < lanes; l++) {
-            int64_t n = (j0 + l) / p->positions, j = (j0 + l) % p->positions;
-            p->out[(n * v->m + m) * p->positions + j] = block[r * MEST_PANEL + l] + b;
+        mest_real *out = p->out + m * p->positions, b = p->bias ? p->bias[m] : 0;
+        const mest_real *from = block + r * MEST_PANEL;
+        if (straight) {
+            out += at[0];
+            for (int64_t l = 0; l < lanes; l++)
+                out[l] = from[l] + b;
+        } else {
+            for (int64_t l = 0; l < lanes; l++)
+                out[at[l]] = from[l] + b;
         }
     }
 }
 
-/* One channel in, one channel out per group: nothing to share, so rows of the map are summed tap by tap. */
+/* ---- depthwise: one channel in, one or two out per group ---- */
+
+/* Columns q of the map, first <= q < last, whose tap lies inside the image: at column q * stride + (the result). */
+static inline int64_t tap_columns(const mest_window *w, int64_t shift, int64_t *first, int64_t *last)
+{
+    int64_t off = shift - w->lo[2];
+    *first = off >= 0 ? 0 : pieces(-off, w->stride[2]);
+    *last = w->in[2] - off <= 0 ? 0 : least(w->out[2], pieces(w->in[2] - off, w->stride[2]));
+    return off;
+}
+
+/* Where the image row lies that a tap sees from a row of the map; -1 outside. */
+static inline int64_t tap_row(const mest_window *w, const int64_t shift[3], int64_t row)
+{
+    int64_t z = row / w->out[1] * w->stride[0] - w->lo[0] + shift[0];
+    int64_t y = row % w->out[1] * w->stride[1] - w->lo[1] + shift[1];
+    return z < 0 || z >= w->in[0] || y < 0 || y >= w->in[1] ? -1 : (z * w->in[1] + y) * w->in[2];
+}
+
+/* Nothing is shared between channels, so rows of the map are summed tap by tap. */
 static void depthwise_tile(void *context, size_t tile)
 {
     const product *p = context;
@@ -128,18 +155,15 @@ static void depthwise_tile(void *context, size_t tile)
     for (int64_t j = 0; j < p->positions; j++)
         map[j] = 0;
     for (int64_t tap = 0; tap < p->taps; tap++) {
-        int64_t shift[3];
+        int64_t shift[3], first, last;
         mest_real x = p->weight[m * p->taps + tap];
         tap_shift(w, tap, shift);
-        /* columns q whose tap is inside the image: first <= q < last */
-        int64_t off = shift[2] - w->lo[2], first = off >= 0 ? 0 : pieces(-off, w->stride[2]);
-        int64_t last = w->in[2] - off <= 0 ? 0 : least(w->out[2], pieces(w->in[2] - off, w->stride[2]));
+        int64_t off = tap_columns(w, shift[2], &first, &last);
         for (int64_t row = 0; row < w->out[0] * w->out[1]; row++) {
-            int64_t z = row / w->out[1] * w->stride[0] - w->lo[0] + shift[0];
-            int64_t y = row % w->out[1] * w->stride[1] - w->lo[1] + shift[1];
-            if (z < 0 || z >= w->in[0] || y < 0 || y >= w->in[1])
+            int64_t at = tap_row(w, shift, row);
+            if (at < 0)
                 continue;
-            const mest_real *from = image + (z * w->in[1] + y) * w->in[2];
+            const mest_real *from = image + at;
             mest_real *to = map + row * w->out[2];
             if (w->stride[2] == 1) {
                 for (int64_t q = first; q < last; q++)
@@ -219,15 +243,20 @@ static void image_tile(void *context, size_t tile)
                 }
                 mest_dense_block(p->weight + (g * p->mg + m0) * p->k + c0 * p->taps + r0, 1, p->k, rows, panel, depth, block, m0 > 0);
             }
-            for (int64_t r = 0; r < rows; r++) {
-                int64_t shift[3], c = (r0 + r) / p->taps;
-                mest_real *to = p->out + c * p->pixels;
-                tap_shift(w, (r0 + r) % p->taps, shift);
+            /* the block holds whole channels, or some taps of one */
+            int64_t taps = least(p->taps, rows);
+            for (int64_t i = 0; i < taps; i++) {
+                int64_t shift[3], to_at[MEST_PANEL];
+                tap_shift(w, (r0 + i) % p->taps, shift);
                 for (int64_t l = 0; l < lanes; l++) {
                     int64_t pixel = pixel_at(w, start[l], shift);
-                    if (pixel >= 0)
-                        to[base[l] + pixel] += block[r * MEST_PANEL + l];
+                    to_at[l] = pixel < 0 ? -1 : base[l] + pixel;
                 }
+                mest_real *to = p->out + r0 / p->taps * p->pixels;
+                for (int64_t r = i; r < rows; r += taps, to += p->pixels)
+                    for (int64_t l = 0; l < lanes; l++)
+                        if (to_at[l] >= 0)
+                            to[to_at[l]] += block[r * MEST_PANEL + l];
             }
         }
     }
@@ -246,17 +275,15 @@ static void depthwise_image_tile(void *context, size_t tile)
     for (int64_t m = c * p->mg; m < (c + 1) * p->mg; m++) {
         const mest_real *map = p->map + (n * v->m + m) * p->positions;
         for (int64_t tap = 0; tap < p->taps; tap++) {
-            int64_t shift[3];
+            int64_t shift[3], first, last;
             mest_real x = p->weight[m * p->taps + tap];
             tap_shift(w, tap, shift);
-            int64_t off = shift[2] - w->lo[2], first = off >= 0 ? 0 : pieces(-off, w->stride[2]);
-            int64_t last = w->in[2] - off <= 0 ? 0 : least(w->out[2], pieces(w->in[2] - off, w->stride[2]));
+            int64_t off = tap_columns(w, shift[2], &first, &last);
             for (int64_t row = 0; row < w->out[0] * w->out[1]; row++) {
-                int64_t z = row / w->out[1] * w->stride[0] - w->lo[0] + shift[0];
-                int64_t y = row % w->out[1] * w->stride[1] - w->lo[1] + shift[1];
-                if (z < 0 || z >= w->in[0] || y < 0 || y >= w->in[1])
+                int64_t at = tap_row(w, shift, row);
+                if (at < 0)
                     continue;
-                mest_real *to = image + (z * w->in[1] + y) * w->in[2];
+                mest_real *to = image + at;
                 const mest_real *from = map + row * w->out[2];
                 if (w->stride[2] == 1) {
                     for (int64_t q = first; q < last; q++)
@@ -295,7 +322,7 @@ static void weight_tile(void *context, size_t tile)
     const mest_window *w = &v->window;
     _Alignas(64) mest_real panel[MEST_PANEL_DEPTH * MEST_PANEL];
     _Alignas(64) mest_real block[MEST_BLOCK_ROWS * MEST_PANEL];
-    int64_t shift[MEST_PANEL][3], channel[MEST_PANEL];
+    int64_t shift[MEST_PANEL][3], channel[MEST_PANEL], delta[MEST_PANEL], reach[3];
     int64_t t = (int64_t)tile;
     int64_t k0 = t % p->panels * MEST_PANEL;
     t /= p->panels;
@@ -304,7 +331,10 @@ static void weight_tile(void *context, size_t tile)
     for (int64_t l = 0; l < lanes; l++) {
         channel[l] = (g * p->cg + (k0 + l) / p->taps) * p->pixels;
         tap_shift(w, (k0 + l) % p->taps, shift[l]);
+        delta[l] = channel[l] + (shift[l][0] * w->in[1] + shift[l][1]) * w->in[2] + shift[l][2];
     }
+    for (int i = 0; i < 3; i++)
+        reach[i] = w->in[i] - (w->kernel[i] - 1) * w->dilation[i]; /* windows that start in [0, reach) lie inside the image */
     memset(panel, 0, sizeof panel);
     memset(block, 0, sizeof block);
     /* images with a single position are taken together: their map values are M apart */
@@ -318,6 +348,15 @@ static void weight_tile(void *context, size_t tile)
                 const mest_real *from = p->image + n * v->c * p->pixels;
                 mest_real *to = panel + j * MEST_PANEL;
                 window_start(w, (j0 + j) % p->positions, start);
+                bool inside = true;
+                for (int i = 0; i < 3; i++)
+                    inside = inside && start[i] >= 0 && start[i] < reach[i];
+                if (inside) {
+                    from += (start[0] * w->in[1] + start[1]) * w->in[2] + start[2];
+                    for (int64_t l = 0; l < lanes; l++)
+                        to[l] = from[delta[l]];
+                    continue;
+                }
                 for (int64_t l = 0; l < lanes; l++) {
                     int64_t pixel = pixel_at(w, start, shift[l]);
                     to[l] = pixel < 0 ? 0 : from[channel[l] + pixel];
@@ -331,6 +370,38 @@ static void weight_tile(void *context, size_t tile)
         memcpy(p->out + (g * p->mg + m0 + r) * p->k + k0, block + r * MEST_PANEL, (size_t)lanes * sizeof *block);
 }
 
+/* The depthwise case: per tap the product of two rows, added up in double over rows and images. */
+static void depthwise_weight_tile(void *context, size_t tile)
+{
+    const product *p = context;
+    const mest_convolution *v = p->v;
+    const mest_window *w = &v->window;
+    int64_t m = (int64_t)tile;
+    for (int64_t tap = 0; tap < p->taps; tap++) {
+        int64_t shift[3], first, last;
+        double sum[8] = { 0 };
+        tap_shift(w, tap, shift);
+        int64_t off = tap_columns(w, shift[2], &first, &last);
+        for (int64_t n = 0; n < v->n; n++) {
+            const mest_real *image = p->image + (n * v->c + m / p->mg) * p->pixels, *map = p->map + (n * v->m + m) * p->positions;
+            for (int64_t row = 0; row < w->out[0] * w->out[1]; row++) {
+                int64_t at = tap_row(w, shift, row);
+                if (at < 0)
+                    continue;
+                const mest_real *x = image + at, *y = map + row * w->out[2];
+                int64_t q = first;
+                if (w->stride[2] == 1)
+                    for (; q + 8 <= last; q += 8)
+                        for (int l = 0; l < 8; l++)
+                            sum[l] += (double)x[q + l + off] * (double)y[q + l];
+                for (; q < last; q++)
+                    sum[q & 7] += (double)x[q * w->stride[2] + off] * (double)y[q];
+            }
+        }
+        p->out[m * p->taps + tap] = (mest_real)mest_dense_fold(sum);
+    }
+}
+
 void mest_convolve_weight(const mest_threads *threads, const mest_convolution *v, const mest_real *image, const mest_real *map,
                           mest_real *weight)
 {
@@ -338,6 +409,10 @@ void mest_convolve_weight(const mest_threads *threads, const mest_convolution *v
     p.image = image;
     p.map = map;
     p.out = weight;
+    if (p.cg == 1 && p.mg <= 2) {
+        mest_parallel(threads, (size_t)v->m, depthwise_weight_tile, &p);
+        return;
+    }
     p.panels = pieces(p.k, MEST_PANEL);
     p.blocks = pieces(p.mg, MEST_BLOCK_ROWS);
     mest_parallel(threads, (size_t)(p.panels * p.blocks * v->group), weight_tile, &p);

@@ -16,6 +16,7 @@ static const mest_attr dropout_attrs[] = {
 
 static mest_status dropout_infer(mest_infer *c)
 {
+    MEST_INFER_CHECK(c, c->in[0]->dtype == MEST_F32, "input is %s, not float32", mest_dtype_name(c->in[0]->dtype));
     for (int i = 0; i < c->n_out; i++) {
         c->out[i].dtype = i == 0 ? c->in[0]->dtype : MEST_BOOL;
         c->out[i].shape = c->in[0]->shape;
@@ -79,7 +80,8 @@ static mest_status drop_vjp(mest_vjp *v)
 
 const mest_op mest_ops_dropout[] = {
     { .domain = "", .name = "Dropout", .since = 1, .in_min = 1, .in_max = 3, .out_min = 1, .out_max = 2,
-      .flags = MEST_OP_INPLACE | MEST_OP_ELEMENTWISE, .act_in = 1u << 0, .act_out = 1u << 0, .attrs = dropout_attrs,
+      .flags = MEST_OP_INPLACE | MEST_OP_ELEMENTWISE | MEST_OP_ANY_TYPE /* ratio and training_mode */, .act_in = 1u << 0, .act_out = 1u << 0,
+      .attrs = dropout_attrs,
       .params_bytes = sizeof(mest_dropout_params), .infer = dropout_infer, .forward = dropout_forward, .vjp = dropout_vjp },
     { .domain = "mest", .name = "mest.DropoutTrain", .since = 1, .in_min = 1, .in_max = 1, .out_min = 1, .out_max = 1,
       .flags = MEST_OP_INPLACE | MEST_OP_RANDOM, .act_in = 1u << 0, .act_out = 1u << 0, .params_bytes = sizeof(mest_dropout_params),

@@ -140,7 +140,7 @@ static mest_status pow_vjp(mest_vjp *v)
 }
 
 const mest_op mest_ops_pow[] = {
-    {.domain = "", .name = "Pow", .since = 7, .in_min = 2, .in_max = 2, .out_min = 1, .out_max = 1, .infer = pow_infer, .forward = pow_forward,
+    {.domain = "", .name = "Pow", .since = 7, .in_min = 2, .in_max = 2, .out_min = 1, .out_max = 1, .flags = MEST_OP_ANY_TYPE, .infer = pow_infer, .forward = pow_forward,
      .vjp = pow_vjp},
     {.domain = "mest", .name = "mest.PowGrad", .since = 1, .in_min = 3, .in_max = 3, .out_min = 1, .out_max = 1, .infer = grad_infer,
      .forward = grad_forward},

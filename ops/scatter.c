@@ -238,6 +238,8 @@ const mest_op mest_ops_scatter[] = {
      .infer = gather_nd_grad_infer, .forward = gather_nd_grad_forward},
     {.domain = "", .name = "ScatterElements", .since = 11, .in_min = 3, .in_max = 3, .out_min = 1, .out_max = 1, .flags = MEST_OP_ANY_TYPE,
      .attrs = scatter_attrs, .params_bytes = sizeof(scatter_params), .infer = scatter_elements_infer, .forward = scatter_elements_forward},
+    {.domain = "", .name = "Scatter", .since = 9, .in_min = 3, .in_max = 3, .out_min = 1, .out_max = 1, .flags = MEST_OP_ANY_TYPE, /* the old name */
+     .attrs = scatter_attrs, .params_bytes = sizeof(scatter_params), .infer = scatter_elements_infer, .forward = scatter_elements_forward},
     {.domain = "", .name = "ScatterND", .since = 11, .in_min = 3, .in_max = 3, .out_min = 1, .out_max = 1, .flags = MEST_OP_ANY_TYPE,
      .attrs = scatter_attrs, .params_bytes = sizeof(scatter_params), .infer = scatter_nd_infer, .forward = scatter_nd_forward},
     {.name = NULL},

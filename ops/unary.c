@@ -71,7 +71,7 @@ static mest_status neg_vjp(mest_vjp *v)
 
 #define SIGNED_OP(onnx, c_name, vjp_rule)                                                                                     \
     {.domain = "", .name = onnx, .since = 1, .in_min = 1, .in_max = 1, .out_min = 1, .out_max = 1,                             \
-     .flags = MEST_OP_ELEMENTWISE | MEST_OP_INPLACE, .act_in = 1, .act_out = 1, .infer = infer_signed, .forward = c_name##_forward, .vjp = vjp_rule}
+     .flags = MEST_OP_ELEMENTWISE | MEST_OP_INPLACE | MEST_OP_ANY_TYPE, .act_in = 1, .act_out = 1, .infer = infer_signed, .forward = c_name##_forward, .vjp = vjp_rule}
 
 const mest_op mest_ops_unary[] = {
     OP("Exp", exp, true, NULL, no_params, exp_vjp),

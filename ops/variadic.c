@@ -121,14 +121,14 @@ static mest_status extremum_vjp(mest_vjp *v)
 }
 
 #define VARIADIC(onnx, c_name, c_forward, vjp_rule)                                                                             \
-    {.domain = "", .name = onnx, .since = 8, .in_min = 1, .in_max = -1, .out_min = 1, .out_max = 1,                             \
-     .flags = MEST_OP_ELEMENTWISE | MEST_OP_INPLACE, .act_in = ~0u, .act_out = 1, .infer = c_name##_infer, .forward = c_forward, .vjp = vjp_rule}
+    {.domain = "", .name = onnx, .since = 1, .in_min = 1, .in_max = -1, .out_min = 1, .out_max = 1,                             \
+     .flags = MEST_OP_ELEMENTWISE | MEST_OP_INPLACE | MEST_OP_ANY_TYPE, .act_in = ~0u, .act_out = 1, .infer = c_name##_infer, .forward = c_forward, .vjp = vjp_rule}
 
 const mest_op mest_ops_variadic[] = {
     VARIADIC("Sum", sum, sum_forward, sum_vjp),
     VARIADIC("Max", max, max_forward, extremum_vjp),
     VARIADIC("Min", min, min_forward, extremum_vjp),
-    {.domain = "", .name = "Mean", .since = 8, .in_min = 1, .in_max = -1, .out_min = 1, .out_max = 1, .infer = sum_infer,
+    {.domain = "", .name = "Mean", .since = 1, .in_min = 1, .in_max = -1, .out_min = 1, .out_max = 1, .flags = MEST_OP_ANY_TYPE, .infer = sum_infer,
      .forward = mean_forward, .vjp = mean_vjp},
     {.domain = "mest", .name = "mest.AddN", .since = 1, .in_min = 1, .in_max = -1, .out_min = 1, .out_max = 1,
      .flags = MEST_OP_ELEMENTWISE | MEST_OP_INPLACE, .act_in = ~0u, .act_out = 1, .sparse_in = ~0u, .infer = add_n_infer,

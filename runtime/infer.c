@@ -31,6 +31,11 @@ mest_status mest_infer_node(mest_graph *g, mest_id id, mest_error *err)
     for (int i = 0; i < n->n_in; i++)
         MEST_CHECK(in[i] || i >= n->op->in_min || (n->op->domain && n->op->domain[0]), err, MEST_E_FORMAT,
                    "%s '%s': required input %d is absent", n->op->name, n->name, i);
+    /* Forwards read their inputs as floats unless the operator says that it looks at types itself. Helpers may have indices behind input 0. */
+    bool onnx = !n->op->domain || !n->op->domain[0];
+    for (int i = 0; i < n->n_in && !(n->op->flags & MEST_OP_ANY_TYPE); i++)
+        MEST_CHECK(!in[i] || in[i]->dtype == MEST_F32 || (i > 0 && !onnx), err, MEST_E_UNSUPPORTED, "%s '%s': input %d is %s; only float32 is supported",
+                   n->op->name, n->name, i, mest_dtype_name(in[i]->dtype));
     memset(out, 0, (size_t)n->n_out * sizeof *out);
     mest_infer c = {.graph = g, .node = n, .params = n->params, .n_in = n->n_in, .n_out = n->n_out, .in = in, .in_data = data, .out = out, .err = err};
     MEST_TRY(n->op->infer(&c));

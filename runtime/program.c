@@ -119,10 +119,10 @@ mest_status mest_program_build(mest_program **program, mest_model *model, const 
         status = mest_graph_prune(g, err);
     if (status == MEST_OK && learns)
         status = differentiate(p, err);
-    if (status == MEST_OK && learns)
-        status = mest_graph_prune(g, err);
     if (status == MEST_OK && learns && !spec->no_update)
         status = mest_append_updates(p, err);
+    if (status == MEST_OK && learns)
+        status = mest_graph_prune(g, err);
     uint8_t *read = status == MEST_OK ? mest_region_alloc(&g->region, (size_t)g->n_values + 1, 1) : NULL;
     if (read)
         mest_graph_trim(g, read);

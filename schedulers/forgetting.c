@@ -8,12 +8,8 @@
  * Selection needs a histogram of the counts and one pass over the samples; all of it is freed when phase 2 begins. */
 #include "mest/plugin.h"
 #include "mest/plugin_options.h"
+#include "schedulers/forgetting_file.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <unistd.h>
-
-enum { PREVIOUS = 1, EVER = 2, EVENT = 4, MAX_EVENTS = 0x3fff };
 enum { NOTHING, BY_COUNT, BY_FRACTION, BY_FORGETS };
 
 typedef struct forgetting {
@@ -65,7 +61,7 @@ static mest_status parse(forgetting *f, const char *options, mest_error *err)
         } else if (mest_option_is(&o, "count") || mest_option_is(&o, "max_forgets")) {
             int64_t n = 0;
             bool count = mest_option_is(&o, "count");
-            mest_option_int(&o, 0, count ? INT64_MAX / 1024 : MAX_EVENTS, &n, err);
+            mest_option_int(&o, 0, count ? INT64_MAX / 1024 : MEST_FORGET_MOST, &n, err);
             f->amount = (double)n;
             f->rule = count ? BY_COUNT : BY_FORGETS;
             n_rules++;
@@ -149,122 +145,11 @@ static mest_status forgetting_batch_seen(void *self, mest_host *host, const int6
         if (correct[i] > 1)
             return mest_plugin_fail(err, MEST_E_UNSUPPORTED, "scheduler forgetting: the task has no classes, so nothing can be forgotten");
         uint16_t s = f->state[ids[i]];
-        if ((s & PREVIOUS) && !correct[i] && s / EVENT < MAX_EVENTS)
-            s = (uint16_t)(s + EVENT);
-        f->state[ids[i]] = (uint16_t)((s & ~PREVIOUS) | (correct[i] ? PREVIOUS | EVER : 0));
+        if ((s & MEST_FORGET_PREVIOUS) && !correct[i] && s / MEST_FORGET_EVENT < MEST_FORGET_MOST)
+            s = (uint16_t)(s + MEST_FORGET_EVENT);
+        f->state[ids[i]] = (uint16_t)((s & ~MEST_FORGET_PREVIOUS) | (correct[i] ? MEST_FORGET_PREVIOUS | MEST_FORGET_LEARNED : 0));
     }
     return MEST_OK;
-}
-
-/* ---- files ---- */
-
-static mest_status file_error(const char *what, const char *path, mest_error *err)
-{
-    return mest_plugin_fail(err, MEST_E_IO, "scheduler forgetting: %s %s: %s", what, path, strerror(errno));
-}
-
-static bool put(int fd, const char *text, size_t n)
-{
-    while (n > 0) {
-        ssize_t k = write(fd, text, n);
-        if (k < 0 && errno == EINTR)
-            continue;
-        if (k < 0)
-            return false;
-        text += k;
-        n -= (size_t)k;
-    }
-    return true;
-}
-
-/* Appears whole or not at all: written beside its place, synced, renamed. */
-static mest_status export_counts(const forgetting *f, mest_host *host, mest_error *err)
-{
-    char part[sizeof f->export_file + 5], text[4096];
-    size_t used = 0;
-    snprintf(part, sizeof part, "%s.part", f->export_file);
-    int fd = open(part, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    if (fd < 0)
-        return file_error("cannot write", part, err);
-    used += (size_t)snprintf(text, sizeof text, "id,forgets,learned\n");
-    bool good = true;
-    for (int64_t id = 0; id < f->n && good; id++) {
-        if (!f->api->sample_active(host, id))
-            continue;
-        used += (size_t)snprintf(text + used, sizeof text - used, "%lld,%d,%d\n", (long long)id, f->state[id] / EVENT, (f->state[id] & EVER) != 0);
-        if (used > sizeof text - 64) {
-            good = put(fd, text, used);
-            used = 0;
-        }
-    }
-    good = good && put(fd, text, used) && fsync(fd) == 0;
-    mest_status status = good ? MEST_OK : file_error("cannot write", part, err);
-    if (close(fd) != 0 && status == MEST_OK)
-        status = file_error("cannot write", part, err);
-    if (status == MEST_OK && rename(part, f->export_file) != 0)
-        status = file_error("cannot rename to", f->export_file, err);
-    if (status != MEST_OK)
-        unlink(part);
-    return status;
-}
-
-/* One line "id,forgets" or "id,forgets,learned". */
-static bool take_line(forgetting *f, const char *line, size_t n)
-{
-    long long number[3] = { 0, 0, 1 };
-    int fields = 0;
-    for (size_t i = 0; i < n; fields++) {
-        size_t digits = 0;
-        if (fields == 3)
-            return false;
-        number[fields] = 0;
-        for (; i < n && line[i] >= '0' && line[i] <= '9' && digits < 18; i++, digits++)
-            number[fields] = number[fields] * 10 + (line[i] - '0');
-        if (digits == 0 || (i < n && line[i] != ',') || (i == n - 1))
-            return false;
-        i += i < n;
-    }
-    if (fields < 2 || number[0] >= f->n || number[2] > 1)
-        return false;
-    f->state[number[0]] = (uint16_t)((number[1] < MAX_EVENTS ? number[1] : MAX_EVENTS) * EVENT | (number[2] ? EVER : 0));
-    return true;
-}
-
-/* Samples the file does not name stay as never learned. */
-static mest_status import_counts(forgetting *f, mest_error *err)
-{
-    int fd = open(f->import_file, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return file_error("cannot read", f->import_file, err);
-    char text[4096], line[64];
-    size_t length = 0;
-    long long number = 1;
-    mest_status status = MEST_OK;
-    for (bool end = false; !end && status == MEST_OK;) {
-        ssize_t k = read(fd, text, sizeof text);
-        if (k < 0 && errno == EINTR)
-            continue;
-        if (k < 0)
-            status = file_error("cannot read", f->import_file, err);
-        end = k == 0;
-        for (ssize_t i = 0; i < k + end && status == MEST_OK; i++) {
-            char c = end ? '\n' : text[i];
-            if (c == '\r')
-                continue;
-            if (c != '\n' && length < sizeof line) {
-                line[length++] = c;
-                continue;
-            }
-            bool header = number == 1 && length >= 2 && memcmp(line, "id", 2) == 0;
-            if (length == sizeof line || (length > 0 && !header && !take_line(f, line, length)))
-                status = mest_plugin_fail(err, MEST_E_DATA, "scheduler forgetting: %s, line %lld is not id,forgets,learned with id below %lld",
-                                          f->import_file, number, (long long)f->n);
-            length = 0;
-            number++;
-        }
-    }
-    close(fd);
-    return status;
 }
 
 /* ---- selection ---- */
@@ -281,7 +166,7 @@ typedef struct choice {
     int64_t active;
 } choice;
 
-static int bin_of(const choice *c, uint16_t s) { return s & EVER ? s / EVENT : c->n_bins - 1; }
+static int bin_of(const choice *c, uint16_t s) { return s & MEST_FORGET_LEARNED ? s / MEST_FORGET_EVENT : c->n_bins - 1; }
 
 /* Splits `lo` kept and `hi - lo` removed over the bins of a group, easiest first. */
 static void split(bin *bins, int n_bins, int64_t lo, int64_t hi)
@@ -380,8 +265,8 @@ static mest_status fill(const forgetting *f, mest_host *host, choice *c, mest_er
     for (int64_t id = 0; id < f->n; id++) {
         int64_t class = f->api->sample_class(host, id) + 1;
         classes = class + 1 > classes ? class + 1 : classes;
-        if ((f->state[id] & EVER) && f->state[id] / EVENT > most)
-            most = f->state[id] / EVENT;
+        if ((f->state[id] & MEST_FORGET_LEARNED) && f->state[id] / MEST_FORGET_EVENT > most)
+            most = f->state[id] / MEST_FORGET_EVENT;
     }
     if (classes > 1000000)
         return mest_plugin_fail(err, MEST_E_LIMIT, "scheduler forgetting: %lld classes are too many", (long long)classes);
@@ -452,18 +337,22 @@ static mest_status remove_easiest(forgetting *f, mest_host *host, mest_error *er
 
 /* ---- phases ---- */
 
+/* A fraction of a short run is still one epoch: before it nothing was counted. */
 static int64_t end_of_phase_1(const forgetting *f, int64_t n_epochs)
 {
-    return f->epoch < 1 ? (int64_t)(f->epoch * (double)n_epochs + .5) : (int64_t)f->epoch;
+    if (f->epoch == 0 || f->epoch >= 1)
+        return (int64_t)f->epoch;
+    int64_t epoch = (int64_t)(f->epoch * (double)n_epochs + .5);
+    return epoch > 1 ? epoch : 1;
 }
 
 static mest_status end_phase_1(forgetting *f, mest_host *host, bool remove, mest_error *err)
 {
     mest_status status = MEST_OK;
     if (f->import_file[0])
-        status = import_counts(f, err);
+        status = mest_forgetting_import(f->import_file, f->state, f->n, err);
     if (status == MEST_OK && f->export_file[0])
-        status = export_counts(f, host, err);
+        status = mest_forgetting_export(f->export_file, f->state, f->n, f->api, host, err);
     if (status == MEST_OK && remove)
         status = remove_easiest(f, host, err);
     if (status == MEST_OK) {

@@ -281,9 +281,10 @@ static mest_status mutate(const mest_self *m, mest_host *host, int param, int st
     if (n_drop == 0 && n_grow == 0)
         return MEST_OK;
     size_t bytes = (size_t)(n_drop + n_grow) * sizeof(int64_t);
-    int64_t *dropped = m->api->allocate(host, bytes), *grown = dropped + n_drop;
+    int64_t *dropped = m->api->allocate(host, bytes);
     if (!dropped)
         return mest_plugin_fail(err, MEST_E_NOMEM, "scheduler mest: %s: no memory for %lld units", info.name, (long long)(n_drop + n_grow));
+    int64_t *grown = dropped + n_drop;
     status = m->api->lowest_units(host, param, m->lambda, m->normalised, n_drop, dropped, err);
     if (status == MEST_OK)
         status = m->api->drop(host, param, dropped, n_drop, err);

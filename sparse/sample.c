@@ -115,10 +115,10 @@ static int64_t taken_next(taken_walk *w)
         w->freed++;
     }
     int64_t e = w->exclude < w->exclude_end ? *w->exclude : INT64_MAX;
-    if (a <= e)
-        w->active.at += a != INT64_MAX;
-    if (e <= a)
-        w->exclude += e != INT64_MAX;
+    if (a <= e && a != INT64_MAX)
+        w->active.at++;
+    if (e <= a && e != INT64_MAX)
+        w->exclude++;
     return a < e ? a : e;
 }
 

@@ -111,8 +111,12 @@ static int read_shapes(tool *t, mest_source_options *o)
 static int open_one(tool *t, mest_source *source, mest_source_info *info, const char *spec, const mest_source_options *o)
 {
     mest_error err = {0};
-    if (mest_source_open(source, spec, o, &err) != MEST_OK)
+    if (mest_source_open(source, spec, o, &err) != MEST_OK) {
+        /* Without --input-shape the shape of a csv sample is the model's: if the file cannot have it, the data do not fit. */
+        if (err.code == MEST_E_ARGUMENT && strncmp(spec, "csv:", 4) == 0 && !strchr(spec, '?') && !t->s->input_shape.n)
+            err.code = MEST_E_DATA;
         return tool_fail(t, STAGE_DATA, &err);
+    }
     info->struct_size = sizeof *info;
     if (source->info(source->self, info, &err) != MEST_OK)
         return tool_fail(t, STAGE_DATA, &err);
@@ -150,10 +154,9 @@ int tool_open_sources(tool *t, bool validation)
         o.n_mean = o.n_std = n;
     }
     o.val_part = !s->val;
-    if (s->val) {
-        o.limit = s->val_limit;
+    o.limit = s->val_limit;
+    if (s->val)
         o.val_split = 0;
-    }
     code = open_one(t, &t->val, &t->val_info, s->val ? s->val : s->data, &o);
     t->has_val = code == 0;
     return code;

@@ -30,7 +30,7 @@ typedef struct mest_source_info {
     mest_sample_type target_type;               /* I64: class indices; F32: regression or multi-label targets */
     int target_rank;                            /* without the batch axis; 0 for one class index a sample */
     int64_t target_dim[MEST_SAMPLE_MAX_RANK];
-    int64_t n_classes;                          /* class targets: number of classes known to the source, 0 if unknown */
+    int64_t n_classes;                          /* class targets: number of classes (idx, npy, csv: largest label + 1), 0 if unknown */
     bool has_targets;                           /* false: only inference is possible */
 } mest_source_info;
 
@@ -97,7 +97,8 @@ MEST_API void mest_source_options_init(mest_source_options *options);
 MEST_NODISCARD MEST_API mest_status mest_source_open(mest_source *source, const char *spec, const mest_source_options *options,
                                                      mest_error *err);
 
-/* Built-in kinds for help texts: name ("idx") and one help line of number `index`; NULL past the end. `help` may be NULL. */
+/* Built-in kinds for help texts: name ("idx") of number `index` and its help line (what follows "idx:",
+ * two blanks, what it is); NULL past the end. `help` may be NULL. */
 MEST_API const char *mest_source_kind_at(int index, const char **help);
 
 /* The normalisation in force (after measuring), n entries each. n is 0 when the source does not normalise. */

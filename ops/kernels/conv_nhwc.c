@@ -245,7 +245,7 @@ static bool one_lane(const mest_type *t) { return px_pixel(t) && t->layout.v == 
 static bool depthwise_fits(const mest_kernel_query *q, const char **why)
 {
     mest_conv_geometry k;
-    *why = NULL;
+    (void)why;
     return one_lane(q->in[0]) && px_plain(q->in[1]) && !q->sparse[1] && one_lane(q->in[2]) && (!q->out[0] || one_lane(q->out[0])) &&
            (!q->out[1] || px_plain(q->out[1])) && (!q->out[2] || px_plain(q->out[2])) && geometry_of(q, &k) && is_depthwise(&k) &&
            k.r * k.s <= MOST_TAPS;

@@ -15,6 +15,7 @@ typedef struct pool_run {
     mest_real *out;               /* Y or dX */
     int64_t chunk, chunks;        /* elements of a pixel a tile handles, and how many such ranges */
     int64_t rows_per_tile, rows;
+    mest_real factor;             /* global sums */
 } pool_run;
 
 /* The taps of one window along one axis that fall on the image: [*from, *to). Dilated windows may start late: from is the first tap. */
@@ -248,7 +249,7 @@ static void global_tile(void *context, size_t tile)
     const mest_pixels *g = &r->gx;
     const int64_t block = (int64_t)tile / r->chunks, from = (int64_t)tile % r->chunks * r->chunk, n = px_min(r->chunk, g->c * g->v - from);
     mest_real *restrict y = r->out + r->gy.origin + block * r->gy.block + from;
-    const mest_real factor = (mest_real)(1.0 / (double)(g->h * g->w));
+    const mest_real factor = r->factor;
     mest_real total[512], sum[512];
     memset(total, 0, sizeof total);
     for (int64_t row = 0; row < g->h; row++) {
@@ -280,17 +281,19 @@ static void global_max_tile(void *context, size_t tile)
     }
 }
 
-static mest_status global_run(const mest_args *a, bool max)
+static mest_status global_run(const mest_args *a, bool max, bool mean)
 {
     pool_run r = {.x = a->in[0].data, .out = a->out[0].data};
     r.gx = mest_pixel_geometry(a->in[0].type);
     r.gy = mest_pixel_geometry(a->out[0].type);
+    r.factor = mean ? (mest_real)(1.0 / (double)(r.gx.h * r.gx.w)) : 1;
     cut(&r, &r.gx);
     mest_parallel(a->threads, (size_t)(r.gx.blocks * r.chunks), max ? global_max_tile : global_tile, &r);
     return MEST_OK;
 }
-static mest_status global_average_run(const mest_args *a) { return global_run(a, false); }
-static mest_status global_max_run(const mest_args *a) { return global_run(a, true); }
+static mest_status global_average_run(const mest_args *a) { return global_run(a, false, true); }
+static mest_status global_max_run(const mest_args *a) { return global_run(a, true, false); }
+static mest_status global_sum_run(const mest_args *a) { return global_run(a, false, false); }
 
 static void global_grad_tile(void *context, size_t tile)
 {
@@ -321,7 +324,7 @@ static mest_status global_grad_run(const mest_args *a)
 /* Lanes and batch agree; pixel sizes need not. */
 static bool pool_fits(const mest_kernel_query *q, const char **why)
 {
-    *why = NULL;
+    (void)why;
     for (int i = 1; i < q->n_in; i++)
         if (!px_same_lanes(q->in[0], q->in[i]))
             return false;
@@ -329,6 +332,14 @@ static bool pool_fits(const mest_kernel_query *q, const char **why)
         if (q->out[i])
             return false;
     return q->n_out > 0 && px_same_lanes(q->in[0], q->out[0]);
+}
+
+/* Sums over all pixels: what undoes a broadcast [N, C, 1, 1]. */
+static bool sum_fits(const mest_kernel_query *q, const char **why)
+{
+    if (!pool_fits(q, why) || q->in[0]->shape.rank != q->out[0]->shape.rank || q->in[0]->shape.dim[1] != q->out[0]->shape.dim[1])
+        return false;
+    return mest_shape_span(&q->out[0]->shape, 2, q->out[0]->shape.rank) == 1;
 }
 
 const mest_kernel PX_TABLE(pool_pixel)[] = {
@@ -346,5 +357,7 @@ const mest_kernel PX_TABLE(pool_pixel)[] = {
      .prepare = px_no_scratch, .run = global_grad_run},
     {.name = PX_NAME("gmp_pixel"), .op = "GlobalMaxPool", .cpu = PX_CPU, .fits = pool_fits, .cost = px_cost_once,
      .prepare = px_no_scratch, .run = global_max_run},
+    {.name = PX_NAME("sum_pixels"), .op = "mest.ReduceTo", .cpu = PX_CPU, .fits = sum_fits, .cost = px_cost_once, .prepare = px_no_scratch,
+     .run = global_sum_run},
     {0},
 };

@@ -52,7 +52,7 @@ static mest_xnn_window window_of(const mest_conv_geometry *k)
 static bool conv_fits(const mest_kernel_query *q, const char **why)
 {
     mest_conv_geometry k;
-    *why = NULL;
+    (void)why;
     if (!q->use_xnnpack || !mest_xnn_nhwc(q->in[0]) || !mest_xnn_nhwc(q->out[0]) || !mest_xnn_plain(q->in[1]) || q->sparse[1] ||
         (q->n_in > 2 && q->in[2] && !mest_xnn_plain(q->in[2])) || !geometry_of(q, &k))
         return false;
@@ -151,7 +151,7 @@ static route route_of(const mest_conv_geometry *k)
 static bool grad_fits(const mest_kernel_query *q, const char **why)
 {
     mest_conv_geometry k;
-    *why = NULL;
+    (void)why;
     if (!q->use_xnnpack || !mest_xnn_nhwc(q->in[0]) || !mest_xnn_nhwc(q->in[2]) || !mest_xnn_plain(q->in[1]) || q->sparse[1] ||
         (q->out[0] && !mest_xnn_nhwc(q->out[0])) || (q->out[1] && !mest_xnn_plain(q->out[1])) || (q->out[2] && !mest_xnn_plain(q->out[2])) ||
         !geometry_of(q, &k) || (q->out[0] && route_of(&k) == ROUTE_NONE))

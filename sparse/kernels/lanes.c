@@ -66,7 +66,7 @@ static void forward(const mest_lanes_forward *j, int64_t block, int64_t row, int
     const mest_lanes_backward *j, int32_t tile, int32_t r0, int32_t r1, const char *x, char *dx, const char *dy, mest_real *dw
 #define BACKWARD(u)                                                                                                         \
     static __attribute__((noinline)) void fused_##u(BACKWARD_ARGS) { backward_rows(u, true, j, tile, r0, r1, x, dx, dy, dw); } \
-    static __attribute__((noinline)) void weight_##u(BACKWARD_ARGS) { backward_rows(u, false, j, tile, r0, r1, x, dx, dy, dw); }
+    static __attribute__((noinline)) void only_weight_##u(BACKWARD_ARGS) { backward_rows(u, false, j, tile, r0, r1, x, dx, dy, dw); }
 BACKWARD(1)
 BACKWARD(2)
 BACKWARD(3)
@@ -77,10 +77,10 @@ BACKWARD(6)
 BACKWARD(7)
 BACKWARD(8)
 static void (*const fused[])(BACKWARD_ARGS) = {NULL, fused_1, fused_2, fused_3, fused_4, fused_5, fused_6, fused_7, fused_8};
-static void (*const weight[])(BACKWARD_ARGS) = {NULL, weight_1, weight_2, weight_3, weight_4, weight_5, weight_6, weight_7, weight_8};
+static void (*const only_weight[])(BACKWARD_ARGS) = {NULL, only_weight_1, only_weight_2, only_weight_3, only_weight_4, only_weight_5, only_weight_6, only_weight_7, only_weight_8};
 #else
 static void (*const fused[])(BACKWARD_ARGS) = {NULL, fused_1, fused_2, fused_3, fused_4};
-static void (*const weight[])(BACKWARD_ARGS) = {NULL, weight_1, weight_2, weight_3, weight_4};
+static void (*const only_weight[])(BACKWARD_ARGS) = {NULL, only_weight_1, only_weight_2, only_weight_3, only_weight_4};
 #endif
 
 static void backward(const mest_lanes_backward *j, int64_t block, int64_t row, int32_t r0, int32_t r1, mest_real *dw)
@@ -90,7 +90,7 @@ static void backward(const mest_lanes_backward *j, int64_t block, int64_t row, i
     const runs r = runs_of(j->run, RUN_BACKWARD);
     for (int64_t i = 0; i < r.n; i++) {
         const int64_t u = r.base + (i < r.longer);
-        void (*const panel)(BACKWARD_ARGS) = j->dx ? fused[u] : weight[u];
+        void (*const panel)(BACKWARD_ARGS) = j->dx ? fused[u] : only_weight[u];
         for (int32_t tile = 0; tile < j->list.n_tiles; tile++)
             panel(j, tile, r0, r1, (const char *)x, (char *)dx, (const char *)dy, dw);
         x += u * j->x_step;
@@ -98,6 +98,15 @@ static void backward(const mest_lanes_backward *j, int64_t block, int64_t row, i
         if (dx)
             dx += u * j->dx_step;
     }
+}
+
+static void weight(const mest_lanes_weight *j, int64_t block, int64_t row, int64_t m0, int64_t m1, mest_real *dw)
+{
+    const char *x = (const char *)(j->x + block * j->x_block + row * j->x_row), *dy = (const char *)(j->dy + block * j->dy_block + row * j->dy_row);
+    for (int64_t m = m0; m < m1; m += WEIGHT_M)
+        for (int64_t c = 0; c < j->c; c += 4)
+            for (int64_t tap = 0; tap < j->taps; tap++)
+                weight_tile(j, x, dy, tap, m, c, dw);
 }
 
 static void channel_sums(const mest_pixels *p, const mest_real *dy, int64_t c0, int64_t c1, mest_real *db)
@@ -123,7 +132,7 @@ static void channel_sums(const mest_pixels *p, const mest_real *dy, int64_t c0, 
     }
 }
 
-static const mest_lanes_isa isa = {V, RUN_SINGLE, RUN_QUAD, RUN_BACKWARD, forward, backward, channel_sums};
+static const mest_lanes_isa isa = {V, RUN_SINGLE, RUN_QUAD, RUN_BACKWARD, forward, backward, weight, channel_sums};
 
 #if defined(MEST_ISA_AVX512)
 #define NEEDS MEST_CPU_AVX512

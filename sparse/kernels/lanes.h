@@ -7,6 +7,7 @@
  *   mest_lanes_list      rows of entries, cut into channel tiles whose inputs fit the first-level cache
  *   mest_lanes_forward   Y = list * X at a grid of positions (forward pass; dX alone, over the transposed list)
  *   mest_lanes_backward  dX and dW (or dW alone) in one pass over the transposed list: each dY vector loaded once feeds both
+ *   mest_lanes_weight    dW of a dense weight alone
  *   mest_lanes_isa       the passes compiled for one instruction set
  *   mest_lanes_key       what a derived list depends on besides the weight
  *
@@ -54,6 +55,17 @@ typedef struct mest_lanes_backward {
     mest_lanes_list list;                      /* height 1 */
 } mest_lanes_backward;
 
+/* dW of a dense weight: every (m, c, tap), so sums stay in registers over a whole row of positions, which are those of Y. */
+typedef struct mest_lanes_weight {
+    int64_t blocks, rows, run;
+    const mest_real *x;                        /* base of position (0, 0, 0), channel 0, tap 0 */
+    int64_t x_block, x_row, x_step;
+    const mest_real *dy;
+    int64_t dy_block, dy_row, dy_step;
+    int64_t c, m, taps;
+    const int32_t *tap_off;                    /* bytes from the base to each tap */
+} mest_lanes_weight;
+
 typedef struct mest_lanes_isa {
     int v;                                     /* lanes */
     int run_single, run_quad, run_backward;    /* most positions of a panel */
@@ -61,6 +73,8 @@ typedef struct mest_lanes_isa {
     void (*forward)(const mest_lanes_forward *job, int64_t block, int64_t row, int32_t r0, int32_t r1);
     /* The same; gradients of the entries are added to dw, indexed like list.w. */
     void (*backward)(const mest_lanes_backward *job, int64_t block, int64_t row, int32_t r0, int32_t r1, mest_real *dw);
+    /* The same for outputs [m0, m1), m0 a multiple of 4: added to dw[(tap * m + output) * c + input]. */
+    void (*weight)(const mest_lanes_weight *job, int64_t block, int64_t row, int64_t m0, int64_t m1, mest_real *dw);
     /* db[c] = sum of dy over images and pixels for channels [c0, c1). */
     void (*channel_sums)(const mest_pixels *p, const mest_real *dy, int64_t c0, int64_t c1, mest_real *db);
 } mest_lanes_isa;

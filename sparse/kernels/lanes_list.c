@@ -22,7 +22,7 @@ static int64_t lane_bytes(const mest_lanes_key *k) { return (int64_t)k->lanes * 
 static int32_t read_channels(const mest_lanes_key *k) { return k->backward ? k->m : k->c; }
 static int32_t list_rows(const mest_lanes_key *k)
 {
-    return k->backward ? k->c : (k->m + k->height - 1) / k->height;
+    return ((k->backward ? k->c : k->m) + k->height - 1) / k->height;
 }
 static int32_t n_tiles(const mest_lanes_key *k, int32_t channels) { return channels > 0 ? (channels + k->tile - 1) / k->tile : 1; }
 
@@ -162,35 +162,39 @@ mest_lanes_list mest_lanes_dense_view(const void *memory, const mest_lanes_key *
     };
 }
 
-/* Position in the dense weight of (output m, input c, tap), c and m counted from the first of the whole tensor. */
-static int64_t dense_at(const mest_lanes_key *k, int64_t m, int64_t c, int64_t tap)
+/* Where the weight of the first output of list row `row`, channel 0 of those it reads, tap 0 lies; steps to the next channel read and
+ * to the next of the row's four outputs. */
+typedef struct dense_row { int64_t at, channel, next; } dense_row;
+static dense_row dense_row_of(const mest_lanes_key *k, int64_t row)
 {
-    if (k->inputs_first)
-        return c * k->m + m;
-    return (m * (k->c / k->group) + c % (k->c / k->group)) * k->r * k->s + tap;
+    const int64_t group_m = k->m / k->group, group_c = k->c / k->group, taps = (int64_t)k->r * k->s, one = row * k->height;
+    if (k->inputs_first) /* [C, M], one group */
+        return k->backward ? (dense_row){one * k->m, 1, k->m} : (dense_row){one, k->m, 1};
+    if (k->backward)
+        return (dense_row){(one / group_c * group_m * group_c + one % group_c) * taps, group_c * taps, taps};
+    return (dense_row){one * group_c * taps, taps, group_c * taps};
 }
 
-/* Calls BODY with e (entry) and at (position in the weight; `row`'s first output for height 4: at + h * `next`, of which `valid` exist). */
+/* Calls BODY with e (entry), at (position in the weight) and place.next (from it to the next output of the row). */
 #define FOR_DENSE(k, memory, r0, r1, BODY)                                                                                             \
     do {                                                                                                                               \
         const int32_t *first_ = (memory);                                                                                              \
-        const int32_t channels_ = group_read(k), tiles_ = n_tiles(k, channels_), rows_ = list_rows(k);                                 \
-        const int64_t group_m_ = (k)->m / (k)->group, group_c_ = (k)->c / (k)->group;                                                  \
-        for (int32_t phase_ = 0; phase_ < mest_lanes_phases(k); phase_++)                                                              \
+        const int32_t channels_ = group_read(k), tiles_ = n_tiles(k, channels_), rows_ = list_rows(k), taps_ = (k)->r * (k)->s;        \
+        const int32_t phases_ = mest_lanes_phases(k);                                                                                  \
+        for (int32_t phase_ = 0; phase_ < phases_; phase_++)                                                                           \
             for (int32_t tile_ = 0; tile_ < tiles_; tile_++, first_++)                                                                 \
                 for (int32_t row = (r0); row < (r1); row++) {                                                                          \
+                    const dense_row place = dense_row_of(k, row);                                                                      \
                     int64_t e = (int64_t)first_[0] * rows_ + (int64_t)row * (first_[1] - first_[0]);                                   \
                     for (int32_t c_ = tile_ * (k)->tile; c_ < channels_ && c_ < (tile_ + 1) * (k)->tile; c_++)                         \
-                        for (int32_t tap_ = 0; tap_ < (k)->r * (k)->s; tap_++) {                                                       \
-                            int32_t at_phase_;                                                                                         \
-                            if ((k)->backward && mest_lanes_phases(k) > 1) {                                                           \
+                        for (int32_t tap_ = 0; tap_ < taps_; tap_++) {                                                                 \
+                            if (phases_ > 1) {                                                                                         \
+                                int32_t at_phase_;                                                                                     \
                                 mest_lanes_tap(k, tap_ / (k)->s, tap_ % (k)->s, &at_phase_);                                           \
                                 if (at_phase_ != phase_)                                                                               \
                                     continue;                                                                                          \
                             }                                                                                                          \
-                            const int64_t m_ = (k)->backward ? row / group_c_ * group_m_ + c_ : (int64_t)row * (k)->height;            \
-                            const int64_t in_ = (k)->backward ? row : m_ / group_m_ * group_c_ + c_;                                   \
-                            const int64_t at = dense_at(k, m_, in_, tap_);                                                             \
+                            const int64_t at = place.at + c_ * place.channel + tap_;                                                   \
                             BODY                                                                                                       \
                             e++;                                                                                                       \
                         }                                                                                                              \
@@ -199,15 +203,18 @@ static int64_t dense_at(const mest_lanes_key *k, int64_t m, int64_t c, int64_t t
 
 void mest_lanes_dense_pack(const mest_lanes_key *key, const void *memory, const mest_real *weight, mest_real *pack, int32_t r0, int32_t r1)
 {
-    const int64_t next = dense_at(key, 1, 0, 0);
+    const int64_t rows = key->backward ? key->c : key->m;
     if (key->height == 1) {
         FOR_DENSE(key, memory, r0, r1, { pack[e] = weight[at]; });
         return;
     }
     FOR_DENSE(key, memory, r0, r1, {
-        const int64_t valid = key->m - 4 * (int64_t)row;
-        for (int64_t h = 0; h < 4; h++)
-            pack[4 * e + h] = h < valid ? weight[at + h * next] : 0;
+        const int64_t valid = rows - 4 * (int64_t)row;
+        mest_real *to = pack + 4 * e;
+        to[0] = weight[at];
+        to[1] = valid > 1 ? weight[at + place.next] : 0;
+        to[2] = valid > 2 ? weight[at + 2 * place.next] : 0;
+        to[3] = valid > 3 ? weight[at + 3 * place.next] : 0;
     });
 }
 

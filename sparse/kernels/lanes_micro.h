@@ -10,16 +10,16 @@
 #include "sparse/kernels/lanes.h"
 
 #if defined(MEST_ISA_AVX512)
-enum { V = 16, RUN_SINGLE = 8, RUN_QUAD = 6, RUN_BACKWARD = 8 };
+enum { V = 16, RUN_SINGLE = 8, RUN_QUAD = 6, RUN_BACKWARD = 8, WEIGHT_M = 4 };
 #define VECTOR_BYTES (16 * sizeof(mest_real))
 #elif defined(MEST_ISA_AVX2)
-enum { V = 8, RUN_SINGLE = 8, RUN_QUAD = 2, RUN_BACKWARD = 4 };
+enum { V = 8, RUN_SINGLE = 8, RUN_QUAD = 2, RUN_BACKWARD = 4, WEIGHT_M = 2 };
 #define VECTOR_BYTES (8 * sizeof(mest_real))
 #elif defined(MEST_ISA_NEON)
-enum { V = 4, RUN_SINGLE = 8, RUN_QUAD = 4, RUN_BACKWARD = 8 };
+enum { V = 4, RUN_SINGLE = 8, RUN_QUAD = 4, RUN_BACKWARD = 8, WEIGHT_M = 4 };
 #define VECTOR_BYTES (4 * sizeof(mest_real))
 #else
-enum { V = 4, RUN_SINGLE = 8, RUN_QUAD = 2, RUN_BACKWARD = 4 };
+enum { V = 4, RUN_SINGLE = 8, RUN_QUAD = 2, RUN_BACKWARD = 4, WEIGHT_M = 2 };
 #define VECTOR_BYTES (4 * sizeof(mest_real))
 #endif
 
@@ -38,6 +38,43 @@ typedef mest_real quad_mem __attribute__((vector_size(4 * sizeof(mest_real)), al
 #define LOAD(p) (*(const vec_mem *)(p))
 #define STORE(p, value) (*(vec_mem *)(p) = (value))
 #define SPLAT(x) ((x) - (vec){0})
+
+/* Addresses p + k * stride of u vectors. On x86 they are built from two pointers and two strides with scaled indices: left alone, the
+ * compiler keeps every multiple and runs out of registers. */
+typedef struct stride { ptrdiff_t one, three; } stride;
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__SANITIZE_ADDRESS__)
+#define STEPS(name, p, s)                                             \
+    stride name = s;                                                  \
+    __asm__("" : "+r"(name.one), "+r"(name.three) : "r"(p)) /* in each turn anew, so that no multiple is hoisted */
+#else
+#define STEPS(name, p, s) const stride name = s
+#endif
+INLINE const char *step(const char *p, stride s, int k)
+{
+#if defined(__x86_64__)
+    switch (k) {
+    case 0: return p;
+    case 1: return p + s.one;
+    case 2: return p + 2 * s.one;
+    case 3: return p + s.three;
+    case 4: return p + 4 * s.one;
+    case 5: return p + s.one + 4 * s.one;
+    case 6: return p + 2 * s.three;
+    default: return p + s.one + 2 * s.three;
+    }
+#else
+    return p + k * s.one;
+#endif
+}
+
+/* Keeps a loaded vector in a register: the compiler would rather load it again for each of its uses, and loads are what limits us. */
+#if defined(MEST_ISA_AVX512)
+#define KEEP(x) __asm__("" : "+v"(x))
+#elif defined(MEST_ISA_AVX2)
+#define KEEP(x) __asm__("" : "+x"(x))
+#else
+#define KEEP(x) (void)0
+#endif
 
 /* sums of the lanes of a, b, c, d into the four lanes of *out */
 INLINE void reduce4(const vec *s, quad *out)
@@ -71,6 +108,7 @@ INLINE void forward_singles(const int u, const int sets, const mest_lanes_forwar
                             char *y)
 {
     const ptrdiff_t xs = (ptrdiff_t)(j->x_step * (int64_t)sizeof(mest_real)), ys = (ptrdiff_t)(j->y_step * (int64_t)sizeof(mest_real));
+    const stride x_stride = {xs, 3 * xs};
     for (int32_t row = r0; row < r1; row++) {
         int32_t n;
         const int32_t *off;
@@ -93,15 +131,17 @@ INLINE void forward_singles(const int u, const int sets, const mest_lanes_forwar
             UNROLL for (int s = 0; s < sets; s++)
             {
                 const char *p = in + off[i + s];
+                STEPS(st, p, x_stride);
                 vec weight = SPLAT(w[i + s]);
-                UNROLL for (int k = 0; k < u; k++) acc[s][k] += weight * LOAD(p + k * xs);
+                UNROLL for (int k = 0; k < u; k++) acc[s][k] += weight * LOAD(step(p, st, k));
             }
         }
         if (sets > 1)
             for (; i < n; i++) {
                 const char *p = in + off[i];
+                STEPS(st, p, x_stride);
                 vec weight = SPLAT(w[i]);
-                UNROLL for (int k = 0; k < u; k++) acc[0][k] += weight * LOAD(p + k * xs);
+                UNROLL for (int k = 0; k < u; k++) acc[0][k] += weight * LOAD(step(p, st, k));
             }
         UNROLL for (int k = 0; k < u; k++)
         {
@@ -115,6 +155,7 @@ INLINE void forward_singles(const int u, const int sets, const mest_lanes_forwar
 INLINE void forward_quads(const int u, const mest_lanes_forward *j, int32_t tile, int32_t r0, int32_t r1, const char *x, char *y)
 {
     const ptrdiff_t xs = (ptrdiff_t)(j->x_step * (int64_t)sizeof(mest_real)), ys = (ptrdiff_t)(j->y_step * (int64_t)sizeof(mest_real));
+    const stride x_stride = {xs, 3 * xs};
     for (int32_t row = r0; row < r1; row++) {
         int32_t n;
         const int32_t *off;
@@ -136,8 +177,13 @@ INLINE void forward_quads(const int u, const mest_lanes_forward *j, int32_t tile
         }
         for (int32_t i = 0; i < n; i++) {
             const char *p = x + off[i];
+            STEPS(st, p, x_stride);
             vec in[8];
-            UNROLL for (int k = 0; k < u; k++) in[k] = LOAD(p + k * xs);
+            UNROLL for (int k = 0; k < u; k++)
+            {
+                in[k] = LOAD(step(p, st, k));
+                KEEP(in[k]);
+            }
             UNROLL for (int h = 0; h < 4; h++)
             {
                 vec weight = SPLAT(w[4 * i + h]);
@@ -153,17 +199,20 @@ INLINE void forward_quads(const int u, const mest_lanes_forward *j, int32_t tile
 
 /* ---- fused backward ---- */
 /* e <= 4 entries of one row: their dY vectors go into dX (with_dx) and, times x, into dw[0..e-1]. */
-INLINE void backward_entries(const int e, const int u, const bool with_dx, const char *dy, ptrdiff_t dys, const int32_t *off,
+INLINE void backward_entries(const int e, const int u, const bool with_dx, const char *dy, stride dys, const int32_t *off,
                              const mest_real *w, const vec *x, vec *d, mest_real *dw)
 {
     vec sum[4] = {{0}, {0}, {0}, {0}};
     UNROLL for (int i = 0; i < e; i++)
     {
         const char *p = dy + off[i];
+        STEPS(st, p, dys);
         vec weight = SPLAT(w[i]);
         UNROLL for (int k = 0; k < u; k++)
         {
-            vec t = LOAD(p + k * dys);
+            vec t = LOAD(step(p, st, k));
+            if (with_dx)
+                KEEP(t);
             if (with_dx)
                 d[k] += weight * t;
             sum[i] += x[k] * t;
@@ -182,7 +231,8 @@ INLINE void backward_rows(const int u, const bool with_dx, const mest_lanes_back
                           char *dx, const char *dy, mest_real *dw)
 {
     const ptrdiff_t real = (ptrdiff_t)sizeof(mest_real), xs = (ptrdiff_t)j->x_step * real, dxs = (ptrdiff_t)j->dx_step * real,
-                    dys = (ptrdiff_t)j->dy_step * real;
+                    one = (ptrdiff_t)j->dy_step * real;
+    const stride dys = {one, 3 * one};
     for (int32_t row = r0; row < r1; row++) {
         int32_t n;
         const int32_t *off;
@@ -212,6 +262,43 @@ INLINE void backward_rows(const int u, const bool with_dx, const mest_lanes_back
         }
         if (with_dx) {
             UNROLL for (int k = 0; k < u; k++) STORE(out + k * dxs, d[k]);
+        }
+    }
+}
+
+/* ---- dense dW ---- */
+/* WEIGHT_M outputs times four inputs of one tap along a row of positions. Channels past the last are read as the last and dropped. */
+INLINE void weight_tile(const mest_lanes_weight *j, const char *x, const char *dy, int64_t tap, int64_t m, int64_t c, mest_real *dw)
+{
+    const ptrdiff_t real = (ptrdiff_t)sizeof(mest_real), xs = (ptrdiff_t)j->x_step * real, dys = (ptrdiff_t)j->dy_step * real;
+    const char *xp = x + j->tap_off[tap], *dp = dy;
+    ptrdiff_t at_c[4], at_m[WEIGHT_M];
+    UNROLL for (int k = 0; k < 4; k++) at_c[k] = (ptrdiff_t)((c + k < j->c ? c + k : j->c - 1) * (int64_t)VECTOR_BYTES);
+    UNROLL for (int k = 0; k < WEIGHT_M; k++) at_m[k] = (ptrdiff_t)((m + k < j->m ? m + k : j->m - 1) * (int64_t)VECTOR_BYTES);
+    vec acc[WEIGHT_M][4];
+    UNROLL for (int a = 0; a < WEIGHT_M; a++)
+    {
+        UNROLL for (int b = 0; b < 4; b++) acc[a][b] = (vec){0};
+    }
+    for (int64_t i = 0; i < j->run; i++, xp += xs, dp += dys) {
+        vec in[4];
+        UNROLL for (int b = 0; b < 4; b++) in[b] = LOAD(xp + at_c[b]);
+        UNROLL for (int a = 0; a < WEIGHT_M; a++)
+        {
+            vec t = LOAD(dp + at_m[a]);
+            UNROLL for (int b = 0; b < 4; b++) acc[a][b] += t * in[b];
+        }
+    }
+    UNROLL for (int a = 0; a < WEIGHT_M; a++) if (m + a < j->m)
+    {
+        quad r;
+        reduce4(acc[a], &r);
+        mest_real *to = dw + (tap * j->m + m + a) * j->c + c;
+        if (c + 4 <= j->c) {
+            *(quad_mem *)to += r;
+        } else {
+            for (int64_t b = 0; c + b < j->c; b++)
+                to[b] += r[b];
         }
     }
 }

@@ -26,7 +26,11 @@ typedef struct state {
     size_t offsets_bytes, pack_values;
     int64_t entries;                       /* capacity of dW parts */
     int32_t position_parts, row_parts;
+    int32_t dx_position_parts, dx_row_parts; /* of dX where it is a pass of its own */
     uint32_t packed_version;
+    bool dense_dw;                         /* dW and dX apart: dense, one group */
+    int32_t *tap_off;
+    int64_t n_taps, weight_m;              /* taps; outputs as the dW pass sees them */
 } state;
 
 /* ---- which problem is it ---- */
@@ -143,7 +147,8 @@ void mest_lanes_halo(const mest_kernel_query *q, mest_lanes_op op, int input, ui
     if (!problem_of(q, op, &p, &why))
         return;
     const mest_conv_geometry *g = &p.g;
-    if (!p.gradient && input == 0) {
+    const bool dense_dw = p.gradient && g->group == 1 && q->in[1]->layout.kind == MEST_PLAIN && q->n_out > 1 && q->out[1];
+    if ((!p.gradient || dense_dw) && input == 0) {
         pad[0] = below(g->top);
         pad[1] = below(g->left);
         pad[2] = below((g->p - 1) * g->stride_y + (g->r - 1) * g->dilation_y - g->top - (g->h - 1));
@@ -209,28 +214,39 @@ static int32_t parts_of(double flops, int64_t most)
     return (int32_t)(n < 1 ? 1 : n > 64 ? 64 : n);
 }
 
+/* Cuts a pass that writes each output once. */
+static void cut_outputs(const state *s, double flops, int64_t units, int64_t rows, int32_t *position_parts, int32_t *row_parts)
+{
+    const int32_t n = parts_of(flops, 64);
+    units = s->fold ? 1 : units;
+    *position_parts = (int32_t)(units < n ? units : n);
+    *position_parts = *position_parts < 1 ? 1 : *position_parts;
+    *row_parts = *position_parts < MAX_PARTS ? parts_of(flops / *position_parts, MAX_PARTS) : 1;
+    *row_parts = rows < *row_parts ? (int32_t)rows : *row_parts;
+    *row_parts = *row_parts < 1 ? 1 : *row_parts;
+}
+
 static void cut(state *s, double flops)
 {
     const problem *p = &s->p;
-    if (!p->gradient || !s->want_dw) {
-        const int64_t rows = p->gradient ? s->x.h : s->y.h, blocks = s->fold ? 1 : s->x.blocks, units = blocks * rows;
-        const int64_t list_rows = p->gradient ? p->g.c : mest_ceil_div(p->g.m, s->key.height);
-        const int32_t n = parts_of(flops, 64);
-        s->position_parts = (int32_t)(units < n ? units : n);
-        s->row_parts = s->position_parts < MAX_PARTS ? parts_of(flops / (s->position_parts ? s->position_parts : 1), MAX_PARTS) : 1;
-        s->row_parts = list_rows < s->row_parts ? (int32_t)list_rows : s->row_parts;
-    } else {
-        const int64_t units = s->fold ? 1 : s->x.blocks * mest_ceil_div(s->x.h, p->g.stride_y);
-        const int64_t vectors = s->x.blocks * s->y.h * s->y.w;
+    if (!p->gradient) {
+        cut_outputs(s, flops, s->y.blocks * s->y.h, mest_ceil_div(p->g.m, s->key.height), &s->position_parts, &s->row_parts);
+        return;
+    }
+    cut_outputs(s, flops, s->x.blocks * s->x.h, mest_ceil_div(p->g.c, s->key.height), &s->dx_position_parts, &s->dx_row_parts);
+    if (s->want_dw) {
+        /* Parts by position need an array of gradients each, parts by channel read all of the other tensor each. */
+        const int64_t units = s->fold ? 1 : s->dense_dw ? s->y.blocks * s->y.h : s->x.blocks * mest_ceil_div(s->x.h, p->g.stride_y);
+        const int64_t rows = s->dense_dw ? mest_ceil_div(s->weight_m, 4) : p->g.c, vectors = s->y.blocks * s->y.h * s->y.w;
+        const double read = (double)(s->dense_dw ? s->x.storage : s->y.storage), part = (double)s->entries * 3;
         const int32_t n = parts_of(flops, MAX_PARTS);
-        /* Parts by position need an array of gradients each, parts by input channel read all of dY each. */
-        int64_t most = vectors / 32 < units ? vectors / 32 : units;
-        if (s->entries * MAX_PARTS * (int64_t)sizeof(mest_real) > 1 << 20 || most < n) {
-            s->row_parts = n < p->g.c ? n : (int32_t)p->g.c;
-            s->position_parts = 1;
-        } else {
+        const int64_t by_position = vectors / 16 < units ? vectors / 16 : units;
+        if (by_position >= n && part * n < read * (n - 1)) {
             s->position_parts = n;
             s->row_parts = 1;
+        } else {
+            s->row_parts = n < rows ? n : (int32_t)rows;
+            s->position_parts = 1;
         }
     }
     s->position_parts = s->position_parts < 1 ? 1 : s->position_parts;
@@ -268,7 +284,8 @@ mest_status mest_lanes_prepare(const mest_kernel_query *q, mest_lanes_op op, con
 
     const mest_pixels *read = p.gradient ? &s->y : &s->x;
     const int64_t bytes = (int64_t)sizeof(mest_real);
-    const int32_t height = p.gradient ? 1 : s->sparse ? (weight->height % 4 == 0 && !p.inputs_first && (p.g.group == 1 || p.g.m / p.g.group % 4 == 0) ? 4 : 1)
+    s->dense_dw = p.gradient && !s->sparse && p.g.group == 1;
+    const int32_t height = s->dense_dw ? 4 : p.gradient ? 1 : s->sparse ? (weight->height % 4 == 0 && !p.inputs_first && (p.g.group == 1 || p.g.m / p.g.group % 4 == 0) ? 4 : 1)
                                                       : (p.g.group == 1 ? 4 : 1);
     const int64_t entries = capacity(q, &p), reads = (p.gradient ? p.g.m : p.g.c) / (s->sparse ? 1 : p.g.group);
     mest_lanes_key *k = &s->key; /* calloc: no stray bytes in what is compared */
@@ -306,7 +323,18 @@ mest_status mest_lanes_prepare(const mest_kernel_query *q, mest_lanes_op op, con
             goto out;
         }
         mest_lanes_dense_offsets(k, s->offsets);
-        s->entries = mest_lanes_dense_entries(k);
+        s->entries = s->dense_dw ? entries : mest_lanes_dense_entries(k);
+    }
+    if (s->dense_dw) {
+        s->weight_m = p.inputs_first ? p.g.c : p.g.m; /* [C, M]: the roles of X and dY are swapped */
+        s->n_taps = p.g.r * p.g.s;
+        s->tap_off = mest_alloc(q->heap, (size_t)s->n_taps, sizeof *s->tap_off);
+        if (!s->tap_off) {
+            status = mest_fail(err, MEST_E_NOMEM, "%s: no memory for the state of a kernel", q->node->name);
+            goto out;
+        }
+        for (int64_t t = 0; t < s->n_taps; t++)
+            s->tap_off[t] = (int32_t)((t / p.g.s * p.g.dilation_y * s->x.row + t % p.g.s * p.g.dilation_x * s->x.pixel) * bytes);
     }
     cut(s, 2.0 * (double)entries * (double)(s->y.blocks * s->y.h * s->y.w * isa->v) * (s->want_dx && s->want_dw ? 2 : 1));
     if (s->want_dw)
@@ -327,6 +355,7 @@ void mest_lanes_release(void *state_, mest_heap *heap)
         return;
     mest_free(heap, s->offsets, s->offsets_bytes, 1);
     mest_free(heap, s->pack, s->pack_values, sizeof *s->pack);
+    mest_free(heap, s->tap_off, (size_t)s->n_taps, sizeof *s->tap_off);
     mest_free(heap, s, 1, sizeof *s);
 }
 
@@ -366,11 +395,11 @@ static void pack_part(void *context, size_t part)
 }
 
 /* Runs position part and row part `part` of a forward-like job. */
-static void forward_part(const state *s, const mest_lanes_forward *f, size_t part)
+static void forward_part(const state *s, const mest_lanes_forward *f, int64_t part, int32_t position_parts, int32_t row_parts)
 {
-    const int64_t pp = (int64_t)part / s->row_parts, rp = (int64_t)part % s->row_parts, units = f->blocks * f->rows;
-    const int32_t r0 = (int32_t)share(f->list.n_rows, rp, s->row_parts), r1 = (int32_t)share(f->list.n_rows, rp + 1, s->row_parts);
-    for (int64_t u = share(units, pp, s->position_parts); u < share(units, pp + 1, s->position_parts); u++)
+    const int64_t pp = part / row_parts, rp = part % row_parts, units = f->blocks * f->rows;
+    const int32_t r0 = (int32_t)share(f->list.n_rows, rp, row_parts), r1 = (int32_t)share(f->list.n_rows, rp + 1, row_parts);
+    for (int64_t u = share(units, pp, position_parts); u < share(units, pp + 1, position_parts); u++)
         s->isa->forward(f, u / f->rows, u % f->rows, r0, r1);
 }
 
@@ -396,7 +425,7 @@ static void y_part(void *context, size_t part)
         f.x_step = s->x.block;
         f.y_step = s->y.block;
     }
-    forward_part(s, &f, part);
+    forward_part(s, &f, (int64_t)part, s->position_parts, s->row_parts);
 }
 
 /* dX alone: the forward pass over the transposed list, phase by phase. */
@@ -425,7 +454,7 @@ static void dx_part(void *context, size_t part)
             f.y_step = s->dx.block;
         }
         if (f.rows > 0 && f.run > 0)
-            forward_part(s, &f, part);
+            forward_part(s, &f, (int64_t)part, s->dx_position_parts, s->dx_row_parts);
     }
 }
 
@@ -470,6 +499,55 @@ static void fused_part(void *context, size_t part)
         for (int64_t u = share(units, pp, s->position_parts); u < share(units, pp + 1, s->position_parts); u++)
             s->isa->backward(&b, u / b.rows, u % b.rows, r0, r1, dw);
     }
+}
+
+/* dW of a dense weight: parts are [tap][m][c]. */
+static void weight_part(void *context, size_t part)
+{
+    const job *j = context;
+    const state *s = j->s;
+    const mest_conv_geometry *g = &s->p.g;
+    const int64_t pp = (int64_t)part / s->row_parts, rp = (int64_t)part % s->row_parts, quads = mest_ceil_div(s->weight_m, 4);
+    mest_lanes_weight w = {
+        .blocks = s->y.blocks, .rows = s->y.h, .run = s->y.w,
+        .x = j->x + s->x.origin - g->top * s->x.row - g->left * s->x.pixel,
+        .x_block = s->x.block, .x_row = g->stride_y * s->x.row, .x_step = g->stride_x * s->x.pixel,
+        .dy = j->dy + s->y.origin, .dy_block = s->y.block, .dy_row = s->y.row, .dy_step = s->y.pixel,
+        .c = g->c, .m = g->m, .taps = s->n_taps, .tap_off = s->tap_off,
+    };
+    if (s->fold) {
+        w.run = w.blocks;
+        w.blocks = 1;
+        w.x_step = s->x.block;
+        w.dy_step = s->y.block;
+    }
+    if (s->p.inputs_first) {
+        w.x = j->dy + s->y.origin;
+        w.dy = j->x + s->x.origin;
+        w.c = g->m;
+        w.m = g->c;
+        w.x_step = s->y.block;
+        w.dy_step = s->x.block;
+    }
+    const int64_t units = w.blocks * w.rows, m0 = 4 * share(quads, rp, s->row_parts), m1 = 4 * share(quads, rp + 1, s->row_parts);
+    for (int64_t u = share(units, pp, s->position_parts); u < share(units, pp + 1, s->position_parts); u++)
+        s->isa->weight(&w, u / w.rows, u % w.rows, m0, m1 < w.m ? m1 : w.m, j->parts + pp * s->entries);
+}
+
+static void weight_collect_part(void *context, size_t part)
+{
+    const job *j = context;
+    const state *s = j->s;
+    const int64_t m = s->weight_m, c = s->entries / (m * s->n_taps), taps = s->n_taps;
+    for (int64_t k = share(m, (int64_t)part, PACK_ROWS); k < share(m, (int64_t)part + 1, PACK_ROWS); k++)
+        for (int64_t i = 0; i < c; i++)
+            for (int64_t t = 0; t < taps; t++) {
+                const mest_real *from = j->parts + (t * m + k) * c + i;
+                mest_real sum = from[0];
+                for (int32_t n = 1; n < s->position_parts; n++)
+                    sum += from[n * s->entries];
+                j->dw[(k * c + i) * taps + t] = sum;
+            }
 }
 
 /* Sums the parts of dW in order and returns them to storage order. */
@@ -518,7 +596,7 @@ mest_status mest_lanes_run(const mest_args *a)
         if (s->sparse) {
             j.list = mest_derived_use(s->list);
             mest_lanes_view(j.list, &s->key, j.w, 0, &j.perm, &j.n_entries);
-        } else {
+        } else if (!s->dense_dw || j.dx) {
             const uint32_t *version = a->in[1].value_version;
             if (!s->packed || (version ? *version != s->packed_version : !s->fixed))
                 mest_parallel(a->threads, PACK_ROWS, pack_part, &j);
@@ -533,13 +611,13 @@ mest_status mest_lanes_run(const mest_args *a)
         const int64_t used = s->sparse ? j.n_entries : s->entries;
         for (int32_t i = 0; i < s->position_parts; i++)
             memset(j.parts + i * s->entries, 0, (size_t)used * sizeof *j.parts);
-        mest_parallel(a->threads, parts, fused_part, &j);
+        mest_parallel(a->threads, parts, s->dense_dw ? weight_part : fused_part, &j);
         if (s->sparse && j.n_entries < a->in[1].sparse->stored)
             memset(j.dw, 0, (size_t)a->in[1].sparse->stored * sizeof *j.dw); /* padding entries */
-        mest_parallel(a->threads, PACK_ROWS, collect_part, &j);
-    } else if (j.dx) {
-        mest_parallel(a->threads, parts, dx_part, &j);
+        mest_parallel(a->threads, PACK_ROWS, s->dense_dw ? weight_collect_part : collect_part, &j);
     }
+    if (j.dx && (s->dense_dw || !j.dw))
+        mest_parallel(a->threads, (size_t)s->dx_position_parts * (size_t)s->dx_row_parts, dx_part, &j);
     if (j.db)
         mest_parallel(a->threads, (size_t)mest_ceil_div(p->g.m, 16), bias_part, &j);
     return MEST_OK;

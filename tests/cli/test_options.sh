@@ -55,7 +55,7 @@ has echo 'mean=1:0.2'
 # ---- data ----
 gives 0 m.onnx --train --data csv:x --input-shape 4 --scale-input 16 --val-split 0.2 --augment pad4,flip --limit 50 --seed 7
 has echo 'source csv:x count=40 scale=16 measure=0 mean=0:0 std=0:0 pad=4 flip=0.5 split=0.2 part=0 seed=7 shape=1:4'
-has echo 'count=10 scale=16 measure=0 mean=0:0 std=0:0 pad=4 flip=0.5 split=0.2 part=1 seed=7'
+has echo 'count=20 scale=16 measure=0 mean=0:0 std=0:0 pad=4 flip=0.5 split=0.2 part=1 seed=7'
 gives 0 m.onnx --eval --data csv:x --val-split 0.2
 has echo 'split=0.2 part=1'
 gives 0 m.onnx --train --data idx:a --val idx:b --measure --limit 30 --val-limit 60 --hflip 0.25 --no-eval-before

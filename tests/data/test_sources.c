@@ -315,7 +315,7 @@ START_TEST(csv_files)
 {
     float x[4], t;
     int64_t y;
-    static const char *const same[] = {"1,2.5,0\n-3e2,4,2\n", "a,b,label\n1,2.5,0\n-3e2,4,2", "\xef\xbb\xbf" "1,2.5,0\r\n\r\n-300.0,4,2\r\n",
+    static const char *const same[] = {"1,2.5,0\n-3e2,4,2\n", "a,b,label\n1,2.5,0\n-3e2,4,2", "\357\273\2771,2.5,0\r\n\r\n-300.0,4,2\r\n",
                                        " 1 ,\"2.5\",0\n\n   \n\"-300\", +4.0 ,2\n"};
     for (size_t i = 0; i < 4; i++) {
         write_text("a.csv", same[i]);

@@ -22,6 +22,7 @@
 
 static const mest_alpha_params leaky = { 0.1, 0 }, leaky_negative = { -0.3, 0 }, hard = { 0.2, 0.5 }, elu = { 1.3, 0 }, swish = { 1.7, 0 };
 static const mest_alpha_params selu = { 1.6732632, 1.0507010 };
+static const struct { double lambda, bias; } shrink = { 0.1049, 0.05 };
 static const mest_gelu_params gelu_exact = { "none" }, gelu_fast = { "tanh" };
 static const struct { int64_t to; } to_real = { MEST_F32 };
 static const struct { int64_t allowzero; } reshape = { 0 };
@@ -73,6 +74,10 @@ const grad_case grad_cases_gen[] = {
     ONE("Elu", &elu, OFF_ZERO(2, 7)), ONE("Celu", &elu, OFF_ZERO(2, 7)), ONE("Selu", &selu, OFF_ZERO(2, 7)), ONE("Softplus", NULL, BETWEEN(-5, 5, 11)),
     ONE("Softsign", NULL, VAR(11)), ONE("Mish", NULL, BETWEEN(-4, 4, 11)), ONE("Swish", &swish, BETWEEN(-4, 4, 11)),
     { "exact", "Gelu", .params = &gelu_exact, .n_in = 1, .in = { BETWEEN(-3, 3, 11) } }, { "tanh", "Gelu", .params = &gelu_fast, .n_in = 1, .in = { BETWEEN(-3, 3, 11) } },
+    { "one for all", "PRelu", .n_in = 2, .in = { OFF_ZERO(2, 3, 4), VAR(1) } }, { "channels", "PRelu", .n_in = 2, .in = { OFF_ZERO(2, 3, 4), VAR(3, 1) } },
+    ONE("Tan", NULL, VAR(7)), ONE("Asin", NULL, BETWEEN(-0.9, 0.9, 7)), ONE("Acos", NULL, BETWEEN(-0.9, 0.9, 7)), ONE("Atan", NULL, VAR(7)), ONE("Sinh", NULL, VAR(7)),
+    ONE("Cosh", NULL, VAR(7)), ONE("Asinh", NULL, VAR(7)), ONE("Acosh", NULL, BETWEEN(1.2, 3, 7)), ONE("Atanh", NULL, BETWEEN(-0.9, 0.9, 7)),
+    ONE("ThresholdedRelu", &leaky, OFF_ZERO(2, 7)), ONE("Shrink", &shrink, DISTINCT(20)),
     { "two bounds", "Clip", .n_in = 3, .in = { DISTINCT(4, 5), NUMBER(-0.1049), NUMBER(0.151) } }, { "lower bound", "Clip", .n_in = 2, .in = { DISTINCT(4, 5), NUMBER(-0.1049) } },
     { "upper bound", "Clip", .n_in = 3, .in = { DISTINCT(4, 5), ABSENT, NUMBER(0.151) } },
     ONE("Exp", NULL, VAR(2, 5)), ONE("Log", NULL, POSITIVE(2, 5)), ONE("Sqrt", NULL, POSITIVE(2, 5)), ONE("Reciprocal", NULL, POSITIVE(2, 5)), ONE("Erf", NULL, VAR(2, 5)),

@@ -14,17 +14,17 @@ static void compare(const mest_sparse *s, mest_real *const *slots, const model_o
     int64_t e = s->unit_elements, p = 0;
     sparse_check(s);
     for (int64_t u = 0; u < s->n_units; u++) {
-        ck_assert(mest_sparse_active(s, u) == m->active[u]);
+        MUST(mest_sparse_active(s, u) == m->active[u]);
         if (!m->active[u])
             continue;
         for (int64_t k = 0; k < e; k++) {
-            ck_assert(s->values[p * e + k] == m->value[0][u * e + k]);
+            MUST(s->values[p * e + k] == m->value[0][u * e + k]);
             for (int t = 0; t < SLOTS; t++)
-                ck_assert(slots[t][p * e + k] == m->value[1 + t][u * e + k]);
+                MUST(slots[t][p * e + k] == m->value[1 + t][u * e + k]);
         }
         p++;
     }
-    ck_assert_int_eq(p, s->active_units);
+    MUST(p == s->active_units);
 }
 
 static void run_edits(const char *format, const mest_shape *shape, uint64_t seed)
@@ -66,7 +66,7 @@ static void run_edits(const char *format, const mest_shape *shape, uint64_t seed
             continue;
         uint32_t version = s->version;
         OK(mest_sparse_edit(s, drop, nd, grow, ng, slots, SLOTS, scratch, err));
-        ck_assert(nd + ng == 0 ? s->version == version : s->version == version + 1);
+        MUST(nd + ng == 0 ? s->version == version : s->version == version + 1);
         for (int64_t i = 0; i < nd; i++)
             m.active[drop[i]] = false;
         for (int64_t i = 0; i < ng; i++) {
@@ -149,16 +149,16 @@ START_TEST(wrong_lists_change_nothing)
     for (size_t i = 0; i < sizeof lies / sizeof *lies; i++) {
         REFUSED(lies[i].status, mest_sparse_edit(s, lies[i].drop, lies[i].n_drop, lies[i].grow, lies[i].n_grow, slots, 1, scratch, err));
         int64_t now[4];
-        ck_assert_int_eq(s->active_units, 4);
+        MUST(s->active_units == 4);
         s->format->units(s, 0, 4, now);
         ck_assert_mem_eq(now, units, sizeof units);
         ck_assert_mem_eq(s->values, w, sizeof w);
-        ck_assert(slot[0] == 5 && slot[3] == 8 && s->version == version && s->value_version == value_version);
+        MUST(slot[0] == 5 && slot[3] == 8 && s->version == version && s->value_version == value_version);
     }
     /* drop and grow of the same unit: its value and state start anew */
     int64_t one[] = { 4 };
     OK(mest_sparse_edit(s, one, 1, one, 1, slots, 1, scratch, err));
-    ck_assert(s->values[0] == 1 && s->values[1] == 0 && s->values[2] == 3 && slot[1] == 0 && slot[2] == 7);
+    MUST(s->values[0] == 1 && s->values[1] == 0 && s->values[2] == 3 && slot[1] == 0 && slot[2] == 7);
     mest_sparse_destroy(s);
     heap_close(&b);
 }

@@ -8,20 +8,20 @@ START_TEST(names_are_found_or_listed)
     int32_t h;
     OK(mest_format_find("csr", &f, &h, err));
     ck_assert_str_eq(f->family, "csr");
-    ck_assert_int_eq(h, 1);
+    MUST(h == 1);
     OK(mest_format_find("block16", &f, &h, err));
-    ck_assert_int_eq(h, 16);
+    MUST(h == 16);
     const char *bad[] = { "", "cs", "csr4", "block", "block0", "block04", "block65", "block99999999999", "block4x", "n2m4" };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         REFUSED(MEST_E_ARGUMENT, mest_format_find(bad[i], &f, &h, err));
     REFUSED(MEST_E_ARGUMENT, mest_format_find(NULL, &f, &h, err));
     mest_error e = { 0 };
-    ck_assert_int_eq(mest_format_find("coo", &f, &h, &e), MEST_E_ARGUMENT);
-    ck_assert(strstr(e.msg, "coo") && strstr(e.msg, "csr") && strstr(e.msg, "block1..block64"));
+    MUST(mest_format_find("coo", &f, &h, &e) == MEST_E_ARGUMENT);
+    MUST(strstr(e.msg, "coo") && strstr(e.msg, "csr") && strstr(e.msg, "block1..block64"));
     int n = 0;
     while (mest_format_at(n))
         n++;
-    ck_assert_int_eq(n, 2);
+    MUST(n == 2);
     ck_assert_ptr_null(mest_format_at(-1));
 }
 END_TEST
@@ -35,7 +35,7 @@ START_TEST(units_round_trip)
                 bench_heap b;
                 heap_open(&b);
                 mest_sparse *s = sparse_make(&b, test_formats[f], &test_shapes[i], -1);
-                ck_assert_int_eq(s->n_units, (s->rows + s->height - 1) / s->height * s->cols);
+                MUST(s->n_units == (s->rows + s->height - 1) / s->height * s->cols);
                 int64_t *units = malloc((size_t)s->n_units * 8 + 8), *back = malloc((size_t)s->n_units * 8 + 8), n = 0;
                 for (int64_t u = 0; u < s->n_units; u++)
                     if ((int)mest_rng_below(5, (uint64_t)density, (uint64_t)u, 100) < density)
@@ -48,7 +48,7 @@ START_TEST(units_round_trip)
                 OK(mest_sparse_from_units(s, units, n, values, err));
                 sparse_check(s);
                 ck_assert_int_ne(s->version, version);
-                ck_assert_int_eq(s->active_units, n);
+                MUST(s->active_units == n);
                 for (int64_t from = 0; from < n; from += 3) {
                     int64_t m = n - from < 7 ? n - from : 7;
                     s->format->units(s, from, m, back);
@@ -56,8 +56,8 @@ START_TEST(units_round_trip)
                 }
                 for (int64_t u = 0, k = 0; u < s->n_units; u++) {
                     bool in = k < n && units[k] == u;
-                    ck_assert_int_eq(mest_sparse_lower_bound(s, u), k);
-                    ck_assert(mest_sparse_active(s, u) == in);
+                    MUST(mest_sparse_lower_bound(s, u) == k);
+                    MUST(mest_sparse_active(s, u) == in);
                     k += in;
                 }
                 /* coordinates and dense rows against unit arithmetic */
@@ -66,25 +66,25 @@ START_TEST(units_round_trip)
                 float *want = calloc((size_t)(s->rows * s->cols) + 1, sizeof *want), *got = malloc((size_t)(s->rows * s->cols + 1) * sizeof *got);
                 for (size_t k = 0; k < stored; k++) {
                     int64_t u = units[k / e], row = u / s->cols * s->height + (int64_t)(k % e);
-                    ck_assert_int_eq(at[k], row < s->rows ? row * s->cols + u % s->cols : -1);
+                    MUST(at[k] == (row < s->rows ? row * s->cols + u % s->cols : -1));
                     if (at[k] >= 0) {
                         want[at[k]] = (float)values[k];
                         nnz++;
                     } else {
-                        ck_assert(s->values[k] == 0);
+                        MUST(s->values[k] == 0);
                     }
                 }
-                ck_assert_int_eq(mest_sparse_nnz(s), nnz);
+                MUST(mest_sparse_nnz(s) == nnz);
                 for (int64_t row = 0; row < s->rows; row += 2) {
                     int64_t m = s->rows - row < 3 ? s->rows - row : 3;
                     got[m * s->cols] = 42;
                     mest_sparse_dense_rows(s, s->values, row, m, got);
                     ck_assert_mem_eq(got, want + row * s->cols, (size_t)(m * s->cols) * sizeof *got);
-                    ck_assert(got[m * s->cols] == 42);
+                    MUST(got[m * s->cols] == 42);
                 }
                 OK(mest_sparse_from_units(s, units, n, NULL, err));
                 for (size_t k = 0; k < stored; k++)
-                    ck_assert(s->values[k] == 0);
+                    MUST(s->values[k] == 0);
                 mest_sparse_destroy(s);
                 free(units), free(back), free(values), free(at), free(want), free(got);
                 heap_close(&b);
@@ -105,9 +105,9 @@ START_TEST(reserve_keeps_the_pattern)
     mest_real before[16];
     memcpy(before, s->values, sizeof before);
     OK(mest_sparse_reserve(s, 2, err));
-    ck_assert_int_eq(s->cap_units, 4);
+    MUST(s->cap_units == 4);
     OK(mest_sparse_reserve(s, 27, err));
-    ck_assert_int_eq(s->cap_units, 27);
+    MUST(s->cap_units == 27);
     sparse_check(s);
     int64_t back[4];
     s->format->units(s, 0, 4, back);
@@ -133,7 +133,7 @@ START_TEST(bad_units_and_shapes_are_refused)
     REFUSED(MEST_E_ARGUMENT, mest_sparse_from_units(s, twice, 2, NULL, err));
     REFUSED(MEST_E_ARGUMENT, mest_sparse_from_units(s, order, 2, NULL, err));
     REFUSED(MEST_E_LIMIT, mest_sparse_from_units(s, many, 4, NULL, err));
-    ck_assert_int_eq(s->active_units, 3);
+    MUST(s->active_units == 3);
     sparse_check(s);
     mest_sparse_destroy(s);
     REFUSED(MEST_E_SHAPE, mest_sparse_create(&none, &b.heap, "csr", &(mest_shape){ 0, { 0 } }, 0, err));
@@ -144,7 +144,7 @@ START_TEST(bad_units_and_shapes_are_refused)
     OK(mest_sparse_create(&none, &b.heap, "block4", &(mest_shape){ 2, { 0, 8 } }, 0, err));
     OK(mest_sparse_from_units(none, NULL, 0, NULL, err));
     sparse_check(none);
-    ck_assert_int_eq(mest_sparse_nnz(none), 0);
+    MUST(mest_sparse_nnz(none) == 0);
     mest_sparse_destroy(none);
     OK(mest_sparse_create(&none, &b.heap, "csr", &(mest_shape){ 2, { 8, 0 } }, 0, err));
     OK(mest_sparse_from_units(none, NULL, 0, NULL, err));
@@ -164,13 +164,13 @@ START_TEST(every_failed_allocation_is_survived)
         mest_error err = { 0 };
         mest_status status = mest_sparse_create(&s, &b.heap, "block4", &(mest_shape){ 2, { 9, 9 } }, 5, &err);
         if (at < 3) {
-            ck_assert_int_eq(status, MEST_E_NOMEM);
+            MUST(status == MEST_E_NOMEM);
             ck_assert_ptr_null(s);
         } else {
-            ck_assert_int_eq(status, MEST_OK);
-            ck_assert_int_eq(mest_sparse_reserve(s, 9, &err), MEST_E_NOMEM);
+            MUST(status == MEST_OK);
+            MUST(mest_sparse_reserve(s, 9, &err) == MEST_E_NOMEM);
             sparse_check(s);
-            ck_assert_int_eq(s->cap_units, 5);
+            MUST(s->cap_units == 5);
             mest_sparse_destroy(s);
         }
         heap_close(&b);

@@ -38,10 +38,10 @@ START_TEST(samples_are_free_distinct_and_repeatable)
             OK(mest_sparse_sample_inactive(s, 7, 100 + t, freed, 3, exclude, 5, n, c, err));
             ck_assert_mem_eq(a, c, (size_t)n * 8);
             for (int64_t i = 0; i < n; i++) {
-                ck_assert(a[i] >= 0 && a[i] < s->n_units && (i == 0 || a[i] > a[i - 1]));
+                MUST(a[i] >= 0 && a[i] < s->n_units && (i == 0 || a[i] > a[i - 1]));
                 bool is_freed = a[i] == 3 || a[i] == 27;
-                ck_assert(is_freed || !mest_sparse_active(s, a[i]));
-                ck_assert(a[i] != 0 && a[i] != 1 && a[i] != 6 && a[i] != 7 && a[i] != 28);
+                MUST(is_freed || !mest_sparse_active(s, a[i]));
+                MUST(a[i] != 0 && a[i] != 1 && a[i] != 6 && a[i] != 7 && a[i] != 28);
             }
         }
         REFUSED(MEST_E_LIMIT, mest_sparse_sample_inactive(s, 7, 1, freed, 3, exclude, 5, most + 1, a, err));
@@ -78,7 +78,7 @@ START_TEST(growth_is_uniform)
             if (u % 3)
                 packed[k++] = count[u];
             else
-                ck_assert_int_eq(count[u], 0);
+                MUST(count[u] == 0);
         }
         /* drawing without replacement: variance of a cell is rounds * p * (1 - p), shared with 400 / 399 */
         double p = (double)n / 400, z = chi_square_z(packed, 400, (double)rounds * p, (1 - p) * 400 / 399);
@@ -105,7 +105,7 @@ START_TEST(every_set_is_equally_likely)
                 if (o[0] == a && o[1] == c)
                     pairs[cell]++;
     }
-    ck_assert(fabs(chi_square_z(pairs, 15, 2000, 1)) < 4.5);
+    MUST(fabs(chi_square_z(pairs, 15, 2000, 1)) < 4.5);
     mest_sparse_destroy(s);
     /* the sparse-draw way: 2 of 17 units, 136 pairs */
     s = sparse_make(&b, "csr", &(mest_shape){ 2, { 1, 17 } }, -1);
@@ -116,7 +116,7 @@ START_TEST(every_set_is_equally_likely)
         OK(mest_sparse_sample_inactive(s, seed, 3, NULL, 0, NULL, 0, 2, o, err));
         more[o[1] * (o[1] - 1) / 2 + o[0]]++;
     }
-    ck_assert(fabs(chi_square_z(more, 136, 500, 1)) < 4.5);
+    MUST(fabs(chi_square_z(more, 136, 500, 1)) < 4.5);
     mest_sparse_destroy(s);
     heap_close(&b);
 }
@@ -133,9 +133,9 @@ START_TEST(random_patterns_and_values)
             for (size_t t = 0; t < 4; t++) {
                 OK(mest_sparse_from_random(s, tries[t], 4, 44, .25, err));
                 sparse_check(s);
-                ck_assert_int_eq(s->active_units, tries[t]);
+                MUST(s->active_units == tries[t]);
                 for (int64_t p = 0; p < s->stored; p++)
-                    ck_assert(fabs((double)s->values[p]) <= .25);
+                    MUST(fabs((double)s->values[p]) <= .25);
             }
             mest_sparse_destroy(s);
             heap_close(&b);
@@ -155,7 +155,7 @@ START_TEST(random_patterns_and_values)
             square += (double)s->values[k] * (double)s->values[k] / 1e5;
         }
     }
-    ck_assert(fabs(chi_square_z(count, 500, 200, .9 * 500 / 499)) < 4.5);
+    MUST(fabs(chi_square_z(count, 500, 200, .9 * 500 / 499)) < 4.5);
     ck_assert_double_eq_tol(mean, 0, .01);
     ck_assert_double_eq_tol(square, 1.0 / 3, .01);
     REFUSED(MEST_E_LIMIT, mest_sparse_from_random(s, 51, 1, 6, 1, err));

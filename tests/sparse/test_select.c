@@ -23,13 +23,13 @@ START_TEST(magnitude_is_exact_top_k)
                     qsort(want, (size_t)k, sizeof *want, id_compare);
                     OK(mest_sparse_from_magnitude(s, &(mest_reader){ dense_read, &d }, k, err));
                     sparse_check(s);
-                    ck_assert_int_eq(s->active_units, k);
+                    MUST(s->active_units == k);
                     s->format->units(s, 0, k, got);
                     ck_assert_mem_eq(got, want, (size_t)k * 8);
                     for (int64_t p = 0; p < s->stored; p++) {
                         int64_t at;
                         mest_sparse_coords(s, p, 1, &at);
-                        ck_assert(s->values[p] == (at < 0 ? 0 : (mest_real)d.w[at]));
+                        MUST(s->values[p] == (at < 0 ? 0 : (mest_real)d.w[at]));
                     }
                     free(want), free(got);
                 }
@@ -50,7 +50,7 @@ START_TEST(magnitude_needs_no_dense_memory)
     int64_t keep = mest_units_at(.9, d.n);
     mest_sparse *s = sparse_make(&b, "csr", &shape, keep);
     OK(mest_sparse_from_magnitude(s, &(mest_reader){ dense_read, &d }, keep, err));
-    ck_assert_int_eq(s->active_units, 3686);
+    MUST(s->active_units == 3686);
     ck_assert_int_le((int64_t)b.guard.largest, keep * (int64_t)sizeof(mest_real) + 65 * 4);
     ck_assert_int_le(d.elements, 4 * d.n);
     mest_sparse_destroy(s);
@@ -149,7 +149,7 @@ START_TEST(lowest_matches_the_definition)
                     double want = normalised ? (mean_w > 0 ? nw[k] / mean_w : 0) + (mean_g > 0 ? lambda * ng[k] / mean_g : 0) : nw[k] + lambda * ng[k];
                     ck_assert_double_eq_tol((double)score[k], want, 1e-6 * (1 + want));
                     if (mode < 2)
-                        ck_assert((float)nw[k] == score[k]);
+                        MUST((float)nw[k] == score[k]);
                     order[k] = (ranked){ (double)score[k], units[k] };
                 }
                 qsort(order, (size_t)u, sizeof *order, ranked_compare);
@@ -203,14 +203,14 @@ START_TEST(counts_round_halves_up)
                                  { 14746, 11796, 13271, 22118, 18432, 7373, 2949 } };
     for (int i = 0; i < 5; i++)
         for (int j = 0; j < 7; j++)
-            ck_assert_int_eq(mest_units_at(s[j], n[i]), want[i][j]);
-    ck_assert_int_eq(mest_units_at(0, 7), 7);
-    ck_assert_int_eq(mest_units_at(1, 7), 0);
-    ck_assert_int_eq(mest_units_at(.5, 7), 4);
-    ck_assert_int_eq(mest_units_at(.9, 15), 2); /* 1.5, although (1 - .9) * 15 < 1.5 in binary */
-    ck_assert_int_eq(mest_units_at(.9, 5), 1);
-    ck_assert_int_eq(mest_units_at(2, 5), 0);
-    ck_assert_int_eq(mest_units_at(-1, 5), 5);
+            MUST(mest_units_at(s[j], n[i]) == want[i][j]);
+    MUST(mest_units_at(0, 7) == 7);
+    MUST(mest_units_at(1, 7) == 0);
+    MUST(mest_units_at(.5, 7) == 4);
+    MUST(mest_units_at(.9, 15) == 2); /* 1.5, although (1 - .9) * 15 < 1.5 in binary */
+    MUST(mest_units_at(.9, 5) == 1);
+    MUST(mest_units_at(2, 5) == 0);
+    MUST(mest_units_at(-1, 5) == 5);
 }
 END_TEST
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Stands in for the thread pool and the operator context where the kernels are built alone: everything on the calling thread. */
+/* Stands in for the thread pool and the operator contexts where the kernels are built alone: everything on the calling thread; shape
+ * and gradient rules of the operator files are linked but never called. */
 #include <stdarg.h>
 #include <stdio.h>
 
@@ -38,4 +39,23 @@ mest_status mest_run_fail(const mest_args *a, mest_status code, const char *form
     vsnprintf(text, sizeof text, format, ap);
     va_end(ap);
     return mest_fail(a->err, code, "%s", text);
+}
+
+mest_status mest_infer_fail(const mest_infer *c, mest_status code, const char *format, ...)
+{
+    (void)format;
+    return mest_fail(c->err, code, "not built");
+}
+bool mest_wants(const mest_vjp *v, int input) { return v && input < 0; }
+mest_id mest_in(const mest_vjp *v, int input) { return v && input ? MEST_NONE : MEST_NONE; }
+mest_id mest_dout(const mest_vjp *v, int output) { return v && output ? MEST_NONE : MEST_NONE; }
+mest_status mest_emit(mest_vjp *v, const char *op, const void *params, int n_in, const mest_id *in, int n_out, const bool *want, mest_id *out)
+{
+    (void)v, (void)op, (void)params, (void)n_in, (void)in, (void)n_out, (void)want, (void)out;
+    return MEST_E_INTERNAL;
+}
+mest_status mest_give(mest_vjp *v, int input, mest_id gradient)
+{
+    (void)v, (void)input, (void)gradient;
+    return MEST_E_INTERNAL;
 }

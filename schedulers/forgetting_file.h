@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Forgetting counts and their file: "id,forgets,learned", one line per sample, numbers in decimal. */
+#ifndef MEST_SCHEDULERS_FORGETTING_FILE_H
+#define MEST_SCHEDULERS_FORGETTING_FILE_H
+
+#include "mest/plugin.h"
+
+/* State of a sample, 16 bits. */
+enum {
+    MEST_FORGET_PREVIOUS = 1, /* the last presentation was right */
+    MEST_FORGET_LEARNED = 2,  /* some presentation was right */
+    MEST_FORGET_EVENT = 4,    /* one forgetting event: the bits from here up count them */
+    MEST_FORGET_MOST = 0x3fff,
+    MEST_FORGET_PATH = 256
+};
+
+/* Writes the active samples of state[0..n-1]. MEST_E_IO. */
+mest_status mest_forgetting_export(const char *path, const uint16_t *state, int64_t n, const mest_host_api *api, mest_host *host,
+                                   mest_error *err);
+/* Fills state[0..n-1] from lines "id,forgets" or "id,forgets,learned", in any order; what is not named stays. MEST_E_IO, MEST_E_DATA. */
+mest_status mest_forgetting_import(const char *path, uint16_t *state, int64_t n, mest_error *err);
+
+#endif

@@ -1,0 +1,93 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# End to end, with the real library: the bundled network on the bundled digits. Trains sparsely, evaluates the result, resumes after an
+# interruption and after kill -9 to the same bytes, exports both forms, gives the documented exit codes.
+run=$1 json_lines=$2 examples=$5
+. "$(dirname "$0")/lib.sh"
+model=$examples/digits_cnn.onnx digits=$examples/digits.csv.gz
+if [ ! -f "$model" ] || [ ! -f "$digits" ]; then
+    skip "no bundled digits in $examples"
+    finish
+    exit 77
+fi
+unset FAKE_ECHO
+data="--data csv:$digits --limit 480 --input-shape 1,8,8 --scale-input 16 --val-split 0.2 --seed 1 -t 2"
+recipe="$data -b 32 --lr 0.05 --weight-decay 1e-4 --sched cosine --sparsity 0.9 --scheme block --method mest-em --mutate-every 1"
+# above FILE EVENT KEYS.. LIMIT: the number is at least LIMIT
+above() { if awk "BEGIN { exit !($1 >= $2) }" 2> /dev/null; then pass; else fail "$3: $1 is below $2"; fi; }
+same() { if cmp -s "$1" "$2"; then pass; else fail "$1 and $2 differ"; fi; }
+
+# shellcheck disable=SC2086
+{
+    # ---- info and explain ----
+    gives 0 "$model" --info
+    has out 'conv2.weight'
+    has out 'running mean of BatchNormalization'
+    gives 0 "$model" --explain --sparsity 0.9 -b 32 --json
+    json out
+    above "$("$json_lines" plan total_bytes < out)" 100000 'planned bytes'
+
+    # ---- a straight run: dense and sparse export, evaluation of both ----
+    gives 0 "$model" --train $recipe --epochs 6 -o dense.onnx --output-dir straight --json
+    json out
+    json straight/log.jsonl
+    above "$("$json_lines" summary after accuracy < out)" 0.7 'accuracy after six epochs'
+    above "$("$json_lines" summary sparsity < out)" 0.899 'sparsity'
+    above "$("$json_lines" summary planned_bytes < out)" 1 'planned bytes'
+    accuracy=$("$json_lines" summary after accuracy < out)
+    same dense.onnx straight/model.onnx
+    gives 0 "$model" --train $recipe --epochs 6 --export sparse -o sparse.onnx --no-eval-before
+    if [ "$(wc -c < sparse.onnx)" -lt "$(wc -c < dense.onnx)" ]; then pass; else fail 'the sparse export is not smaller'; fi
+    for file in dense.onnx sparse.onnx; do
+        gives 0 $file --eval $data --json
+        if [ "$("$json_lines" summary metrics accuracy < out)" = "$accuracy" ]; then pass
+        else fail "$file: accuracy $("$json_lines" summary metrics accuracy < out) instead of $accuracy"; fi
+        gives 0 $file --infer $data -o $file.csv --topk 1 -q
+    done
+    if awk -F, 'NF != 10 { exit 1 }' dense.onnx.csv && [ "$(wc -l < dense.onnx.csv)" = 359 ]; then pass; else fail 'shape of the outputs'; fi
+    gives 0 sparse.onnx --info
+    has out 'conv2.weight'
+
+    # ---- one thread, the same bits ----
+    gives 0 "$model" --train $recipe --epochs 6 -t 1 -o one.onnx --no-eval-before
+    same dense.onnx one.onnx
+
+    # ---- interrupted, resumed: the same bytes ----
+    "$run" "$model" --train $recipe --epochs 6 --output-dir stopped --log-interval 1 > out 2> err &
+    pid=$!
+    i=0
+    while ! grep -q 'epoch 3/6  step 1/' err && [ $i -lt 600 ]; do sleep 0.02; i=$((i + 1)); done
+    kill -INT $pid
+    wait $pid
+    code=$?
+    if [ $code = 130 ]; then pass; else fail "exit code $code instead of 130"; fi
+    is_gone stopped/model.onnx
+    gives 0 "$model" --train $recipe --epochs 6 --output-dir stopped --resume
+    same straight/model.onnx stopped/model.onnx
+
+    # ---- kill -9, resumed ----
+    "$run" "$model" --train $recipe --epochs 6 --output-dir killed --checkpoint-steps 7 --log-interval 1 > out 2> err &
+    pid=$!
+    i=0
+    while ! grep -q 'epoch 2/6  step 1[0-9]/' err && [ $i -lt 600 ]; do sleep 0.02; i=$((i + 1)); done
+    kill -9 $pid
+    wait $pid 2> /dev/null
+    gives 0 "$model" --train $recipe --epochs 6 --output-dir killed --checkpoint-steps 7 --resume
+    same straight/model.onnx killed/model.onnx
+    json killed/log.jsonl
+    says 2 '' "$model" --train $recipe --lr 0.01 --epochs 6 --output-dir killed --resume -q
+
+    # ---- failures ----
+    says 3 '' missing.onnx --info
+    head -c 1000 "$model" > cut.onnx
+    says 3 'cut.onnx' cut.onnx --info
+    says 4 'missing.csv' "$model" --eval --data csv:missing.csv
+    says 2 '' "$model" --eval --data nothing:x
+    printf '1,2,3\n' > narrow.csv
+    says 4 '' "$model" --eval --data csv:narrow.csv
+    says 6 '' "$model" --train $data --lr 1e30 --epochs 3 -o nan.onnx --no-eval-before -q --progress off
+    is_gone nan.onnx
+    says 7 '' "$model" --train $data --memory-limit 1 -q
+    says 8 'none.so' "$model" --train $data --scheduler ./none.so -q
+}
+finish
