@@ -219,7 +219,8 @@ static void cut(state *s, double flops)
         const double read = (double)(s->dense_dw ? s->x.storage : s->y.storage), part = (double)s->entries * 3;
         const int32_t n = parts_of(flops, MAX_PARTS);
         const int64_t by_position = vectors / 16 < units ? vectors / 16 : units;
-        if (by_position >= n && part * n < read * (n - 1)) {
+        const bool small = s->entries * n * (int64_t)sizeof(mest_real) <= 4 << 20; /* scratch must stay modest beside the weight */
+        if (small && by_position >= n && part * n < read * (n - 1)) {
             s->position_parts = n;
             s->row_parts = 1;
         } else {
