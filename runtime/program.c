@@ -5,6 +5,7 @@
 #include <inttypes.h>
 #include <math.h>
 #include <string.h>
+#include <time.h>
 
 #include "runtime/autodiff.h"
 #include "runtime/infer.h"
@@ -224,23 +225,45 @@ static mest_status run_step(mest_program *p, mest_id i, const mest_run *run, mes
     return MEST_OK;
 }
 
+double mest_seconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* Nodes from..to-1; each is timed when somebody asked for it. */
+static mest_status run_steps(mest_program *p, mest_id from, mest_id to, const mest_run *run, mest_error *err)
+{
+    const mest_profile *profile = p->spec.profile;
+    if (!profile || !profile->node) {
+        for (mest_id i = from; i < to; i++)
+            MEST_TRY(run_step(p, i, run, err));
+        return MEST_OK;
+    }
+    for (mest_id i = from; i < to; i++) {
+        double start = mest_seconds();
+        MEST_TRY(run_step(p, i, run, err));
+        if (!p->steps[i].nothing)
+            profile->node(profile->user, p->spec.kind, i, mest_seconds() - start);
+    }
+    return MEST_OK;
+}
+
 mest_status mest_program_run(mest_program *p, const mest_run *run, bool forward_only, mest_error *err)
 {
     if (p->bound_generation != p->spec.arena->generation)
         bind(p);
     refresh_counts(p);
     mest_id split = p->first_backward;
-    for (mest_id i = 0; i < split; i++)
-        MEST_TRY(run_step(p, i, run, err));
+    MEST_TRY(run_steps(p, 0, split, run, err));
     if (p->loss != MEST_NONE) {
         double loss = (double)*(const mest_real *)p->tensors[p->loss].data;
         MEST_CHECK(isfinite(loss), err, MEST_E_NUMERIC, "the loss is %f at step %" PRIu64 ": the learning rate may be too high, or the data hold NaN", loss, run->step);
     }
     if (forward_only)
         return MEST_OK;
-    for (mest_id i = split; i < p->graph.n_nodes; i++)
-        MEST_TRY(run_step(p, i, run, err));
-    return MEST_OK;
+    return run_steps(p, split, p->graph.n_nodes, run, err);
 }
 
 const void *mest_program_data(const mest_program *p, mest_id value) { return value == MEST_NONE ? NULL : p->tensors[value].data; }

@@ -25,6 +25,11 @@ typedef struct mest_arena {
 /* Optimizer rule and state, shared by all programs of a session; see runtime/optim.h. */
 struct mest_optimizer;
 
+typedef struct mest_profile {         /* who wants to know how long nodes take; mest_session_profile */
+    void (*node)(void *user, mest_program_kind kind, int index, double seconds); /* NULL: nobody */
+    void *user;
+} mest_profile;
+
 typedef struct mest_program_spec {
     mest_program_kind kind;
     int64_t batch;
@@ -46,6 +51,7 @@ typedef struct mest_program_spec {
     const mest_threads *threads;
     mest_derived *derived;
     mest_arena *arena;
+    const mest_profile *profile;      /* may be NULL; may change between runs */
 } mest_program_spec;
 
 typedef struct mest_step {            /* one planned node */
@@ -85,6 +91,7 @@ void mest_program_destroy(mest_program *program);
 void mest_program_feed(mest_program *program, mest_id value, const void *data);
 /* Runs all nodes, or the forward part only. MEST_E_NUMERIC when the loss is not finite (then nothing after the forward part ran). */
 mest_status mest_program_run(mest_program *program, const mest_run *run, bool forward_only, mest_error *err);
+double mest_seconds(void); /* monotonic clock */
 /* Memory of a value after a run (outputs, loss, kept gradients); NULL if it has none. */
 const void *mest_program_data(const mest_program *program, mest_id value);
 mest_id mest_program_find(const mest_program *program, const char *name);

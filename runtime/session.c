@@ -6,17 +6,9 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 #include "runtime/cpu.h"
 #include "runtime/sparsify.h"
-
-double mest_seconds(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 void mest_train_config_init(mest_train_config *c)
 {
@@ -251,7 +243,8 @@ mest_status mest_session_program(mest_session *s, mest_program_kind kind, int64_
                               .use_xnnpack = s->config.use_xnnpack,
                               .threads = &s->threads,
                               .derived = s->derived,
-                              .arena = &s->arena};
+                              .arena = &s->arena,
+                              .profile = &s->profile};
     mest_type target = {.dtype = s->target_type};
     if (s->have_shapes) {
         spec.n_shapes = 1;
@@ -295,6 +288,12 @@ mest_status mest_session_set_source(mest_session *s, const mest_source_info *inf
     }
     s->have_shapes = true;
     return MEST_OK;
+}
+
+void mest_session_profile(mest_session *s, void (*node)(void *user, mest_program_kind kind, int index, double seconds), void *user)
+{
+    if (s)
+        s->profile = (mest_profile){.node = node, .user = user};
 }
 
 /* ---- numbers ---- */

@@ -35,6 +35,7 @@ struct mest_session {
     mest_derived *derived;
     mest_arena arena;
     mest_program *programs[MEST_PROGRAM_SLOTS];
+    mest_profile profile;   /* programs point at it */
     mest_host host;
     mest_schedulers *schedulers;
     int32_t *host_param;    /* parameter index of each sparse parameter of the host */
@@ -62,7 +63,6 @@ double mest_session_sparsity(const mest_model *m);
 void mest_session_count(const mest_program *p, double *loss_sum, int64_t *rows, int64_t *hits, int64_t *class_rows);
 /* Per-sample correctness of the last run into s->hits[0..n-1]. */
 void mest_session_hits(mest_session *s, const mest_program *p, int64_t n);
-double mest_seconds(void);
 /* Runs `program` on a packed batch. */
 mest_status mest_session_run(mest_session *s, mest_program *program, const void *inputs, const void *targets, double lr, bool learn, bool snapshot, mest_error *err);
 

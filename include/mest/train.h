@@ -192,6 +192,12 @@ MEST_NODISCARD MEST_API mest_status mest_session_explain(mest_session *session, 
                                                          void (*node)(void *user, const mest_node_info *info), void *user,
                                                          mest_plan_info *plan, mest_error *err);
 
+/* Called after each node that ran in any later step, evaluation or inference of the session: its index in the program (that of
+ * mest_node_info for the same kind and batch) and its wall time. Nodes that only rename memory are not reported. The calls come from
+ * the thread that runs the program; the session must not be used in them. `node` NULL: off, as at the beginning; off costs nothing. */
+MEST_API void mest_session_profile(mest_session *session, void (*node)(void *user, mest_program_kind kind, int index, double seconds),
+                                   void *user);
+
 /* Bytes now in use and the most that ever were, by the allocator of the session's model. */
 MEST_API void mest_session_memory(const mest_session *session, int64_t *current_bytes, int64_t *peak_bytes);
 
