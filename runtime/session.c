@@ -405,16 +405,26 @@ mest_status mest_session_step(mest_session *s, const void *inputs, const void *t
     return MEST_OK;
 }
 
+/* Samples in one inference: a batch axis that the file fixes may be baked into the graph (reshapes), so it is kept. */
+static int64_t infer_batch(const mest_session *s)
+{
+    const mest_graph *g = &s->model->graph;
+    const mest_shape *in = g->n_inputs ? &g->values[g->inputs[0]].type.shape : NULL;
+    return in && in->rank > 0 && in->dim[0] > 0 ? in->dim[0] : s->config.eval_batch;
+}
+
 mest_status mest_session_output_shape(mest_session *s, int *rank, int64_t dim[MEST_MAX_RANK], mest_error *err)
 {
     mest_error_clear(err);
     MEST_CHECK(s && rank && dim, err, MEST_E_ARGUMENT, "output shape: arguments must be given");
     mest_program *p;
-    MEST_TRY(mest_session_program(s, MEST_PROGRAM_INFER, s->config.eval_batch, &p, err));
+    MEST_TRY(mest_session_program(s, MEST_PROGRAM_INFER, infer_batch(s), &p, err));
     const mest_shape *out = &p->graph.values[p->logits].type.shape;
-    *rank = out->rank ? out->rank - 1 : 0;
+    bool batched = out->rank > 0 && out->dim[0] == p->spec.batch; /* axis 0 is the batch; otherwise all of it belongs to one run */
+    MEST_CHECK(batched || p->spec.batch == 1, err, MEST_E_SHAPE, "output '%s' has no batch axis", p->graph.values[p->logits].name);
+    *rank = batched ? out->rank - 1 : out->rank;
     for (int i = 0; i < *rank; i++)
-        dim[i] = out->dim[i + 1];
+        dim[i] = out->dim[i + (batched ? 1 : 0)];
     return MEST_OK;
 }
 
@@ -422,9 +432,11 @@ mest_status mest_session_infer(mest_session *s, const void *inputs, int64_t n, f
 {
     mest_error_clear(err);
     MEST_CHECK(s && inputs && out && n >= 0, err, MEST_E_ARGUMENT, "infer: session, inputs and outputs must be given");
-    int64_t done = 0;
+    int64_t done = 0, most = infer_batch(s);
+    bool fixed = most != s->config.eval_batch;
+    MEST_CHECK(!fixed || n % most == 0, err, MEST_E_ARGUMENT, "infer: the model fixes its batch at %" PRId64 ", %" PRId64 " samples are no multiple of it", most, n);
     while (done < n) {
-        int64_t now = n - done < s->config.eval_batch ? n - done : s->config.eval_batch;
+        int64_t now = n - done < most ? n - done : most;
         mest_program *p;
         MEST_TRY(mest_session_program(s, MEST_PROGRAM_INFER, now, &p, err));
         const mest_value *x = &p->graph.values[p->input], *y = &p->graph.values[p->logits];
