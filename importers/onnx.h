@@ -120,6 +120,13 @@ typedef struct onnx_importer {
 static inline const char *onnx_text(const char *text) { return text ? text : ""; }
 static inline const char *onnx_domain(const char *domain) { return !domain || !strcmp(domain, "ai.onnx") ? "" : domain; }
 
+static inline onnx_symbol *onnx_find_symbol(const onnx_importer *im, const char *name)
+{
+    int32_t at = mest_strmap_get(&im->names, name);
+    return at < 0 ? NULL : &im->symbols[at];
+}
+static inline bool onnx_is_constant(const onnx_node *n) { return !*n->domain && !strcmp(n->op, "Constant"); }
+
 /* onnx_file.c: maps a file (regular files only) and adds it to the model's mappings. */
 mest_status mest_onnx_map(mest_model *m, const char *path, const mest_mapping **mapping, mest_error *err);
 /* External data beside the model: relative path inside the model's folder. Mapped once. */
@@ -137,6 +144,14 @@ mest_status mest_onnx_constant_data(onnx_importer *im, const char *what, const m
 
 /* onnx_inline.c: graph.node without calls of local functions, in im->nodes. */
 mest_status mest_onnx_inline(onnx_importer *im);
+
+/* onnx_operators.c: MEST_E_UNSUPPORTED with all operators that are not known: name, how often, where first. */
+mest_status mest_onnx_check_operators(onnx_importer *im);
+
+/* onnx_alias.c: appends a parameter with the initializer's shape and values. */
+mest_status mest_onnx_add_param(onnx_importer *im, const onnx_tensor *t, const char *name, int32_t *param);
+/* Checks that every input is defined, counts uses, resolves Identity(initializer). */
+mest_status mest_onnx_resolve_aliases(onnx_importer *im, mest_onnx_notes *notes);
 
 /* onnx_normalise.c: the op (name, opset) whose internal form the node will have; no change. */
 void mest_onnx_target(const onnx_node *n, const char **op, int64_t *opset);

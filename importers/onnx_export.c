@@ -30,6 +30,8 @@ typedef struct writer {
     mest_strmap sparse;       /* names written as sparse initializers, to place in `described` */
     uint8_t *described;       /* they have a value_info */
     bool any_sparse;
+    char *name;               /* room for the longest of those names */
+    size_t longest;
     uint64_t graph_size;
     char version[24], sparsity[24];
     mest_error *err;
@@ -144,6 +146,9 @@ static mest_status put_floats(writer *w, mest_dtype dtype, const float *x, size_
     return put(w, h, n * 2);
 }
 
+/* Still what the file has, whether or not somebody loaded it. */
+static bool untouched(const mest_param *p) { return !p->sparse && (!p->loaded || p->role == MEST_ROLE_CONSTANT); }
+
 static mest_status put_dense_values(writer *w, const mest_param *p)
 {
     size_t size = mest_dtype_file_size(p->payload.dtype);
@@ -153,8 +158,8 @@ static mest_status put_dense_values(writer *w, const mest_param *p)
         w->n += bytes;
         return MEST_OK;
     }
-    if (!p->loaded && !p->payload.linear)
-        return put(w, p->payload.raw, (size_t)bytes); /* untouched: bit for bit */
+    if (untouched(p) && !p->payload.linear)
+        return put(w, p->payload.raw, (size_t)bytes); /* bit for bit, in any type */
     float x[CHUNK];
     for (int64_t i = 0; i < p->count; i += CHUNK) {
         int64_t n = p->count - i < CHUNK ? p->count - i : CHUNK;
@@ -164,7 +169,7 @@ static mest_status put_dense_values(writer *w, const mest_param *p)
     return MEST_OK;
 }
 
-static bool goes_sparse(const writer *w, const mest_param *p) { return w->options->sparse && (p->sparse || (!p->loaded && p->payload.linear)); }
+static bool goes_sparse(const writer *w, const mest_param *p) { return w->options->sparse && (p->sparse || (untouched(p) && p->payload.linear)); }
 
 /* Entries inside the matrix: all but the padding of a last, incomplete block row. */
 static int64_t entries(const mest_param *p)
@@ -307,13 +312,13 @@ static mest_status find_sparse(writer *w, const mest_wire_field *info, int32_t *
     mest_wire_field f;
     *place = -1;
     while (w->any_sparse && wire.at < wire.end) {
-        char name[512];
         MEST_TRY(next_field(w, &wire, &f));
-        if (f.number != INFO_NAME || f.wire != MEST_WIRE_BYTES || f.end - f.begin >= sizeof name)
+        size_t n = f.end - f.begin;
+        if (f.number != INFO_NAME || f.wire != MEST_WIRE_BYTES || n > w->longest)
             continue;
-        memcpy(name, w->source->bytes + f.begin, f.end - f.begin);
-        name[f.end - f.begin] = 0;
-        *place = mest_strmap_get(&w->sparse, name);
+        memcpy(w->name, w->source->bytes + f.begin, n);
+        w->name[n] = 0;
+        *place = mest_strmap_get(&w->sparse, w->name);
     }
     return MEST_OK;
 }
@@ -462,16 +467,19 @@ static mest_status prepare(writer *w, mest_region *region)
     mest_strmap_init(&w->sparse, region);
     for (int32_t i = 0; i < w->m->n_params; i++) {
         const mest_param *p = &w->m->params[i];
-        if (p->sparse || (!p->loaded && p->payload.linear)) {
+        if (p->sparse || (untouched(p) && p->payload.linear)) {
             all += p->count;
             stored += entries(p);
         }
-        if (goes_sparse(w, p))
-            MEST_CHECK(mest_strmap_put(&w->sparse, p->name, (int32_t)w->sparse.n), w->err, MEST_E_NOMEM, "export: out of memory");
+        if (!goes_sparse(w, p))
+            continue;
+        MEST_CHECK(mest_strmap_put(&w->sparse, p->name, (int32_t)w->sparse.n), w->err, MEST_E_NOMEM, "export: out of memory");
+        w->longest = strlen(p->name) > w->longest ? strlen(p->name) : w->longest;
     }
     w->any_sparse = w->sparse.n > 0;
     w->described = mest_region_alloc(region, w->sparse.n + 1, 1);
-    MEST_CHECK(w->described, w->err, MEST_E_NOMEM, "export: out of memory");
+    w->name = mest_region_alloc(region, w->longest + 1, 1);
+    MEST_CHECK(w->described && w->name, w->err, MEST_E_NOMEM, "export: out of memory");
     snprintf(w->version, sizeof w->version, "%d.%d.%d", MEST_VERSION_MAJOR, MEST_VERSION_MINOR, MEST_VERSION_PATCH);
     if (all)
         snprintf(w->sparsity, sizeof w->sparsity, "%.6f", 1 - (double)stored / (double)all);
@@ -480,18 +488,21 @@ static mest_status prepare(writer *w, mest_region *region)
 
 mest_status mest_model_export(const mest_model *model, const char *path, const mest_export_options *options, mest_error *err)
 {
-    static const mest_export_options defaults = { .struct_size = sizeof defaults };
+    mest_export_options given = { .struct_size = sizeof given };
     mest_error_clear(err);
     MEST_CHECK(model && path && *path, err, MEST_E_ARGUMENT, "export: no model or no path");
-    MEST_CHECK(!options || options->struct_size >= sizeof *options, err, MEST_E_ARGUMENT, "export: options.struct_size is not set");
+    if (options) { /* a caller built against an older header has fewer fields */
+        MEST_CHECK(options->struct_size >= sizeof options->struct_size, err, MEST_E_ARGUMENT, "export: options.struct_size is not set");
+        memcpy(&given, options, options->struct_size < sizeof given ? options->struct_size : sizeof given);
+    }
     MEST_CHECK(model->notes && model->mappings, err, MEST_E_STATE, "export: the model does not come from a file");
     MEST_CHECK(!model->notes->external_attribute, err, MEST_E_UNSUPPORTED, "export: an attribute of the model has external data");
-    for (const char *const *p = options ? options->metadata : NULL; p && *p; p += 2)
+    for (const char *const *p = given.metadata; p && *p; p += 2)
         MEST_CHECK(p[1], err, MEST_E_ARGUMENT, "export: metadata '%s' has no value", p[0]);
     mest_heap *heap = (mest_heap *)(uintptr_t)&model->heap; /* counters only */
     mest_region region;
     mest_region_init(&region, heap);
-    writer w = { .m = model, .notes = model->notes, .options = options ? options : &defaults, .source = model->mappings, .err = err };
+    writer w = { .m = model, .notes = model->notes, .options = &given, .source = model->mappings, .err = err };
     mest_outfile *file = NULL;
     mest_status status;
     MEST_TRY_OUT(prepare(&w, &region));

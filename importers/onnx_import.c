@@ -61,12 +61,6 @@ static mest_status add_symbol(onnx_importer *im, const char *name, int32_t tenso
     return mest_strmap_put(&im->names, name, im->n_symbols++) ? MEST_OK : out_of_memory(im);
 }
 
-static onnx_symbol *find_symbol(const onnx_importer *im, const char *name)
-{
-    int32_t at = mest_strmap_get(&im->names, name);
-    return at < 0 ? NULL : &im->symbols[at];
-}
-
 static mest_status read_tensors(onnx_importer *im)
 {
     const Onnx__GraphProto *g = im->pb->graph;
@@ -82,7 +76,7 @@ static mest_status read_tensors(onnx_importer *im)
         const Onnx__TensorProto *pb = dense ? g->initializer[i] : sparse->values;
         const char *name = pb ? onnx_text(pb->name) : "";
         MEST_CHECK(*name, im->err, MEST_E_FORMAT, "onnx '%s': initializer %zu has no name", im->path, i);
-        if (find_symbol(im, name))
+        if (onnx_find_symbol(im, name))
             return bad(im, "two initializers have the name", name);
         t->name = mest_region_strdup(&im->m->region, name);
         if (!t->name)
@@ -131,7 +125,7 @@ static mest_status read_inputs(onnx_importer *im)
         const char *name = onnx_text(pb->input[i]->name);
         mest_type type;
         MEST_CHECK(*name, im->err, MEST_E_FORMAT, "onnx '%s': input %zu has no name", im->path, i);
-        const onnx_symbol *s = find_symbol(im, name);
+        const onnx_symbol *s = onnx_find_symbol(im, name);
         if (s && s->tensor >= 0)
             continue; /* IR 3 lists initializers as inputs; later it means a default value, which a training graph always takes */
         if (s)
@@ -154,7 +148,7 @@ static void read_kinds(onnx_importer *im)
     static const char *const kinds[] = { [KIND_PARAMETER] = "PARAMETER", [KIND_BUFFER] = "BUFFER", [KIND_CONSTANT] = "CONSTANT_TENSOR" };
     for (size_t i = 0; i < im->pb->graph->n_value_info; i++) {
         const Onnx__ValueInfoProto *v = im->pb->graph->value_info[i];
-        const onnx_symbol *s = find_symbol(im, onnx_text(v->name));
+        const onnx_symbol *s = onnx_find_symbol(im, onnx_text(v->name));
         if (!s || s->tensor < 0)
             continue;
         for (unsigned k = 0; k < v->base.n_unknown_fields; k++) {
@@ -184,7 +178,7 @@ static mest_status name_results(onnx_importer *im)
             n->out[k] = MEST_NONE;
             if (!*n->out_names[k])
                 continue;
-            MEST_CHECK(!find_symbol(im, n->out_names[k]), im->err, MEST_E_FORMAT,
+            MEST_CHECK(!onnx_find_symbol(im, n->out_names[k]), im->err, MEST_E_FORMAT,
                        "onnx '%s': output '%s' of node '%s' (%s) has a name that is already taken", im->path, n->out_names[k], n->name, n->op);
             MEST_TRY(add_symbol(im, n->out_names[k], -1, MEST_NONE));
         }
@@ -192,7 +186,7 @@ static mest_status name_results(onnx_importer *im)
     const Onnx__GraphProto *g = im->pb->graph;
     MEST_CHECK(g->n_output > 0, im->err, MEST_E_FORMAT, "onnx '%s': the graph has no output", im->path);
     for (size_t i = 0; i < g->n_output; i++) {
-        onnx_symbol *s = find_symbol(im, onnx_text(g->output[i]->name));
+        onnx_symbol *s = onnx_find_symbol(im, onnx_text(g->output[i]->name));
         if (!s)
             return bad(im, "nothing computes the graph's output", onnx_text(g->output[i]->name));
         if (s->is_output)
@@ -205,161 +199,9 @@ static mest_status name_results(onnx_importer *im)
     return MEST_OK;
 }
 
-/* ---- operators ---- */
-
-static const mest_op *find_op(onnx_node *n)
-{
-    const char *op;
-    int64_t opset;
-    if (*n->domain || n->opset < MEST_ONNX_MIN_OPSET || n->opset > MEST_ONNX_MAX_OPSET)
-        return NULL;
-    mest_onnx_target(n, &op, &opset);
-    return mest_op_find("", op, opset);
-}
-
-static bool is_constant(const onnx_node *n) { return !*n->domain && !strcmp(n->op, "Constant"); }
-
-/* All operators that are not known, in one message: name, how often, where first. */
-static mest_status check_operators(onnx_importer *im)
-{
-    char text[sizeof im->err->msg];
-    size_t used = 0;
-    int32_t kinds = 0, shown = 0;
-    text[0] = 0;
-    mest_strmap seen;
-    mest_strmap_init(&seen, &im->scratch);
-    struct { const onnx_node *first; int32_t count; } *list = NULL;
-    int32_t cap = 0;
-    for (int32_t i = 0; i < im->n_nodes; i++) {
-        onnx_node *n = &im->nodes[i];
-        MEST_CHECK(*n->domain || (n->opset >= MEST_ONNX_MIN_OPSET && n->opset <= MEST_ONNX_MAX_OPSET), im->err, MEST_E_UNSUPPORTED,
-                   "onnx '%s': opset %" PRId64 " is not supported (%d to %d are)", im->path, n->opset, MEST_ONNX_MIN_OPSET, MEST_ONNX_MAX_OPSET);
-        if (is_constant(n))
-            continue;
-        const char *key = mest_region_printf(&im->scratch, "%.300s\n%.300s\n%" PRId64, n->domain, n->op, n->opset);
-        if (!key)
-            return out_of_memory(im);
-        int32_t known = mest_strmap_get(&im->ops, key); /* 0: known; else 1 + place in the list */
-        if (known < 0) {
-            known = 0;
-            if (!find_op(n)) {
-                if (!MEST_REGION_GROW(&im->scratch, list, kinds, cap))
-                    return out_of_memory(im);
-                list[kinds].first = n;
-                known = ++kinds;
-            }
-            if (!mest_strmap_put(&im->ops, key, known))
-                return out_of_memory(im);
-        }
-        if (known)
-            list[known - 1].count++;
-    }
-    if (!kinds)
-        return MEST_OK;
-    for (; shown < kinds; shown++) {
-        const onnx_node *n = list[shown].first;
-        char one[400];
-        int length = snprintf(one, sizeof one, "%s%.60s%s%.60s (%d x, first '%.80s')", shown ? ", " : "", n->domain, *n->domain ? "." : "", n->op,
-                              list[shown].count, n->name);
-        mest_logf(&im->m->heap, MEST_LOG_INFO, "not supported: %s", one + (shown ? 2 : 0));
-        if (used + (size_t)length + 120 + strlen(im->path) > sizeof text)
-            break;
-        memcpy(text + used, one, (size_t)length + 1);
-        used += (size_t)length;
-    }
-    for (int32_t i = shown + 1; i < kinds; i++)
-        mest_logf(&im->m->heap, MEST_LOG_INFO, "not supported: %s (%d x, first '%s')", list[i].first->op, list[i].count, list[i].first->name);
-    char more[40] = "";
-    if (shown < kinds)
-        snprintf(more, sizeof more, " and %d more", kinds - shown);
-    return mest_fail(im->err, MEST_E_UNSUPPORTED, "onnx '%.200s': operators that are not supported at opset %" PRId64 ": %s%s", im->path,
-                     im->opset, text, more);
-}
-
-/* ---- aliases ---- */
-
-static bool is_alias(onnx_importer *im, const onnx_node *n)
-{
-    if (*n->domain || strcmp(n->op, "Identity") || n->n_in != 1 || n->n_out != 1 || n->inlined || im->keep_aliases)
-        return false;
-    const onnx_symbol *from = find_symbol(im, n->in_names[0]), *to = find_symbol(im, n->out_names[0]);
-    return from && to && from->tensor >= 0 && im->tensors[from->tensor].is_float && !to->is_output;
-}
-
-static mest_status add_param(onnx_importer *im, const onnx_tensor *t, const char *name, int32_t *param)
-{
-    mest_model *m = im->m;
-    if (!MEST_REGION_GROW(&m->region, m->params, m->n_params, m->cap_params))
-        return out_of_memory(im);
-    mest_param *p = &m->params[m->n_params];
-    memset(p, 0, sizeof *p);
-    p->name = name;
-    p->shape = t->shape;
-    p->payload = t->payload;
-    p->count = t->payload.count;
-    p->role = (mest_role)t->kind; /* until the roles are decided */
-    *param = m->n_params++;
-    return MEST_OK;
-}
-
-/* Exporters put Identity in front of initializers that happened to be equal. Each such use gets a parameter of its own; where nobody
- * uses the initializer itself, the first takes it over, name included. */
-static mest_status resolve_aliases(onnx_importer *im, mest_onnx_notes *notes)
-{
-    for (int32_t i = 0; i < im->n_nodes; i++) {
-        const onnx_node *n = &im->nodes[i];
-        for (int32_t k = 0; k < n->n_in; k++) {
-            onnx_symbol *s = *n->in_names[k] ? find_symbol(im, n->in_names[k]) : NULL;
-            MEST_CHECK(s || !*n->in_names[k], im->err, MEST_E_FORMAT, "onnx '%s': input '%s' of node '%s' (%s) is not defined", im->path,
-                       n->in_names[k], n->name, n->op);
-            if (s)
-                s->uses++;
-            if (s && s->tensor >= 0 && !is_alias(im, n))
-                im->tensors[s->tensor].direct++;
-        }
-    }
-    int32_t cap = 0, *dropped = NULL, cap_added = 0, *added = NULL;
-    for (int32_t i = 0; i < im->n_nodes; i++) {
-        onnx_node *n = &im->nodes[i];
-        if (!is_alias(im, n))
-            continue;
-        onnx_tensor *t = &im->tensors[find_symbol(im, n->in_names[0])->tensor];
-        onnx_symbol *to = find_symbol(im, n->out_names[0]);
-        n->skip = true;
-        to->alias = true;
-        if (t->direct == 0 && !t->claimed) {
-            t->claimed = true;
-            to->tensor = (int32_t)(t - im->tensors);
-            continue;
-        }
-        if (!MEST_REGION_GROW(&im->m->region, dropped, notes->n_dropped, cap) || !MEST_REGION_GROW(&im->m->region, added, notes->n_dropped, cap_added))
-            return out_of_memory(im);
-        const char *name = mest_region_strdup(&im->m->region, n->out_names[0]);
-        int32_t param;
-        if (!name)
-            return out_of_memory(im);
-        MEST_TRY(add_param(im, t, name, &param));
-        im->m->params[param].untied = true;
-        mest_type type = { .dtype = MEST_F32, .shape = t->shape };
-        to->value = mest_graph_value(&im->m->graph, name, MEST_VALUE_PARAM, &type);
-        if (to->value == MEST_NONE)
-            return out_of_memory(im);
-        im->m->graph.values[to->value].param = param;
-        dropped[notes->n_dropped] = n->origin;
-        added[notes->n_dropped++] = param;
-    }
-    notes->dropped = dropped;
-    notes->added = added;
-    im->m->n_untied = notes->n_dropped;
-    if (notes->n_dropped)
-        mest_logf(&im->m->heap, MEST_LOG_INFO, "%d parameters were aliases of others through Identity (equal values at export) and were untied",
-                  notes->n_dropped);
-    return MEST_OK;
-}
-
 /* ---- the graph ---- */
 
-/* Parameters of the file's own initializers, in file order after the untied ones would be confusing: they come first. */
+/* Parameters of the file's own initializers, in file order; untied ones follow. */
 static mest_status make_params(onnx_importer *im)
 {
     for (int32_t i = 0; i < im->n_tensors; i++) {
@@ -367,7 +209,7 @@ static mest_status make_params(onnx_importer *im)
         if (!t->is_float)
             im->m->n_fixed++;
         else
-            MEST_TRY(add_param(im, t, t->name, &t->param));
+            MEST_TRY(mest_onnx_add_param(im, t, t->name, &t->param));
     }
     return MEST_OK;
 }
@@ -405,15 +247,15 @@ static mest_status make_values(onnx_importer *im)
         onnx_node *n = &im->nodes[i];
         if (n->skip)
             continue;
-        if (is_constant(n)) {
+        if (onnx_is_constant(n)) {
             MEST_CHECK(n->n_out == 1 && *n->out_names[0], im->err, MEST_E_FORMAT, "onnx '%s': Constant '%s' must have one output", im->path, n->name);
-            onnx_symbol *s = find_symbol(im, n->out_names[0]);
+            onnx_symbol *s = onnx_find_symbol(im, n->out_names[0]);
             MEST_TRY(mest_onnx_constant_node(im, n, &s->value));
             n->skip = true;
             continue;
         }
         for (int32_t k = 0; k < n->n_out; k++) {
-            onnx_symbol *s = *n->out_names[k] ? find_symbol(im, n->out_names[k]) : NULL;
+            onnx_symbol *s = *n->out_names[k] ? onnx_find_symbol(im, n->out_names[k]) : NULL;
             if (!s || (k > 0 && !s->uses))
                 continue; /* nobody reads it: kernels need not compute it */
             s->value = mest_graph_value(&im->m->graph, s->name, MEST_VALUE_RESULT, NULL);
@@ -430,7 +272,7 @@ static mest_status make_node(onnx_importer *im, onnx_node *n)
     for (int32_t k = 0; k < n->n_in; k++) {
         n->in[k] = MEST_NONE;
         if (*n->in_names[k])
-            MEST_TRY(symbol_value(im, find_symbol(im, n->in_names[k]), &n->in[k]));
+            MEST_TRY(symbol_value(im, onnx_find_symbol(im, n->in_names[k]), &n->in[k]));
     }
     MEST_TRY(mest_onnx_normalise(im, n));
     const mest_op *op = mest_op_find("", n->op, n->opset);
@@ -465,7 +307,7 @@ static mest_status make_outputs(onnx_importer *im)
     for (size_t i = 0; i < pb->n_output; i++) {
         mest_id id;
         mest_type type;
-        MEST_TRY(symbol_value(im, find_symbol(im, pb->output[i]->name), &id));
+        MEST_TRY(symbol_value(im, onnx_find_symbol(im, pb->output[i]->name), &id));
         g->outputs[g->n_outputs++] = id;
         if (g->values[id].kind == MEST_VALUE_RESULT && read_type(pb->output[i], &type))
             g->values[id].type = type; /* for inspection; inference decides */
@@ -501,10 +343,10 @@ static mest_status build(onnx_importer *im)
     MEST_TRY(read_inputs(im));
     read_kinds(im);
     MEST_TRY(mest_onnx_inline(im));
-    MEST_TRY(check_operators(im));
+    MEST_TRY(mest_onnx_check_operators(im));
     MEST_TRY(name_results(im));
     MEST_TRY(make_params(im));
-    MEST_TRY(resolve_aliases(im, notes));
+    MEST_TRY(mest_onnx_resolve_aliases(im, notes));
     MEST_TRY(make_values(im));
     for (int32_t i = 0; i < im->n_nodes; i++)
         if (!im->nodes[i].skip)

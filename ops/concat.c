@@ -205,7 +205,7 @@ static const mest_attr split_attrs[] = {
     {.name = NULL}};
 
 const mest_op mest_ops_concat[] = {
-    {.domain = "", .name = "Concat", .since = 4, .in_min = 1, .in_max = -1, .out_min = 1, .out_max = 1, .flags = MEST_OP_ANY_TYPE,
+    {.domain = "", .name = "Concat", .since = 4, .act_in = ~0u, .act_out = 1, .in_min = 1, .in_max = -1, .out_min = 1, .out_max = 1, .flags = MEST_OP_ANY_TYPE,
      .attrs = concat_attrs, .params_bytes = sizeof(mest_axis_params), .infer = concat_infer, .forward = concat_forward, .vjp = concat_vjp},
     {.domain = "", .name = "Split", .since = 2, .in_min = 1, .in_max = 2, .out_min = 1, .out_max = -1, .flags = MEST_OP_ANY_TYPE,
      .attrs = split_attrs, .params_bytes = sizeof(split_params), .infer = split_infer, .forward = split_forward, .vjp = split_vjp},

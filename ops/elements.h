@@ -24,10 +24,9 @@
 #define REAL(fn) fn##f
 #endif
 
-/* Iterations of the loop do not depend on each other, although input and output may be the same memory (same index). */
-#if defined(__clang__)
-#define MEST_IVDEP _Pragma("clang loop vectorize(assume_safety)")
-#elif defined(__GNUC__)
+/* Iterations of the loop do not depend on each other, although input and output may be the same memory (same index). clang checks for overlap
+ * by itself, and would warn where it cannot vectorise. */
+#if defined(__GNUC__) && !defined(__clang__)
 #define MEST_IVDEP _Pragma("GCC ivdep")
 #else
 #define MEST_IVDEP

@@ -259,7 +259,7 @@ const mest_op mest_ops_reduce[] = {
      .forward = aux_forward},
     {.domain = "mest", .name = "mest.ReduceGrad", .since = 1, .in_min = 1, .in_max = 4, .out_min = 1, .out_max = 1, .infer = grad_infer,
      .forward = grad_forward},
-    {.domain = "mest", .name = "mest.ReduceTo", .since = 1, .in_min = 1, .in_max = 1, .out_min = 1, .out_max = 1, .infer = reduce_to_infer,
+    {.domain = "mest", .name = "mest.ReduceTo", .since = 1, .act_in = 1, .act_out = 1, .in_min = 1, .in_max = 1, .out_min = 1, .out_max = 1, .infer = reduce_to_infer,
      .forward = reduce_to_forward},
     {.name = NULL},
 };

@@ -23,8 +23,10 @@ static void relu_grad_row(const mest_io *io, const int64_t *off, int64_t n)
     const mest_real *y = (const mest_real *)io->in[0] + off[1], *dy = (const mest_real *)io->in[1] + off[2];
     mest_real *dx = (mest_real *)io->out + off[0];
     MEST_IVDEP
-    for (int64_t i = 0; i < n; i++)
-        dx[i] = y[i] > 0 ? dy[i] : 0;
+    for (int64_t i = 0; i < n; i++) {
+        const mest_real g = dy[i]; /* read in any case: a conditional load would keep the loop scalar */
+        dx[i] = y[i] > 0 ? g : 0;
+    }
 }
 
 static mest_status relu_grad_forward(const mest_args *a)

@@ -118,7 +118,7 @@ static const mest_attr flatten_attrs[] = {{.name = "axis", .kind = MEST_ATTR_INT
 
 #define VIEW(onnx, since_, ins_min, ins_max, c_name, attributes, P)                                                                      \
     {.domain = "", .name = onnx, .since = since_, .in_min = ins_min, .in_max = ins_max, .out_min = 1, .out_max = 1,                       \
-     .flags = MEST_OP_VIEW | MEST_OP_ANY_TYPE, .attrs = attributes, .params_bytes = P, .infer = c_name##_infer,                           \
+     .flags = MEST_OP_VIEW | MEST_OP_ANY_TYPE, .act_in = 1, .act_out = 1, .attrs = attributes, .params_bytes = P, .infer = c_name##_infer,                           \
      .forward = mest_forward_copy, .vjp = view_vjp}
 
 const mest_op mest_ops_view[] = {
@@ -127,6 +127,6 @@ const mest_op mest_ops_view[] = {
     VIEW("Squeeze", 1, 1, 2, squeeze, NULL, 0),
     VIEW("Unsqueeze", 1, 2, 2, unsqueeze, NULL, 0),
     {.domain = "mest", .name = "mest.Reshape", .since = 1, .in_min = 1, .in_max = 1, .out_min = 1, .out_max = 1,
-     .flags = MEST_OP_VIEW | MEST_OP_ANY_TYPE, .infer = reshape_to_infer, .forward = mest_forward_copy},
+     .flags = MEST_OP_VIEW | MEST_OP_ANY_TYPE, .act_in = 1, .act_out = 1, .infer = reshape_to_infer, .forward = mest_forward_copy},
     {.name = NULL},
 };

@@ -179,6 +179,8 @@ static void evaluate(search *s, mest_id id, int family)
         bool reference = n->op->forward && (!any_sparse(&q) || (n->op->flags & MEST_OP_FLAT)) &&
                          (family == PLAIN || ((n->op->flags & MEST_OP_ELEMENTWISE) && same_shapes(&q)));
         double cost = reference ? reference_cost(&q) : IMPOSSIBLE;
+        if (reference && family == PLAIN && (n->op->flags & MEST_OP_VIEW))
+            cost = 0; /* no data moves */
         if (cost < c->cost[family]) {
             c->cost[family] = cost;
             c->kernel[family] = NULL;

@@ -21,9 +21,9 @@ mest_status mest_model_load(mest_model **model, const char *path, const mest_mod
     MEST_CHECK(path && *path, err, MEST_E_ARGUMENT, "model load: no path");
     mest_model_options defaults;
     mest_model_options_init(&defaults);
-    if (options) {
-        MEST_CHECK(options->struct_size >= sizeof *options, err, MEST_E_ARGUMENT, "model load: options.struct_size is not set");
-        defaults = *options;
+    if (options) { /* a caller built against an older header has fewer fields */
+        MEST_CHECK(options->struct_size >= sizeof options->struct_size, err, MEST_E_ARGUMENT, "model load: options.struct_size is not set");
+        memcpy(&defaults, options, options->struct_size < sizeof defaults ? options->struct_size : sizeof defaults);
     }
     mest_heap heap;
     MEST_TRY(mest_heap_init(&heap, defaults.allocator, defaults.logger, err));
@@ -87,6 +87,9 @@ mest_status mest_model_parameter(const mest_model *model, int index, mest_tensor
     if (p->sparse) {
         t.scheme = p->sparse->name;
         t.stored = mest_sparse_nnz(p->sparse);
+    } else if (p->payload.linear && !p->loaded) { /* sparse in the file; a session keeps it so where kernels allow it */
+        t.scheme = "sparse";
+        t.stored = p->payload.nnz;
     }
     t.sparsity = p->count ? 1 - (double)t.stored / (double)p->count : 0;
     return give(info, info->struct_size, &t, sizeof t, err);

@@ -52,7 +52,6 @@ static bool one_of(const char *text, const char *const *names)
 static mest_status check_config(const mest_train_config *c, mest_error *err)
 {
 #define WANT(cond, ...) MEST_CHECK(cond, err, MEST_E_ARGUMENT, __VA_ARGS__)
-    WANT(c->struct_size >= sizeof *c, "config: struct_size is %u, %zu is needed", c->struct_size, sizeof *c);
     WANT(c->batch >= 1 && c->batch <= 1 << 20, "config: batch %" PRId64 " is not in 1..2^20", c->batch);
     WANT(c->eval_batch >= 0 && c->eval_batch <= 1 << 20, "config: eval_batch %" PRId64 " is not in 0..2^20", c->eval_batch);
     WANT(c->epochs >= 0 && c->max_steps >= 0, "config: epochs and max_steps must not be negative");
@@ -110,7 +109,10 @@ mest_status mest_session_create(mest_session **session, mest_model *model, const
     MEST_CHECK(session, err, MEST_E_ARGUMENT, "session: no place for the handle");
     *session = NULL;
     MEST_CHECK(model && config, err, MEST_E_ARGUMENT, "session: model and config must be given");
-    MEST_TRY(check_config(config, err));
+    mest_train_config own;
+    mest_train_config_init(&own);
+    MEST_CHECK(mest_take_options(&own, sizeof own, config), err, MEST_E_ARGUMENT, "config: struct_size is not set; call mest_train_config_init");
+    MEST_TRY(check_config(&own, err));
     MEST_CHECK(model->n_sessions == 0, err, MEST_E_STATE, "session: the model has one already");
     mest_session *s = mest_calloc(&model->heap, 1, sizeof *s);
     MEST_CHECK(s, err, MEST_E_NOMEM, "session: out of memory");
@@ -119,7 +121,7 @@ mest_status mest_session_create(mest_session **session, mest_model *model, const
     s->arena.heap = s->heap;
     s->arena.generation = 1;
     mest_region_init(&s->region, s->heap);
-    memcpy(&s->config, config, sizeof s->config);
+    s->config = own;
     const char **texts[] = {&s->config.loss, &s->config.optimizer, &s->config.no_decay, &s->config.schedule, &s->config.batch_norm, &s->config.kernels};
     mest_status status = MEST_OK;
     for (size_t i = 0; i < sizeof texts / sizeof *texts && status == MEST_OK; i++)
@@ -159,6 +161,14 @@ mest_status mest_session_create(mest_session **session, mest_model *model, const
     return MEST_OK;
 }
 
+static void drop_programs(mest_session *s)
+{
+    for (int i = 0; i < MEST_PROGRAM_SLOTS; i++) {
+        mest_program_destroy(s->programs[i]);
+        s->programs[i] = NULL;
+    }
+}
+
 void mest_session_destroy(mest_session *s)
 {
     if (!s)
@@ -167,8 +177,7 @@ void mest_session_destroy(mest_session *s)
     mest_schedulers_destroy(s->schedulers);
     mest_host_free(&s->host);
     mest_free(heap, s->host_param, (size_t)s->model->n_params + 1, sizeof *s->host_param);
-    for (int i = 0; i < MEST_PROGRAM_SLOTS; i++)
-        mest_program_destroy(s->programs[i]);
+    drop_programs(s);
     mest_derived_destroy(s->derived);
     mest_optimizer_free(&s->optimizer);
     mest_arena_free(&s->arena);
@@ -192,6 +201,11 @@ mest_status mest_session_prepare(mest_session *s, mest_error *err)
     if (s->prepared)
         return MEST_OK;
     MEST_TRY(mest_host_plan(&s->host, err)); /* capacities are final after this */
+    /* programs that ran before (an evaluation) hold lists of the old capacity */
+    drop_programs(s);
+    mest_derived_destroy(s->derived);
+    s->derived = NULL;
+    MEST_TRY(mest_derived_create(&s->derived, s->heap, err));
     MEST_TRY(mest_optimizer_allocate(&s->optimizer, err));
     for (int k = 0; k < s->host.n_params; k++) {
         const mest_param_state *state = &s->optimizer.state[s->host_param[k]];
@@ -273,10 +287,7 @@ mest_status mest_session_set_source(mest_session *s, const mest_source_info *inf
     mest_dtype type = info->has_targets ? (mest_dtype)info->target_type : MEST_UNDEFINED;
     bool same = s->have_shapes && mest_shape_equal(&in, &s->sample_shape) && (!type || (type == s->target_type && mest_shape_equal(&target, &s->target_shape)));
     if (!same)
-        for (int i = 0; i < MEST_PROGRAM_SLOTS; i++) {
-            mest_program_destroy(s->programs[i]);
-            s->programs[i] = NULL;
-        }
+        drop_programs(s);
     s->sample_shape = in;
     if (type || !s->have_shapes) {
         s->target_shape = target;

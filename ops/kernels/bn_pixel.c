@@ -260,7 +260,7 @@ static mest_status train_run(const mest_args *a)
     mest_parallel_worker(a->threads, (size_t)r.p.tiles, statistics_tile, &r);
     merge_statistics(&r);
     const mest_real *scale = values_of(a, 1), *bias = values_of(a, 2);
-    mest_real *mean = a->in[3].data, *var = a->in[4].data, *save_mean = a->out[1].data, *save_invstd = a->out[2].data;
+    mest_real *mean = a->in[3].data, *var = a->in[4].data, *save_mean = px_out_data(a, 1), *save_invstd = px_out_data(a, 2);
     const double n = (double)r.p.count;
     for (int64_t c = 0; c < channels; c++) {
         const double v = r.k1[c] / n, invstd = 1 / sqrt(v + params->epsilon), unbiased = r.p.count > 1 ? r.k1[c] / (n - 1) : v;
@@ -315,7 +315,7 @@ static mest_status grad_run(const mest_args *a, bool frozen)
     lay_out(&r, a->scratch);
     r.gdy = mest_pixel_geometry(a->in[4].type);
     const mest_real *scale = values_of(a, 1), *mean = values_of(a, 2), *spread_of = values_of(a, 3);
-    mest_real *dscale = a->out[1].data, *dbias = a->out[2].data;
+    mest_real *dscale = px_out_data(a, 1), *dbias = px_out_data(a, 2);
     for (int64_t c = 0; c < channels; c++) {
         r.k0[c] = (double)mean[c];
         r.k1[c] = frozen ? 1 / sqrt((double)spread_of[c] + params->epsilon) : (double)spread_of[c];

@@ -247,7 +247,7 @@ static bool depthwise_fits(const mest_kernel_query *q, const char **why)
     mest_conv_geometry k;
     (void)why;
     return one_lane(q->in[0]) && px_plain(q->in[1]) && !q->sparse[1] && one_lane(q->in[2]) && (!q->out[0] || one_lane(q->out[0])) &&
-           (!q->out[1] || px_plain(q->out[1])) && (!q->out[2] || px_plain(q->out[2])) && geometry_of(q, &k) && is_depthwise(&k) &&
+           (!px_out(q, 1) || px_plain(px_out(q, 1))) && (!px_out(q, 2) || px_plain(px_out(q, 2))) && geometry_of(q, &k) && is_depthwise(&k) &&
            k.r * k.s <= MOST_TAPS;
 }
 
@@ -256,7 +256,7 @@ static double depthwise_cost(const mest_kernel_query *q)
     mest_conv_geometry k;
     if (!geometry_of(q, &k))
         return px_cost(q, 1);
-    const double macs = (double)(k.n * k.p * k.q * k.c * k.r * k.s) * ((q->out[0] ? 1 : 0) + (q->out[1] ? 1 : 0));
+    const double macs = (double)(k.n * k.p * k.q * k.c * k.r * k.s) * ((q->out[0] ? 1 : 0) + (px_out(q, 1) ? 1 : 0));
     return px_cost(q, 1) + macs * 2 / (1.2e9 * VL);
 }
 
@@ -274,7 +274,7 @@ static mest_status depthwise_run(const mest_args *a)
 {
     char why[160];
     mest_nhwc_job job = {.gx = mest_pixel_geometry(a->in[0].type), .gdy = mest_pixel_geometry(a->in[2].type), .x = a->in[0].data,
-                         .w = a->in[1].data, .dy = a->in[2].data, .dx = a->out[0].data, .dw = a->out[1].data, .db = a->out[2].data,
+                         .w = a->in[1].data, .dy = a->in[2].data, .dx = a->out[0].data, .dw = px_out_data(a, 1), .db = px_out_data(a, 2),
                          .scratch = a->scratch, .threads = a->threads};
     if (!mest_conv_geometry_of(a->params, &a->in[0].type->shape, &a->in[1].type->shape, &job.k, why, sizeof why))
         return mest_run_fail(a, MEST_E_SHAPE, "%s", why);

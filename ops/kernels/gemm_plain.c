@@ -94,10 +94,10 @@ static bool gemm_grad_fits(const mest_kernel_query *q, const char **why)
     (void)why;
     if (!all_dense(q) || q->n_in != 4 || !q->in[3] || q->in[0]->shape.rank != 2 || q->in[1]->shape.rank != 2)
         return false;
-    if (q->n_out > 2 && q->out[2]) {
+    if (px_out(q, 2)) {
         int64_t count;
         const int64_t m = q->in[3]->shape.dim[0], n = q->in[3]->shape.dim[1];
-        const mest_shape *c = &q->out[2]->shape;
+        const mest_shape *c = &px_out(q, 2)->shape;
         if (!mest_shape_count(c, &count) || c->rank < 1 || c->dim[c->rank - 1] != n || (count != n && count != m * n))
             return false;
     }
@@ -107,7 +107,7 @@ static bool gemm_grad_fits(const mest_kernel_query *q, const char **why)
 static double gemm_grad_cost(const mest_kernel_query *q)
 {
     const gemm_shape s = shape_of(q->params, &q->in[0]->shape, &q->in[1]->shape);
-    return seconds(q, (double)s.m * (double)s.n * (double)s.k * ((q->out[0] ? 1 : 0) + (q->out[1] ? 1 : 0)));
+    return seconds(q, (double)s.m * (double)s.n * (double)s.k * ((q->out[0] ? 1 : 0) + (px_out(q, 1) ? 1 : 0)));
 }
 
 typedef struct bias_run {
@@ -138,12 +138,12 @@ static mest_status gemm_grad_run(const mest_args *a)
         gemm_do(&(gemm_job){.m = s.m, .n = s.k, .k = s.n, .batch = 1, .a = dy, .a_row = s.n, .a_col = 1, .b = a->in[1].data, .b_row = s.b_col,
                             .b_col = s.b_row, .c = a->out[0].data, .c_row = s.a_row, .c_col = s.a_col, .alpha = p->alpha},
                 a->scratch, a->threads);
-    if (a->out[1].data) /* dB'[K,N] = alpha A'^T[K,M] dY[M,N] */
+    if (px_out_data(a, 1)) /* dB'[K,N] = alpha A'^T[K,M] dY[M,N] */
         gemm_do(&(gemm_job){.m = s.k, .n = s.n, .k = s.m, .batch = 1, .a = a->in[0].data, .a_row = s.a_col, .a_col = s.a_row, .b = dy,
-                            .b_row = s.n, .b_col = 1, .c = a->out[1].data, .c_row = s.b_row, .c_col = s.b_col, .alpha = p->alpha},
+                            .b_row = s.n, .b_col = 1, .c = px_out_data(a, 1), .c_row = s.b_row, .c_col = s.b_col, .alpha = p->alpha},
                 a->scratch, a->threads);
-    if (a->n_out > 2 && a->out[2].data) {
-        mest_real *dc = a->out[2].data;
+    if (px_out_data(a, 2)) {
+        mest_real *dc = px_out_data(a, 2);
         if ((int64_t)a->out[2].count == s.n && s.m != 1) {
             mest_parallel(a->threads, (size_t)px_ceil(s.n, 64), bias_tile, &(bias_run){dy, dc, s.m, s.n, p->beta});
         } else {
@@ -223,9 +223,9 @@ static mest_status matmul_grad_run(const mest_args *a)
                             .b = a->in[1].data, .b_row = 1, .b_col = s.n, .b_batch = s.b_batch, .c = a->out[0].data, .c_row = s.k,
                             .c_col = 1, .c_batch = s.a_batch, .alpha = 1},
                 a->scratch, a->threads);
-    if (a->n_out > 1 && a->out[1].data)
+    if (px_out_data(a, 1))
         gemm_do(&(gemm_job){.m = s.k, .n = s.n, .k = s.m, .batch = s.batch, .a = a->in[0].data, .a_row = 1, .a_col = s.k,
-                            .a_batch = s.a_batch, .b = dy, .b_row = s.n, .b_col = 1, .b_batch = s.m * s.n, .c = a->out[1].data, .c_row = s.n,
+                            .a_batch = s.a_batch, .b = dy, .b_row = s.n, .b_col = 1, .b_batch = s.m * s.n, .c = px_out_data(a, 1), .c_row = s.n,
                             .c_col = 1, .c_batch = s.b_batch, .alpha = 1},
                 a->scratch, a->threads);
     return MEST_OK;

@@ -67,6 +67,9 @@ static inline void px_zero_lanes(const mest_pixels *g, mest_real *row, int64_t l
             for (int64_t l = lanes; l < g->v; l++)
                 row[x * g->pixel + c * g->v + l] = 0;
 }
+/* Output i of a query and of a run; NULL where it does not exist or is not wanted. */
+static inline const mest_type *px_out(const mest_kernel_query *q, int i) { return i < q->n_out ? q->out[i] : NULL; }
+static inline void *px_out_data(const mest_args *a, int i) { return i < a->n_out ? a->out[i].data : NULL; }
 static inline int px_workers(const mest_threads *threads) { return threads && threads->n > 1 ? threads->n : 1; }
 /* Bytes that a run moves if every operand is touched once, over 10 GB/s; times `passes`. */
 static inline double px_cost(const mest_kernel_query *q, double passes)

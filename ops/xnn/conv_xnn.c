@@ -13,9 +13,7 @@
 #include "ops/kernels/nhwc.h"
 #include "ops/xnn/xnn.h"
 
-enum { XNN_SLACK = 64 }; /* XNNPACK may read a little past the end of its input */
-
-typedef enum route { ROUTE_CONV, ROUTE_DEPTHWISE, ROUTE_DENSE, ROUTE_TRANSPOSED, ROUTE_NONE } route;
+typedef enum route { ROUTE_CONV, ROUTE_DEPTHWISE, ROUTE_DENSE, ROUTE_TRANSPOSED, ROUTE_NONE } route; /* how it is computed */
 
 typedef struct conv_state {
     mest_conv_geometry k;
@@ -60,6 +58,7 @@ static bool conv_fits(const mest_kernel_query *q, const char **why)
         *why = "xnn: XNNPACK cannot run on this processor";
         return false;
     }
+    *why = q->in_fixed[1] ? "xnn: weights packed once" : "xnn: weights packed each step";
     return true;
 }
 
@@ -98,7 +97,7 @@ static mest_status conv_prepare(const mest_kernel_query *q, void **state, size_t
     s->window = window_of(&s->k);
     s->route = is_depthwise(&s->k) ? ROUTE_DEPTHWISE : ROUTE_CONV;
     *state = s;
-    *scratch_bytes = (size_t)weights_of(&s->k) * sizeof(float) + XNN_SLACK;
+    *scratch_bytes = (size_t)weights_of(&s->k) * sizeof(float) + MEST_XNN_SLACK;
     return MEST_OK;
 }
 
@@ -153,15 +152,18 @@ static bool grad_fits(const mest_kernel_query *q, const char **why)
     mest_conv_geometry k;
     (void)why;
     if (!q->use_xnnpack || !mest_xnn_nhwc(q->in[0]) || !mest_xnn_nhwc(q->in[2]) || !mest_xnn_plain(q->in[1]) || q->sparse[1] ||
-        (q->out[0] && !mest_xnn_nhwc(q->out[0])) || (q->out[1] && !mest_xnn_plain(q->out[1])) || (q->out[2] && !mest_xnn_plain(q->out[2])) ||
+        (q->out[0] && !mest_xnn_nhwc(q->out[0])) || (mest_xnn_out(q, 1) && !mest_xnn_plain(mest_xnn_out(q, 1))) || (mest_xnn_out(q, 2) && !mest_xnn_plain(mest_xnn_out(q, 2))) ||
         !geometry_of(q, &k) || (q->out[0] && route_of(&k) == ROUTE_NONE))
         return false;
     if (!mest_xnn_ready()) {
         *why = "xnn: XNNPACK cannot run on this processor";
         return false;
     }
-    if (!q->out[0])
-        *why = "xnn: backward-weight by our own kernel";
+    static const char *const text[] = {[ROUTE_DEPTHWISE] = "depthwise gradients by our own kernels",
+                                       [ROUTE_DENSE] = "backward-data by xnn fully-connected, backward-weight our own",
+                                       [ROUTE_TRANSPOSED] = "backward-data by xnn transposed convolution, backward-weight our own",
+                                       [ROUTE_NONE] = "backward-weight our own"};
+    *why = text[q->out[0] ? route_of(&k) : ROUTE_NONE];
     return true;
 }
 
@@ -175,7 +177,7 @@ static double grad_cost(const mest_kernel_query *q)
     if (q->out[0])
         seconds += macs / (route_of(&k) == ROUTE_DEPTHWISE ? rate * 0.2 : k.c < 8 ? rate * 0.22 : rate) +
                    (q->in_fixed[1] ? 0 : 2 * mest_xnn_pack_seconds((double)weights_of(&k)));
-    if (q->out[1])
+    if (mest_xnn_out(q, 1))
         seconds += macs / (k.group == k.c && k.group > 1 ? rate * 0.25 : rate);
     return seconds;
 }
@@ -192,14 +194,14 @@ static mest_status grad_prepare(const mest_kernel_query *q, void **state, size_t
     s->window = window_of(k);
     s->window.group_in = (size_t)(k->m / k->group);
     s->window.group_out = (size_t)(k->c / k->group);
-    size_t most = q->out[1] || q->out[2] ? s->own->weight_scratch(k) : 0, other = 0;
+    size_t most = mest_xnn_out(q, 1) || mest_xnn_out(q, 2) ? s->own->weight_scratch(k) : 0, other = 0;
     if (s->route == ROUTE_DEPTHWISE)
         other = s->own->depthwise_scratch(k);
     else if (s->route == ROUTE_TRANSPOSED)
         other = (size_t)weights_of(k) * sizeof(float);
     else if (s->route == ROUTE_DENSE && k->stride_y * k->stride_x > 1)
         other = (size_t)(k->n * k->p * k->q * k->c) * sizeof(float);
-    *scratch_bytes = (other > most ? other : most) + XNN_SLACK;
+    *scratch_bytes = (other > most ? other : most) + MEST_XNN_SLACK;
     *state = s;
     return MEST_OK;
 }
@@ -269,7 +271,7 @@ static mest_status grad_run(const mest_args *a)
 {
     conv_state *s = a->state;
     mest_nhwc_job job = {.k = s->k, .gx = mest_pixel_geometry(a->in[0].type), .gdy = mest_pixel_geometry(a->in[2].type), .x = a->in[0].data,
-                         .w = a->in[1].data, .dy = a->in[2].data, .dw = a->out[1].data, .db = a->out[2].data, .scratch = a->scratch,
+                         .w = a->in[1].data, .dy = a->in[2].data, .dw = mest_xnn_out_data(a, 1), .db = mest_xnn_out_data(a, 2), .scratch = a->scratch,
                          .threads = a->threads};
     if (job.dw || job.db)
         s->own->weight_grad(&job);

@@ -10,8 +10,6 @@
 
 #include <string.h>
 
-enum { XNN_SLACK = 64 }; /* XNNPACK may read a little past the end of its input */
-
 typedef struct dense_state {
     mest_xnn xnn;
     int64_t n, m, k;
@@ -66,7 +64,7 @@ static mest_status dense_prepare(const mest_kernel_query *q, void **state, size_
     MEST_NEW(q->heap, s, 1, err, "fully-connected layer");
     *s = (dense_state){.xnn = {.heap = q->heap}, .n = q->in[0]->shape.dim[0], .k = q->in[0]->shape.dim[1], .m = q->in[1]->shape.dim[0],
                        .fixed = rests(q)};
-    *scratch_bytes = s->fixed ? 0 : (size_t)(s->n * s->m) * sizeof(float) + XNN_SLACK;
+    *scratch_bytes = s->fixed ? 0 : (size_t)(s->n * s->m) * sizeof(float) + MEST_XNN_SLACK;
     *state = s;
     return MEST_OK;
 }

@@ -147,29 +147,6 @@ bool mest_xnn_maxpool_bind(mest_xnn *x, int64_t n, int64_t h, int64_t w, int64_t
 #endif
 }
 
-bool mest_xnn_softmax_create(mest_xnn *x, int64_t channels)
-{
-    mest_xnn_drop(x);
-#if MEST_XNN_RESHAPE
-    (void)channels;
-    return xnn_create_softmax_nc_f32(0, &x->op) == xnn_status_success;
-#else
-    return xnn_create_softmax_nc_f32((size_t)channels, (size_t)channels, (size_t)channels, 0, &x->op) == xnn_status_success;
-#endif
-}
-
-bool mest_xnn_softmax_bind(mest_xnn *x, int64_t rows, int64_t channels, const float *in, float *out, const mest_threads *threads)
-{
-#if MEST_XNN_RESHAPE
-    const size_t c = (size_t)channels;
-    return xnn_reshape_softmax_nc_f32(x->op, c, c, c, (size_t)rows, pool_of(threads)) == xnn_status_success &&
-           xnn_setup_softmax_nc_f32(x->op, in, out) == xnn_status_success;
-#else
-    (void)channels;
-    return xnn_setup_softmax_nc_f32(x->op, (size_t)rows, in, out, pool_of(threads)) == xnn_status_success;
-#endif
-}
-
 double mest_xnn_flops(unsigned cpu, const mest_threads *threads)
 {
     const double one = cpu & MEST_CPU_AVX512 ? 100e9 : cpu & MEST_CPU_AVX2 ? 60e9 : 15e9;

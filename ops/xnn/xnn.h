@@ -51,9 +51,6 @@ bool mest_xnn_dense_bind(mest_xnn *x, int64_t rows, const float *in, float *out,
 bool mest_xnn_maxpool_create(mest_xnn *x, const mest_xnn_window *w, int64_t channels);
 bool mest_xnn_maxpool_bind(mest_xnn *x, int64_t n, int64_t h, int64_t w, int64_t channels, const float *in, float *out,
                            const mest_threads *threads);
-/* Over rows of `channels` numbers. */
-bool mest_xnn_softmax_create(mest_xnn *x, int64_t channels);
-bool mest_xnn_softmax_bind(mest_xnn *x, int64_t rows, int64_t channels, const float *in, float *out, const mest_threads *threads);
 
 /* ---- shared by the kernels here ---- */
 
@@ -67,10 +64,15 @@ static inline bool mest_xnn_plain(const mest_type *t) { return t && t->layout.ki
 /* Rows of a matrix: plain, or NHWC of H = W = 1. */
 static inline bool mest_xnn_matrix(const mest_type *t) { return t && t->shape.rank == 2 && (mest_xnn_plain(t) || mest_xnn_nhwc(t)); }
 
+/* Output i of a query and of a run; NULL where it does not exist or is not wanted. */
+static inline const mest_type *mest_xnn_out(const mest_kernel_query *q, int i) { return i < q->n_out ? q->out[i] : NULL; }
+static inline void *mest_xnn_out_data(const mest_args *a, int i) { return i < a->n_out ? a->out[i].data : NULL; }
+
 /* Multiply-add rate of one core, for cost models: XNNPACK reaches about 64 % of the peak on these processors. */
 double mest_xnn_flops(unsigned cpu, const mest_threads *threads);
 /* Seconds to pack n weights. */
 static inline double mest_xnn_pack_seconds(double n) { return n * 1.2e-9; }
+enum { MEST_XNN_SLACK = 64 }; /* bytes after scratch that XNNPACK reads as input: it may read a little past the end */
 /* A fingerprint of weights that are said not to change: if they do after all (evaluation between training steps), they are packed again. */
 uint64_t mest_xnn_fingerprint(const float *values, int64_t n, const float *more, int64_t n_more);
 

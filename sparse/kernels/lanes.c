@@ -32,8 +32,10 @@ static void (*const singles[])(PANEL_ARGS) = {NULL, singles_1, singles_2, single
     static __attribute__((noinline)) void quads_##u(PANEL_ARGS) { forward_quads(u, j, tile, r0, r1, x, y); }
 QUADS(1)
 QUADS(2)
-#if defined(MEST_ISA_AVX512) || defined(MEST_ISA_NEON)
+#if !defined(MEST_ISA_SCALAR)
 QUADS(3)
+#endif
+#if defined(MEST_ISA_AVX512) || defined(MEST_ISA_NEON)
 QUADS(4)
 #endif
 #if defined(MEST_ISA_AVX512)
@@ -42,6 +44,8 @@ QUADS(6)
 static void (*const quads[])(PANEL_ARGS) = {NULL, quads_1, quads_2, quads_3, quads_4, quads_5, quads_6};
 #elif defined(MEST_ISA_NEON)
 static void (*const quads[])(PANEL_ARGS) = {NULL, quads_1, quads_2, quads_3, quads_4};
+#elif defined(MEST_ISA_AVX2)
+static void (*const quads[])(PANEL_ARGS) = {NULL, quads_1, quads_2, quads_3};
 #else
 static void (*const quads[])(PANEL_ARGS) = {NULL, quads_1, quads_2};
 #endif
@@ -136,16 +140,16 @@ static const mest_lanes_isa isa = {V, RUN_SINGLE, RUN_QUAD, RUN_BACKWARD, forwar
 
 #if defined(MEST_ISA_AVX512)
 #define NEEDS MEST_CPU_AVX512
-static const double flops_per_second = 70e9;
+static const double flops_per_second = 60e9;
 #elif defined(MEST_ISA_AVX2)
 #define NEEDS MEST_CPU_AVX2
-static const double flops_per_second = 40e9;
+static const double flops_per_second = 32e9;
 #elif defined(MEST_ISA_NEON)
 #define NEEDS MEST_CPU_NEON
 static const double flops_per_second = 12e9;
 #else
 #define NEEDS 0
-static const double flops_per_second = 8e9;
+static const double flops_per_second = 14e9;
 #endif
 
 #define OPERATOR(name, op)                                                                                                           \

@@ -131,7 +131,7 @@ void mest_lanes_dense_pack(const mest_lanes_key *key, const void *memory, const 
 void mest_lanes_dense_unpack(const mest_lanes_key *key, const void *memory, const mest_real *parts, int32_t n_parts, int64_t stride,
                              mest_real *dw, int32_t r0, int32_t r1);
 
-/* ---- the operators (lanes_op.c), called by each instruction set's table ---- */
+/* ---- the operators (lanes_op.c, lanes_run.c), called by each instruction set's table ---- */
 typedef enum mest_lanes_op { MEST_LANES_CONV, MEST_LANES_CONV_GRAD, MEST_LANES_GEMM, MEST_LANES_GEMM_GRAD, MEST_LANES_MATMUL, MEST_LANES_MATMUL_GRAD } mest_lanes_op;
 bool mest_lanes_fits(const mest_kernel_query *q, mest_lanes_op op, const mest_lanes_isa *isa, const char **why);
 double mest_lanes_cost(const mest_kernel_query *q, mest_lanes_op op, const mest_lanes_isa *isa, double flops_per_second);

@@ -13,7 +13,7 @@
 enum { V = 16, RUN_SINGLE = 8, RUN_QUAD = 6, RUN_BACKWARD = 8, WEIGHT_M = 4 };
 #define VECTOR_BYTES (16 * sizeof(mest_real))
 #elif defined(MEST_ISA_AVX2)
-enum { V = 8, RUN_SINGLE = 8, RUN_QUAD = 2, RUN_BACKWARD = 4, WEIGHT_M = 2 };
+enum { V = 8, RUN_SINGLE = 8, RUN_QUAD = 3, RUN_BACKWARD = 4, WEIGHT_M = 2 };
 #define VECTOR_BYTES (8 * sizeof(mest_real))
 #elif defined(MEST_ISA_NEON)
 enum { V = 4, RUN_SINGLE = 8, RUN_QUAD = 4, RUN_BACKWARD = 8, WEIGHT_M = 4 };

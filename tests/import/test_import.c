@@ -235,6 +235,8 @@ START_TEST(roles_follow_the_rules)
     ck_assert_int_eq(role_of(m, "one_bias", "bias of MatMul 'mm'"), MEST_ROLE_TRAINABLE);
     ck_assert_int_eq(role_of(m, "unit", "weight of MatMul 'mm2' through Reshape"), MEST_ROLE_TRAINABLE);
     ck_assert_int_eq(input_of(m, "scale", 1)->kind, MEST_VALUE_CONST); /* what never changes is data of the graph */
+    OK(mest_param_load(m, &m->params[find_param(m, "mask") - m->params], err));
+    mest_model_destroy(again(m, false, m->n_params));
     mest_model_summary s = { .struct_size = sizeof s };
     OK(mest_model_summarize(m, &s, err));
     ck_assert_int_eq(s.n_trainable, 3);

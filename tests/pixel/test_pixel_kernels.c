@@ -3,6 +3,7 @@
 #include <check.h>
 #include <stdio.h>
 
+#include "ops/elements.h"
 #include "tests/pixel/twin.h"
 
 static int total;
@@ -79,6 +80,38 @@ START_TEST(global_pooling)
 }
 END_TEST
 
+START_TEST(shapes)
+{
+    static const int64_t cases[][4] = {{5, 3, 4, 6}, {16, 32, 2, 2}, {17, 70, 1, 1}, {2, 5, 9, 1}};
+    const mest_axis_params one = {.axis = 1};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const int64_t n = cases[i][0], c = cases[i][1], h = cases[i][2], w = cases[i][3];
+        const mest_shape_params back = {{4, {n, c, h, w}}}, split = {{3, {n, c * h, w}}};
+        check(&(twin_case){"Flatten", &one, {VALUE(n, c, h, w)}, {VALUE(n, c * h * w)}, .tolerance = 0});
+        check(&(twin_case){"mest.Reshape", &back, {GRADIENT(n, c * h * w)}, {GRADIENT(n, c, h, w)}, .tolerance = 0});
+        check(&(twin_case){"mest.Reshape", &split, {VALUE(n, c, h, w)}, {VALUE(n, c * h, w)}, .tolerance = 0});
+        check(&(twin_case){"Concat", &one, {VALUE(n, c, h, w), VALUE(n, 2, h, w), VALUE(n, c + 1, h, w)}, {VALUE(n, 2 * c + 3, h, w)},
+                           .tolerance = 0});
+        const mest_dropout_params drop = {.ratio = 0.3, .key = 9};
+        check(&(twin_case){"mest.DropoutTrain", &drop, {VALUE(n, c, h, w)}, {VALUE(n, c, h, w)}, .tolerance = 0});
+        check(&(twin_case){"mest.DropoutGrad", &drop, {GRADIENT(n, c, h, w)}, {GRADIENT(n, c, h, w)}, .tolerance = 0});
+        static const char *const ops[] = {"Mul", "Add", "Sub"};
+        for (int o = 0; o < 3; o++) {
+            if (h * w > 1) {
+                check(&(twin_case){ops[o], NULL, {VALUE(n, c, h, w), VALUE(n, c, 1, 1)}, {VALUE(n, c, h, w)}, .tolerance = 0});
+                check(&(twin_case){ops[o], NULL, {VALUE(n, c, 1, 1), VALUE(n, c, h, w)}, {VALUE(n, c, h, w)}, .tolerance = 0});
+            }
+            check(&(twin_case){ops[o], NULL, {VALUE(n, c, h, w), PLAIN(c, 1, 1)}, {VALUE(n, c, h, w)}, .tolerance = 0});
+            check(&(twin_case){ops[o], NULL, {PLAIN(1, c, 1, 1), VALUE(n, c, h, w)}, {VALUE(n, c, h, w)}, .tolerance = 0});
+            check(&(twin_case){ops[o], NULL, {VALUE(n, c, h, w), PLAIN(1)}, {VALUE(n, c, h, w)}, .tolerance = 0});
+        }
+        const mest_shape_params pooled = {{4, {n, c, 1, 1}}};
+        if (h * w > 1)
+            check(&(twin_case){"mest.ReduceTo", &pooled, {GRADIENT(n, c, h, w)}, {GRADIENT(n, c, 1, 1)}, .tolerance = 2e-6});
+    }
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("pixel kernels");
@@ -87,6 +120,7 @@ int main(void)
     tcase_add_test(t, normalization);
     tcase_add_test(t, pooling);
     tcase_add_test(t, global_pooling);
+    tcase_add_test(t, shapes);
     suite_add_tcase(s, t);
     SRunner *r = srunner_create(s);
     srunner_run_all(r, CK_NORMAL);

@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What lanes_op.c prepares for a node and lanes_run.c runs. */
+#ifndef MEST_SPARSE_KERNELS_LANES_STATE_H
+#define MEST_SPARSE_KERNELS_LANES_STATE_H
+
+#include "sparse/kernels/lanes.h"
+
+typedef struct mest_lanes_problem {
+    mest_conv_geometry g;
+    bool inputs_first, gradient;
+    int x, dy, y_out; /* inputs X and dY (-1), output Y (-1) */
+    int bias;         /* input (forward), output (gradient); -1 */
+} mest_lanes_problem;
+
+typedef struct mest_lanes_state {
+    const mest_lanes_isa *isa;
+    mest_lanes_problem p;
+    bool sparse, want_dx, want_dw, fixed, packed, fold;
+    mest_pixels x, y, dx;                  /* y: Y or dY */
+    mest_lanes_key key;
+    mest_derived_list *list;               /* sparse */
+    char *offsets;                         /* dense */
+    mest_real *pack;
+    size_t offsets_bytes, pack_values;
+    int64_t entries;                       /* capacity of dW parts */
+    int32_t position_parts, row_parts;
+    int32_t dx_position_parts, dx_row_parts; /* of dX where it is a pass of its own */
+    uint32_t packed_version;
+    bool dense_dw;                         /* dW and dX apart: dense, one group */
+    int32_t *tap_off;
+    int64_t n_taps, weight_m;              /* taps; outputs as the dW pass sees them */
+} mest_lanes_state;
+
+#endif
