@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Attaches a loss by name to output 0. */
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -45,6 +46,10 @@ mest_status mest_attach_loss(mest_program *p, mest_error *err)
         }
     }
     char have[160], want[160];
+    const mest_shape *pinned = &g->values[y].type.shape;
+    MEST_CHECK(pinned->rank > 0 && pinned->dim[0] == spec->batch, err, MEST_E_SHAPE,
+               "output '%s' is %s for a batch of %" PRId64 ": the file has its batch size baked in; export it with a dynamic batch axis", g->values[y].name,
+               mest_shape_text(pinned, have, sizeof have), spec->batch);
     const mest_type *ty = &g->values[y].type, *tt = spec->target;
     MEST_CHECK(ty->dtype == MEST_F32, err, MEST_E_SHAPE, "output '%s' is %s, a loss needs float32", g->values[y].name, mest_dtype_name(ty->dtype));
     mest_loss_params *params = mest_region_alloc(&g->region, 1, sizeof *params);

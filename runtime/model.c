@@ -87,6 +87,9 @@ mest_status mest_model_parameter(const mest_model *model, int index, mest_tensor
     if (p->sparse) {
         t.scheme = p->sparse->name;
         t.stored = mest_sparse_nnz(p->sparse);
+    } else if (p->payload.linear && !p->loaded) { /* sparse in the file; a session keeps it so where kernels allow it */
+        t.scheme = "sparse";
+        t.stored = p->payload.nnz;
     }
     t.sparsity = p->count ? 1 - (double)t.stored / (double)p->count : 0;
     return give(info, info->struct_size, &t, sizeof t, err);

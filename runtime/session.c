@@ -44,7 +44,6 @@ static bool one_of(const char *text, const char *const *names)
 static mest_status check_config(const mest_train_config *c, mest_error *err)
 {
 #define WANT(cond, ...) MEST_CHECK(cond, err, MEST_E_ARGUMENT, __VA_ARGS__)
-    WANT(c->struct_size >= sizeof *c, "config: struct_size is %u, %zu is needed", c->struct_size, sizeof *c);
     WANT(c->batch >= 1 && c->batch <= 1 << 20, "config: batch %" PRId64 " is not in 1..2^20", c->batch);
     WANT(c->eval_batch >= 0 && c->eval_batch <= 1 << 20, "config: eval_batch %" PRId64 " is not in 0..2^20", c->eval_batch);
     WANT(c->epochs >= 0 && c->max_steps >= 0, "config: epochs and max_steps must not be negative");
@@ -102,7 +101,10 @@ mest_status mest_session_create(mest_session **session, mest_model *model, const
     MEST_CHECK(session, err, MEST_E_ARGUMENT, "session: no place for the handle");
     *session = NULL;
     MEST_CHECK(model && config, err, MEST_E_ARGUMENT, "session: model and config must be given");
-    MEST_TRY(check_config(config, err));
+    mest_train_config own;
+    mest_train_config_init(&own);
+    MEST_CHECK(mest_take_options(&own, sizeof own, config), err, MEST_E_ARGUMENT, "config: struct_size is not set; call mest_train_config_init");
+    MEST_TRY(check_config(&own, err));
     MEST_CHECK(model->n_sessions == 0, err, MEST_E_STATE, "session: the model has one already");
     mest_session *s = mest_calloc(&model->heap, 1, sizeof *s);
     MEST_CHECK(s, err, MEST_E_NOMEM, "session: out of memory");
@@ -111,7 +113,7 @@ mest_status mest_session_create(mest_session **session, mest_model *model, const
     s->arena.heap = s->heap;
     s->arena.generation = 1;
     mest_region_init(&s->region, s->heap);
-    memcpy(&s->config, config, sizeof s->config);
+    s->config = own;
     const char **texts[] = {&s->config.loss, &s->config.optimizer, &s->config.no_decay, &s->config.schedule, &s->config.batch_norm, &s->config.kernels};
     mest_status status = MEST_OK;
     for (size_t i = 0; i < sizeof texts / sizeof *texts && status == MEST_OK; i++)
@@ -151,6 +153,14 @@ mest_status mest_session_create(mest_session **session, mest_model *model, const
     return MEST_OK;
 }
 
+static void drop_programs(mest_session *s)
+{
+    for (int i = 0; i < MEST_PROGRAM_SLOTS; i++) {
+        mest_program_destroy(s->programs[i]);
+        s->programs[i] = NULL;
+    }
+}
+
 void mest_session_destroy(mest_session *s)
 {
     if (!s)
@@ -159,8 +169,7 @@ void mest_session_destroy(mest_session *s)
     mest_schedulers_destroy(s->schedulers);
     mest_host_free(&s->host);
     mest_free(heap, s->host_param, (size_t)s->model->n_params + 1, sizeof *s->host_param);
-    for (int i = 0; i < MEST_PROGRAM_SLOTS; i++)
-        mest_program_destroy(s->programs[i]);
+    drop_programs(s);
     mest_derived_destroy(s->derived);
     mest_optimizer_free(&s->optimizer);
     mest_arena_free(&s->arena);
@@ -184,6 +193,11 @@ mest_status mest_session_prepare(mest_session *s, mest_error *err)
     if (s->prepared)
         return MEST_OK;
     MEST_TRY(mest_host_plan(&s->host, err)); /* capacities are final after this */
+    /* programs that ran before (an evaluation) hold lists of the old capacity */
+    drop_programs(s);
+    mest_derived_destroy(s->derived);
+    s->derived = NULL;
+    MEST_TRY(mest_derived_create(&s->derived, s->heap, err));
     MEST_TRY(mest_optimizer_allocate(&s->optimizer, err));
     for (int k = 0; k < s->host.n_params; k++) {
         const mest_param_state *state = &s->optimizer.state[s->host_param[k]];
@@ -266,10 +280,7 @@ mest_status mest_session_set_source(mest_session *s, const mest_source_info *inf
     mest_dtype type = info->has_targets ? (mest_dtype)info->target_type : MEST_UNDEFINED;
     bool same = s->have_shapes && mest_shape_equal(&in, &s->sample_shape) && (!type || (type == s->target_type && mest_shape_equal(&target, &s->target_shape)));
     if (!same)
-        for (int i = 0; i < MEST_PROGRAM_SLOTS; i++) {
-            mest_program_destroy(s->programs[i]);
-            s->programs[i] = NULL;
-        }
+        drop_programs(s);
     s->sample_shape = in;
     if (type || !s->have_shapes) {
         s->target_shape = target;
@@ -394,16 +405,26 @@ mest_status mest_session_step(mest_session *s, const void *inputs, const void *t
     return MEST_OK;
 }
 
+/* Samples in one inference: a batch axis that the file fixes may be baked into the graph (reshapes), so it is kept. */
+static int64_t infer_batch(const mest_session *s)
+{
+    const mest_graph *g = &s->model->graph;
+    const mest_shape *in = g->n_inputs ? &g->values[g->inputs[0]].type.shape : NULL;
+    return in && in->rank > 0 && in->dim[0] > 0 ? in->dim[0] : s->config.eval_batch;
+}
+
 mest_status mest_session_output_shape(mest_session *s, int *rank, int64_t dim[MEST_MAX_RANK], mest_error *err)
 {
     mest_error_clear(err);
     MEST_CHECK(s && rank && dim, err, MEST_E_ARGUMENT, "output shape: arguments must be given");
     mest_program *p;
-    MEST_TRY(mest_session_program(s, MEST_PROGRAM_INFER, s->config.eval_batch, &p, err));
+    MEST_TRY(mest_session_program(s, MEST_PROGRAM_INFER, infer_batch(s), &p, err));
     const mest_shape *out = &p->graph.values[p->logits].type.shape;
-    *rank = out->rank ? out->rank - 1 : 0;
+    bool batched = out->rank > 0 && out->dim[0] == p->spec.batch; /* axis 0 is the batch; otherwise all of it belongs to one run */
+    MEST_CHECK(batched || p->spec.batch == 1, err, MEST_E_SHAPE, "output '%s' has no batch axis", p->graph.values[p->logits].name);
+    *rank = batched ? out->rank - 1 : out->rank;
     for (int i = 0; i < *rank; i++)
-        dim[i] = out->dim[i + 1];
+        dim[i] = out->dim[i + (batched ? 1 : 0)];
     return MEST_OK;
 }
 
@@ -411,9 +432,11 @@ mest_status mest_session_infer(mest_session *s, const void *inputs, int64_t n, f
 {
     mest_error_clear(err);
     MEST_CHECK(s && inputs && out && n >= 0, err, MEST_E_ARGUMENT, "infer: session, inputs and outputs must be given");
-    int64_t done = 0;
+    int64_t done = 0, most = infer_batch(s);
+    bool fixed = most != s->config.eval_batch;
+    MEST_CHECK(!fixed || n % most == 0, err, MEST_E_ARGUMENT, "infer: the model fixes its batch at %" PRId64 ", %" PRId64 " samples are no multiple of it", most, n);
     while (done < n) {
-        int64_t now = n - done < s->config.eval_batch ? n - done : s->config.eval_batch;
+        int64_t now = n - done < most ? n - done : most;
         mest_program *p;
         MEST_TRY(mest_session_program(s, MEST_PROGRAM_INFER, now, &p, err));
         const mest_value *x = &p->graph.values[p->input], *y = &p->graph.values[p->logits];

@@ -220,10 +220,14 @@ void mest_sparsity_init(mest_sparsity *s)
     s->dense_layers = "auto";
 }
 
-mest_status mest_model_sparsify(mest_model *m, const mest_sparsity *s, mest_error *err)
+mest_status mest_model_sparsify(mest_model *m, const mest_sparsity *sparsity, mest_error *err)
 {
     mest_error_clear(err);
-    MEST_CHECK(m && s && s->struct_size >= sizeof *s, err, MEST_E_ARGUMENT, "sparsify: model, sparsity and struct_size must be set");
+    mest_sparsity own;
+    mest_sparsity_init(&own);
+    MEST_CHECK(m && sparsity && mest_take_options(&own, sizeof own, sparsity), err, MEST_E_ARGUMENT,
+               "sparsify: model and sparsity must be given, struct_size must be set");
+    const mest_sparsity *s = &own;
     MEST_CHECK(!m->sparsified, err, MEST_E_STATE, "sparsify: the model is sparse already");
     MEST_CHECK(m->n_sessions == 0, err, MEST_E_STATE, "sparsify: a session of the model exists");
     MEST_CHECK(s->sparsity >= 0 && s->sparsity < 1, err, MEST_E_ARGUMENT, "sparsify: sparsity %g is not in [0, 1)", s->sparsity);

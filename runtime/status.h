@@ -3,6 +3,8 @@
 #ifndef MEST_RUNTIME_STATUS_H
 #define MEST_RUNTIME_STATUS_H
 
+#include <string.h>
+
 #include "mest/base.h"
 
 /* Sets err (if not NULL and not set already) and returns `code`. */
@@ -15,6 +17,19 @@ static inline void mest_error_clear(mest_error *err)
         err->code = MEST_OK;
         err->msg[0] = 0;
     }
+}
+
+/* Options of a caller that was built against an older (shorter) structure: what it has is copied over the defaults in `to`. Both begin
+ * with struct_size. False when struct_size is not set. */
+static inline bool mest_take_options(void *to, size_t to_size, const void *from)
+{
+    uint32_t given = 0, own = (uint32_t)to_size;
+    memcpy(&given, from, sizeof given);
+    if (given < sizeof given)
+        return false;
+    memcpy(to, from, given < to_size ? given : to_size);
+    memcpy(to, &own, sizeof own);
+    return true;
 }
 
 #define MEST_TRY(call)                    \

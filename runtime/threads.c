@@ -2,6 +2,7 @@
 #include "runtime/threads.h"
 
 #include <pthreadpool.h>
+#include <time.h>
 
 mest_status mest_threads_create(mest_threads *threads, int n, mest_error *err)
 {
@@ -28,34 +29,72 @@ void mest_threads_destroy(mest_threads *threads)
     threads->n = 1;
 }
 
+/* Waking the pool costs microseconds, and on a machine with other work a missing worker costs a scheduler's time slice. So the caller
+ * does the first tile itself and takes its time: what would be over sooner than this is not worth sharing. Tiles do not depend on who
+ * runs them, so the result is the same. */
+enum { WORTH_SHARING_NS = 40000 };
+
+static int64_t now_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+static bool worth_sharing(int64_t first_tile_ns, size_t tiles_left) { return (double)first_tile_ns * (double)tiles_left > WORTH_SHARING_NS; }
+
+typedef struct tail_call {
+    void (*fn)(void *context, size_t tile);
+    void *context;
+} tail_call;
+
+static void tail_tile(void *context, size_t tile)
+{
+    const tail_call *c = context;
+    c->fn(c->context, tile + 1);
+}
+
 void mest_parallel(const mest_threads *threads, size_t n_tiles, void (*fn)(void *context, size_t tile), void *context)
 {
-    if (!threads || !threads->pool || n_tiles < 2) {
-        for (size_t i = 0; i < n_tiles; i++)
-            fn(context, i);
-        return;
+    size_t done = 0;
+    if (threads && threads->pool && n_tiles > 1) {
+        int64_t from = now_ns();
+        fn(context, done++);
+        if (worth_sharing(now_ns() - from, n_tiles - 1)) {
+            tail_call call = {fn, context};
+            pthreadpool_parallelize_1d(threads->pool, tail_tile, &call, n_tiles - 1, 0);
+            return;
+        }
     }
-    pthreadpool_parallelize_1d(threads->pool, fn, context, n_tiles, 0);
+    for (; done < n_tiles; done++)
+        fn(context, done);
 }
 
 typedef struct worker_call {
     void (*fn)(void *context, size_t worker, size_t tile);
     void *context;
-    size_t workers, tiles;
+    size_t workers, first, tiles;
 } worker_call;
 
 /* One tile of the pool per worker; each takes every workers-th tile, so that a worker's scratch is never shared. */
 static void as_worker(void *context, size_t worker)
 {
     const worker_call *c = context;
-    for (size_t tile = worker; tile < c->tiles; tile += c->workers)
+    for (size_t tile = c->first + worker; tile < c->tiles; tile += c->workers)
         c->fn(c->context, worker, tile);
 }
 
 void mest_parallel_worker(const mest_threads *threads, size_t n_tiles, void (*fn)(void *context, size_t worker, size_t tile), void *context)
 {
-    worker_call call = {fn, context, threads && threads->pool ? (size_t)threads->n : 1, n_tiles};
-    if (call.workers > n_tiles)
-        call.workers = n_tiles ? n_tiles : 1;
-    mest_parallel(threads, call.workers, as_worker, &call);
+    worker_call call = {fn, context, 1, 0, n_tiles};
+    if (threads && threads->pool && n_tiles > 1) {
+        int64_t from = now_ns();
+        fn(context, 0, call.first++);
+        if (worth_sharing(now_ns() - from, n_tiles - 1)) {
+            call.workers = n_tiles - 1 < (size_t)threads->n ? n_tiles - 1 : (size_t)threads->n;
+            pthreadpool_parallelize_1d(threads->pool, as_worker, &call, call.workers, 0);
+            return;
+        }
+    }
+    as_worker(&call, 0);
 }

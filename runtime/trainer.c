@@ -222,7 +222,10 @@ mest_status mest_session_train(mest_session *s, const mest_source *source, const
 {
     mest_error_clear(err);
     MEST_CHECK(s && source && source->info && source->fetch, err, MEST_E_ARGUMENT, "train: session and source must be given");
-    training t = {.s = s, .source = source, .o = options, .n_epochs = s->config.epochs};
+    mest_run_options own;
+    mest_run_options_init(&own);
+    MEST_CHECK(!options || mest_take_options(&own, sizeof own, options), err, MEST_E_ARGUMENT, "train: struct_size of the options is not set");
+    training t = {.s = s, .source = source, .o = options ? &own : NULL, .n_epochs = s->config.epochs};
     MEST_CHECK(s->config.epochs > 0 || s->config.max_steps > 0, err, MEST_E_ARGUMENT, "train: epochs or max_steps must be positive");
     if (s->config.epochs == 0)
         t.n_epochs = INT64_MAX;
