@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "ops/nn.h"
 #include "runtime/infer.h"
 #include "runtime/program.h"
 
@@ -124,6 +125,50 @@ int64_t mest_optimizer_bytes(const mest_optimizer *o)
     return n;
 }
 
+typedef struct update_job {
+    const mest_optimizer *o;
+    mest_real *w, *slots[MEST_OPTIM_SLOTS], *snapshot;
+    const mest_real *g;
+    int64_t n;
+    double scale, lr, wd;
+    uint64_t t;
+} update_job;
+
+enum { UPDATE_CHUNK = 16384 };
+
+static void update_tile(void *context, size_t tile)
+{
+    const update_job *j = context;
+    int64_t from = (int64_t)tile * UPDATE_CHUNK, n = j->n - from < UPDATE_CHUNK ? j->n - from : UPDATE_CHUNK;
+    mest_real *slots[MEST_OPTIM_SLOTS];
+    for (int k = 0; k < MEST_OPTIM_SLOTS; k++)
+        slots[k] = j->slots[k] ? j->slots[k] + from : NULL;
+    if (j->snapshot)
+        for (int64_t i = from; i < from + n; i++)
+            j->snapshot[i] = j->g[i] < 0 ? -j->g[i] : j->g[i];
+    j->o->rule->step(j->o, j->w + from, j->g + from, slots, n, j->scale, j->lr, j->wd, j->t);
+}
+
+/* What a mest.Update node does. */
+static void apply_update(const mest_update_params *u, const mest_args *a)
+{
+    mest_param *p = &u->optimizer->model->params[u->param];
+    const mest_param_state *s = &u->optimizer->state[u->param];
+    update_job job = {.o = u->optimizer, .w = mest_param_data(p), .g = a->in[0].data, .n = mest_param_stored(p), .scale = 1, .lr = a->run->lr,
+                      .wd = p->no_decay ? 0 : u->optimizer->weight_decay, .t = a->run->step + 1};
+    for (int k = 0; k < MEST_OPTIM_SLOTS; k++)
+        job.slots[k] = s->slot[k];
+    if (a->run->snapshot_grads)
+        job.snapshot = s->snapshot;
+    if (a->n_in > 1 && a->in[1].data)
+        job.scale = (double)*(const mest_real *)a->in[1].data;
+    mest_parallel(a->threads, (size_t)((job.n + UPDATE_CHUNK - 1) / UPDATE_CHUNK), update_tile, &job);
+    if (p->sparse)
+        p->sparse->value_version++;
+    else
+        p->value_version++;
+}
+
 static mest_id add_node(mest_graph *g, const char *name, const char *op_name, const void *params, int n_in, const mest_id *in, int n_out, mest_error *err)
 {
     const mest_op *op = mest_op_find("mest", op_name, 1);
@@ -166,6 +211,7 @@ mest_status mest_append_updates(mest_program *p, mest_error *err)
             continue;
         mest_update_params *u = mest_region_alloc(&g->region, 1, sizeof *u);
         MEST_CHECK(u, err, MEST_E_NOMEM, "optimizer: out of memory");
+        u->apply = apply_update;
         u->optimizer = o;
         u->param = g->values[i].param;
         char name[300];
