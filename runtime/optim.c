@@ -11,9 +11,10 @@
 #include "runtime/program.h"
 
 /* The loops below use fused multiply-add by name: the same bits everywhere, and fast where the processor has the instruction. On x86
- * that copy is picked when the library is loaded. Sanitizers run before such picks can be made; clang's spelling differs. */
+ * that copy is picked when the library is loaded - by the feature: "arch=haswell" would mean Intel's processors of that name alone, and
+ * all others would call libm for every element. Sanitizers run before such picks can be made; clang's spelling differs. */
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-#define FMA_CLONES __attribute__((target_clones("arch=haswell", "default")))
+#define FMA_CLONES __attribute__((target_clones("fma", "default")))
 #else
 #define FMA_CLONES
 #endif
