@@ -45,7 +45,18 @@ static const mest_pool_params unpool = { .kernel_shape = INTS(2, 2), .strides = 
 static const int64_t pooled[] = { 0, 3, 13, 10 };
 static const mest_pool_params pool_indices = { .kernel_shape = INTS(2, 2), .strides = INTS(2, 1) };
 
+typedef struct attention_params { int64_t causal, q_heads, kv_heads, output_mode, precision; double scale, softcap; } attention_params;
+static const attention_params heads = { .causal = 0 }, causal = { .causal = 1, .scale = 0.4 }, flat_heads = { .q_heads = 2, .kv_heads = 1 };
+static const int64_t seen[] = { 1, 0, 1, 1, 1, 0, 0, 0, 0, 1, 0, 0 };
+#define SEEN(...) { .shape = GRAD_SHAPE(__VA_ARGS__), .role = GRAD_FIXED, .fill = GRAD_NUMBERS, .dtype = MEST_BOOL, .ints = seen }
+#define ATTENTION(name, params_, ...) { name, "mest.Attention", .params = &params_, .n_out = 2, .skip_out = 1, .n_in = sizeof((grad_input[]){ __VA_ARGS__ }) / sizeof(grad_input), .in = { __VA_ARGS__ } }
+
 const grad_case grad_cases_more[] = {
+    ATTENTION("plain", heads, VAR(2, 2, 3, 4), VAR(2, 2, 5, 4), VAR(2, 2, 5, 3)), ATTENTION("causal", causal, VAR(1, 2, 4, 3), VAR(1, 2, 4, 3), VAR(1, 2, 4, 2)),
+    ATTENTION("float mask", heads, VAR(2, 2, 3, 2), VAR(2, 2, 4, 2), VAR(2, 2, 4, 2), VAR(2, 1, 3, 4)),
+    ATTENTION("bool mask, a row sees nothing", heads, VAR(1, 2, 3, 2), VAR(1, 2, 4, 2), VAR(1, 2, 4, 2), SEEN(3, 4)),
+    ATTENTION("heads side by side, shared", flat_heads, VAR(2, 3, 4), VAR(2, 4, 2), VAR(2, 4, 3)),
+
     EINSUM1("ij->ji", VAR(3, 4)), EINSUM1("ij->i", VAR(3, 4)), EINSUM1("ii->i", VAR(3, 3)), EINSUM1("ii", VAR(3, 3)), EINSUM1("i...->...", VAR(2, 3, 2)),
     EINSUM2("ij,jk->ik", VAR(5, 3), VAR(3, 4)), EINSUM2("ij,kj->ki", VAR(5, 3), VAR(4, 3)), EINSUM2("bij,bjk->bik", VAR(2, 3, 4), VAR(2, 4, 5)),
     EINSUM2("bhqd,bhkd->bhqk", VAR(2, 2, 3, 4), VAR(2, 2, 5, 4)), EINSUM2("bhqk,bkhd->bqhd", VAR(2, 2, 3, 4), VAR(2, 4, 2, 5)),
