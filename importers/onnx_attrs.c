@@ -6,8 +6,9 @@ static const int wire_type[] = {
     [MEST_ATTR_INT] = ONNX__ATTRIBUTE_PROTO__ATTRIBUTE_TYPE__INT,       [MEST_ATTR_FLOAT] = ONNX__ATTRIBUTE_PROTO__ATTRIBUTE_TYPE__FLOAT,
     [MEST_ATTR_STRING] = ONNX__ATTRIBUTE_PROTO__ATTRIBUTE_TYPE__STRING, [MEST_ATTR_INTS] = ONNX__ATTRIBUTE_PROTO__ATTRIBUTE_TYPE__INTS,
     [MEST_ATTR_FLOATS] = ONNX__ATTRIBUTE_PROTO__ATTRIBUTE_TYPE__FLOATS, [MEST_ATTR_TENSOR] = ONNX__ATTRIBUTE_PROTO__ATTRIBUTE_TYPE__TENSOR,
+    [MEST_ATTR_STRINGS] = ONNX__ATTRIBUTE_PROTO__ATTRIBUTE_TYPE__STRINGS,
 };
-static const char *const kind_text[] = { "an integer", "a number", "text", "a list of integers", "a list of numbers", "a tensor" };
+static const char *const kind_text[] = { "an integer", "a number", "text", "a list of integers", "a list of numbers", "a tensor", "a list of texts" };
 
 /* Attributes that an operator need not know as long as they say nothing new. ANY: they never matter here. */
 enum { IS_INT, IS_FLOAT, IS_TEXT, ANY };
@@ -48,6 +49,19 @@ static mest_status out_of_memory(onnx_importer *im, const onnx_node *n)
     return mest_fail(im->err, MEST_E_NOMEM, "onnx '%s': %s '%s': out of memory", im->path, n->op, n->name);
 }
 
+static mest_status store_text(onnx_importer *im, const onnx_node *n, const Onnx__AttributeProto *a, const ProtobufCBinaryData *s, const char **to)
+{
+    char *text = mest_region_alloc(&im->m->graph.region, s->len + 1, 1);
+    if (!text)
+        return out_of_memory(im, n);
+    MEST_CHECK(!s->len || !memchr(s->data, 0, s->len), im->err, MEST_E_FORMAT, "onnx '%s': %s '%s': attribute '%s' has a NUL byte in it",
+               im->path, n->op, n->name, a->name);
+    if (s->len)
+        memcpy(text, s->data, s->len);
+    *to = text;
+    return MEST_OK;
+}
+
 static mest_status store(onnx_importer *im, const onnx_node *n, const mest_attr *want, const Onnx__AttributeProto *a, char *params)
 {
     mest_region *region = &im->m->graph.region;
@@ -61,15 +75,14 @@ static mest_status store(onnx_importer *im, const onnx_node *n, const mest_attr 
             *(int32_t *)((char *)field + sizeof(int64_t)) = 1;
         return MEST_OK;
     case MEST_ATTR_FLOAT: *(double *)field = a->f; return MEST_OK;
-    case MEST_ATTR_STRING: {
-        char *text = mest_region_alloc(region, a->s.len + 1, 1);
-        if (!text)
+    case MEST_ATTR_STRING: return store_text(im, n, a, &a->s, field);
+    case MEST_ATTR_STRINGS: {
+        const char **v = mest_region_alloc(region, a->n_strings + 1, sizeof *v);
+        if (!v)
             return out_of_memory(im, n);
-        MEST_CHECK(!a->s.len || !memchr(a->s.data, 0, a->s.len), im->err, MEST_E_FORMAT, "onnx '%s': %s '%s': attribute '%s' has a NUL byte in it",
-                   im->path, n->op, n->name, a->name);
-        if (a->s.len)
-            memcpy(text, a->s.data, a->s.len);
-        *(const char **)field = text;
+        for (size_t i = 0; i < a->n_strings; i++)
+            MEST_TRY(store_text(im, n, a, &a->strings[i], &v[i]));
+        *(mest_strings *)field = (mest_strings){ (int32_t)a->n_strings, v };
         return MEST_OK;
     }
     case MEST_ATTR_INTS: {

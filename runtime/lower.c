@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Passes before autodiff: pin shapes, constants, training or evaluation form of BatchNormalization and Dropout. */
 #include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "ops/nn.h"
@@ -79,6 +80,31 @@ static mest_status to_train_form(mest_graph *g, mest_node *n, mest_id id, mest_e
     return mest_infer_node(g, id, err);
 }
 
+/* Recurrent layers run in a form whose first output is their workspace: it is planned like any value, and the gradient reads it. */
+static mest_status to_workspace_form(mest_graph *g, mest_id id, mest_error *err)
+{
+    mest_node *n = &g->nodes[id];
+    char name[40];
+    snprintf(name, sizeof name, "mest.%.30s", n->op->name);
+    const mest_op *op = mest_op_find("mest", name, 1);
+    MEST_CHECK(op, err, MEST_E_INTERNAL, "%s is missing", name);
+    mest_id *out = mest_region_alloc(&g->region, (size_t)n->n_out + 1, sizeof *out);
+    mest_id workspace = mest_graph_value(g, NULL, MEST_VALUE_RESULT, NULL);
+    MEST_CHECK(out && workspace != MEST_NONE, err, MEST_E_NOMEM, "lower: out of memory");
+    out[0] = workspace;
+    for (int k = 0; k < n->n_out; k++)
+        out[k + 1] = n->out[k];
+    n->op = op;
+    n->out = out;
+    n->n_out++;
+    for (int k = 0; k < n->n_out; k++)
+        if (out[k] != MEST_NONE) {
+            g->values[out[k]].producer = id;
+            g->values[out[k]].output = k;
+        }
+    return mest_infer_node(g, id, err);
+}
+
 static mest_status lower_dropout(mest_graph *g, mest_node *n, mest_id id, const mest_program_spec *spec, mest_error *err)
 {
     double ratio = 0.5; /* ONNX default where the file gives none */
@@ -128,6 +154,8 @@ mest_status mest_lower_mode(mest_graph *g, const mest_program_spec *spec, mest_e
             MEST_TRY(to_train_form(g, n, i, err));
         else if (!strcmp(n->op->name, "Dropout"))
             MEST_TRY(lower_dropout(g, n, i, spec, err));
+        else if (!strcmp(n->op->name, "LSTM") || !strcmp(n->op->name, "GRU") || !strcmp(n->op->name, "RNN"))
+            MEST_TRY(to_workspace_form(g, i, err));
         else if (!strcmp(n->op->name, "Identity"))
             mest_graph_replace(g, n->out[0], n->in[0]);
     }

@@ -20,11 +20,13 @@ typedef enum mest_attr_kind {
     MEST_ATTR_STRING = 2, /* const char *, default NULL unless text is given */
     MEST_ATTR_INTS = 3,   /* mest_ints, default { 0, NULL } */
     MEST_ATTR_FLOATS = 4, /* mest_floats */
-    MEST_ATTR_TENSOR = 5  /* mest_attr_tensor, default { .data = NULL } */
+    MEST_ATTR_TENSOR = 5, /* mest_attr_tensor, default { .data = NULL } */
+    MEST_ATTR_STRINGS = 6 /* mest_strings */
 } mest_attr_kind;
 
 typedef struct mest_ints { int32_t n; const int64_t *v; } mest_ints;
 typedef struct mest_floats { int32_t n; const double *v; } mest_floats;
+typedef struct mest_strings { int32_t n; const char *const *v; } mest_strings;
 typedef struct mest_attr_tensor { mest_type type; const void *data; } mest_attr_tensor;
 
 typedef struct mest_attr {

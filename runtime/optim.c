@@ -10,40 +10,27 @@
 #include "runtime/infer.h"
 #include "runtime/program.h"
 
-/* The loops below use fused multiply-add by name: the same bits everywhere, and fast where the processor has the instruction. On x86
- * that copy is picked when the library is loaded - by the feature: "arch=haswell" would mean Intel's processors of that name alone, and
- * all others would call libm for every element. Sanitizers run before such picks can be made; clang's spelling differs. */
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-#define FMA_CLONES __attribute__((target_clones("fma", "default")))
-#else
-#define FMA_CLONES
-#endif
-#ifdef MEST_REAL_DOUBLE
-#define FUSED(x, y, z) fma((x), (y), (z))
-#else
-#define FUSED(x, y, z) fmaf((x), (y), (z))
-#endif
-
-/* SGD as in PyTorch: g += wd * w; v = m * v + g; w -= lr * (nesterov ? g + m * v : v). v starts at 0, which equals PyTorch's first step. */
-FMA_CLONES
+/* SGD as in PyTorch: g += wd * w; v = m * v + g; w -= lr * (nesterov ? g + m * v : v). v starts at 0, which equals PyTorch's first step.
+ * v is summed in double and rounded once: what accumulates over steps loses least. */
 static void sgd_step(const mest_optimizer *o, mest_real *restrict w, const mest_real *restrict g, mest_real *const *slots, int64_t n, double scale, double lr,
                      double wd, uint64_t t)
 {
     (void)t;
-    const mest_real s = (mest_real)scale, d = (mest_real)wd, l = (mest_real)lr, m = (mest_real)o->momentum;
+    const double m = o->momentum;
+    const mest_real l = (mest_real)lr;
     mest_real *restrict v = slots[0];
     if (m == 0) {
         for (int64_t i = 0; i < n; i++)
-            w[i] -= l * FUSED(d, w[i], s * g[i]);
+            w[i] -= l * (mest_real)(wd * (double)w[i] + scale * (double)g[i]);
     } else if (o->nesterov) {
         for (int64_t i = 0; i < n; i++) {
-            const mest_real x = FUSED(d, w[i], s * g[i]);
-            v[i] = FUSED(m, v[i], x);
-            w[i] -= l * FUSED(m, v[i], x);
+            const double x = wd * (double)w[i] + scale * (double)g[i];
+            v[i] = (mest_real)(m * (double)v[i] + x);
+            w[i] -= l * (mest_real)(x + m * (double)v[i]);
         }
     } else {
         for (int64_t i = 0; i < n; i++) {
-            v[i] = FUSED(m, v[i], FUSED(d, w[i], s * g[i]));
+            v[i] = (mest_real)(m * (double)v[i] + (wd * (double)w[i] + scale * (double)g[i]));
             w[i] -= l * v[i];
         }
     }
