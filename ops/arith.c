@@ -2,7 +2,8 @@
 /* Add Sub Mul Div Mod: two operands with numpy broadcasting, every numeric type of equal kind. Integers wrap around; dividing by an integer
  * zero is an error. Gradients are given in the output's shape; the driver sums broadcast axes.
  *   Add: dA = dY, dB = dY    Sub: dB = -dY    Mul: dA = dY B, dB = dY A    Div: dA = dY / B, dB = -dY Y / B (mest.DivGrad(B, Y, dY))
- *   Mod: attribute fmod = 0: integers, sign of the divisor; 1: sign of the dividend (C). No gradient. */
+ *   Mod: attribute fmod = 0: integers, sign of the divisor; 1: sign of the dividend (C); dA = dY, dB = -dY trunc(A / B)
+ */
 #include "ops/binary_impl.h"
 
 #define U(x) ((uint64_t)(x))
@@ -85,6 +86,20 @@ static void div_grad_row(const mest_io *io, const int64_t *off, int64_t n)
     for (int64_t i = 0; i < n; i++)
         o[i] = -dy[i * io->step[3]] * y[i * io->step[2]] / b[i * io->step[1]];
 }
+/* Of the divisor: A = trunc(A / B) B + Y */
+static void mod_grad_row(const mest_io *io, const int64_t *off, int64_t n)
+{
+    const mest_real *a = (const mest_real *)io->in[0] + off[1], *b = (const mest_real *)io->in[1] + off[2];
+    const mest_real *dy = (const mest_real *)io->in[2] + off[3];
+    mest_real *o = (mest_real *)io->out + off[0];
+    for (int64_t i = 0; i < n; i++)
+        o[i] = -dy[i * io->step[3]] * REAL(trunc)(a[i * io->step[1]] / b[i * io->step[2]]);
+}
+static mest_status mod_grad_forward(const mest_args *a)
+{
+    mest_rows_all(a, mod_grad_row);
+    return MEST_OK;
+}
 static mest_status div_grad_forward(const mest_args *a)
 {
     mest_rows_all(a, div_grad_row);
@@ -118,6 +133,13 @@ static mest_status div_vjp(mest_vjp *v)
     return mest_give_op(v, 1, "mest.DivGrad", NULL, 3, db);
 }
 
+static mest_status mod_vjp(mest_vjp *v)
+{
+    mest_id in[3] = {mest_in(v, 0), mest_in(v, 1), mest_dout(v, 0)};
+    MEST_TRY(mest_give(v, 0, in[2]));
+    return mest_give_op(v, 1, "mest.ModGrad", NULL, 3, in);
+}
+
 #define BINARY(onnx, c_name, act, vjp_rule)                                                                        \
     {.domain = "", .name = onnx, .since = 7, .in_min = 2, .in_max = 2, .out_min = 1, .out_max = 1,                  \
      .flags = MEST_OP_ELEMENTWISE | MEST_OP_INPLACE | MEST_OP_ANY_TYPE, .act_in = (act) ? 3 : 0, .act_out = (act) ? 1 : 0,             \
@@ -130,7 +152,9 @@ const mest_op mest_ops_arith[] = {
     BINARY("Mul", mul, true, mul_vjp),
     BINARY("Div", div, false, div_vjp), /* plain: lanes past the batch may hold zeros */
     {.domain = "", .name = "Mod", .since = 10, .in_min = 2, .in_max = 2, .out_min = 1, .out_max = 1, .flags = MEST_OP_ANY_TYPE, .attrs = mod_attrs,
-     .params_bytes = sizeof(mod_params), .infer = mod_infer, .forward = mod_forward},
+     .params_bytes = sizeof(mod_params), .infer = mod_infer, .forward = mod_forward, .vjp = mod_vjp},
+    {.domain = "mest", .name = "mest.ModGrad", .since = 1, .in_min = 3, .in_max = 3, .out_min = 1, .out_max = 1,
+     .infer = mest_infer_float_broadcast, .forward = mod_grad_forward},
     {.domain = "mest", .name = "mest.DivGrad", .since = 1, .in_min = 3, .in_max = 3, .out_min = 1, .out_max = 1,
      .infer = mest_infer_float_broadcast, .forward = div_grad_forward},
     {.name = NULL},

@@ -103,8 +103,10 @@ static void run_tile(void *context, size_t tile)
     if (!add)
         memset(block, 0, sizeof block);
     mest_real alpha = (mest_real)g->alpha, beta = (mest_real)g->beta;
+    int64_t c_row = g->c_row ? g->c_row : g->n;
+    mest_real *c_start = g->c + (g->c_offset ? g->c_offset(g->context, outer) : outer * g->m * g->n);
     for (int64_t i = 0; i < rows; i++) {
-        mest_real *out = g->c + (outer * g->m + i0 + i) * g->n + j0;
+        mest_real *out = c_start + (i0 + i) * c_row + j0;
         const mest_real *from = block + i * MEST_PANEL;
         if (g->d) {
             const mest_real *d = g->d + (i0 + i) * g->d_row + j0 * g->d_col;

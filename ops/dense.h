@@ -25,7 +25,8 @@ enum {
 void mest_dense_block(const mest_real *a, int64_t a_row, int64_t a_col, int64_t rows, const mest_real *panel, int64_t depth,
                       mest_real *block, bool add);
 
-/* c[i][j] = alpha * sum over k of a(i, k) * b(k, j) + beta * d(i, j), c[m][n] contiguous; a(i, k) = a[i * a_row + k * a_col] and so on.
+/* c[i][j] = alpha * sum over k of a(i, k) * b(k, j) + beta * d(i, j), a(i, k) = a[i * a_row + k * a_col] and so on; c[m][n] is contiguous
+ * unless c_row is set, and matrix after matrix unless c_offset says where each starts.
  * d may be NULL (strides 0 broadcast it). Batches: c holds `outer` matrices; each is the sum over `inner` products, whose operands start
  * where `offset` says (NULL: outer = inner = 1). */
 typedef struct mest_dense_job {
@@ -37,6 +38,8 @@ typedef struct mest_dense_job {
     int64_t outer, inner;
     void (*offset)(const void *context, int64_t outer, int64_t inner, int64_t *a, int64_t *b);
     const void *context;
+    int64_t c_row;
+    int64_t (*c_offset)(const void *context, int64_t outer);
 } mest_dense_job;
 void mest_dense_run(const mest_threads *threads, const mest_dense_job *job);
 

@@ -19,7 +19,7 @@
  *   mest.BatchNormGrad       X scale save_mean save_invstd dY         dX dscale dB
  *   mest.DropoutTrain        X                                        Y, keyed by (run->seed, run->step, params->key, element)
  *   mest.DropoutGrad         dY                                       dX
- *   MaxPool                  X                                        Y (Indices is not supported as an output)
+ *   MaxPool                  X                                        Y Indices (the latter by the reference only)
  *   mest.MaxPoolGrad         X Y dY                                   dX (first maximum in scan order wins, as PyTorch)
  *   AveragePool              X                                        Y
  *   mest.AveragePoolGrad     dY                                       dX (params: a copy with x_shape)

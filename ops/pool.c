@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* MaxPool and AveragePool over X[N,C,...], one to three spatial axes; ceil_mode, dilations, pads, auto_pad, count_include_pad.
+/* MaxPool (with Indices) and AveragePool over X[N,C,...], one to three spatial axes; ceil_mode, dilations, pads, auto_pad, count_include_pad.
  * ONNX MaxPool since 1 (8 Indices, 10 ceil_mode and dilations, 12), AveragePool since 1 (7, 10, 11, 19 dilations). With ceil_mode the
  * last window must start inside the input or its leading pad, as in PyTorch. Padding never wins a maximum.
  * mest.MaxPoolGrad (X, Y, dY) -> dX: to the first maximum in scan order. mest.AveragePoolGrad (dY) -> dX, params with x_shape. */
@@ -60,12 +60,13 @@ static mest_status pool_infer(mest_infer *c)
     if (!window_of(c->params, x, &w, why, sizeof why))
         return mest_infer_fail(c, MEST_E_SHAPE, "%s", why);
     for (int i = 1; i < c->n_out; i++)
-        if (c->node->out[i] != MEST_NONE)
-            return mest_infer_fail(c, MEST_E_UNSUPPORTED, "output Indices is not supported");
+        c->out[i].dtype = MEST_I64;
     c->out[0].dtype = c->in[0]->dtype;
-    c->out[0].shape = *x;
-    for (int i = 2; i < x->rank; i++)
-        c->out[0].shape.dim[i] = w.out[3 - w.spatial + i - 2];
+    for (int k = 0; k < c->n_out; k++) {
+        c->out[k].shape = *x;
+        for (int i = 2; i < x->rank; i++)
+            c->out[k].shape.dim[i] = w.out[3 - w.spatial + i - 2];
+    }
     return MEST_OK;
 }
 
@@ -76,6 +77,8 @@ typedef struct pool {
     bool include_pad;
     const mest_real *x, *y, *dy;
     mest_real *out;
+    int64_t *indices;
+    bool column_major;         /* indices count within a plane down the columns (two spatial axes) */
 } pool;
 
 static mest_status pool_of(const mest_args *a, const mest_shape *x, pool *p)
@@ -145,6 +148,19 @@ static inline void max_window(const pool *p, size_t tile, const place *s, int64_
 
 static void max_tile(void *context, size_t tile) { for_windows(context, tile, max_window); }
 
+static int64_t winner(const pool *p, size_t tile, const place *s, mest_real y);
+
+static inline void index_window(const pool *p, size_t tile, const place *s, int64_t j)
+{
+    int64_t at = winner(p, tile, s, p->y[j]);
+    if (at >= 0 && p->column_major) {
+        int64_t in_plane = at - (int64_t)tile * p->pixels, width = p->w.in[2];
+        at += in_plane % width * p->w.in[1] + in_plane / width - in_plane;
+    }
+    p->indices[j] = at;
+}
+static void index_tile(void *context, size_t tile) { for_windows(context, tile, index_window); }
+
 static mest_status max_forward(const mest_args *a)
 {
     pool p;
@@ -152,6 +168,12 @@ static mest_status max_forward(const mest_args *a)
     p.x = a->in[0].data;
     p.out = a->out[0].data;
     mest_parallel(a->threads, p.planes, max_tile, &p);
+    if (a->n_out > 1 && a->out[1].data) { /* of the whole of X, as ONNX counts */
+        p.y = p.out;
+        p.indices = a->out[1].data;
+        p.column_major = ((const mest_pool_params *)a->params)->storage_order != 0 && p.w.spatial == 2;
+        mest_parallel(a->threads, p.planes, index_tile, &p);
+    }
     return MEST_OK;
 }
 
@@ -162,7 +184,7 @@ static mest_status max_vjp(mest_vjp *v)
 }
 
 /* Where the maximum came from, -1 if nowhere (a window in the padding). */
-static inline int64_t winner(const pool *p, size_t tile, const place *s, mest_real y)
+static int64_t winner(const pool *p, size_t tile, const place *s, mest_real y)
 {
     for (int64_t z = s->z.first; z < s->z.last; z++)
         for (int64_t r = s->y.first; r < s->y.last; r++) {

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* GatherND (batch_dims), ScatterElements (axis, reduction), ScatterND (reduction): any fixed-size type; reductions add, mul, min, max on
  * float32, int64, int32. Negative indices count from the end; an index out of range is an error that names it.
- * Gradient: GatherND only - mest.GatherNDGrad(indices, dY), added up in the order of the indices. */
+ * Gradients: mest.GatherNDGrad(indices, dY), added up in the order of the indices; mest.ScatterElementsGrad, mest.ScatterNDGrad
+ * (indices, dY) -> mark dX dUpdates for the reductions none (of updates to one place the last counts; `mark` is workspace) and add. */
 #include <inttypes.h>
 
 #include "ops/elements.h"
@@ -225,6 +226,108 @@ static mest_status scatter_elements_forward(const mest_args *a)
     return MEST_OK;
 }
 
+/* ---- gradients of scatters ---- */
+typedef struct scatter_grad_params {
+    scatter_params scatter;
+    mest_shape updates;
+} scatter_grad_params;
+
+static mest_status scatter_grad_infer(mest_infer *c)
+{
+    MEST_TRY(mest_infer_set(c, 0, MEST_U8, &c->in[1]->shape));
+    for (int i = 1; i < c->n_out; i++)
+        MEST_TRY(mest_infer_set(c, i, MEST_F32, i == 1 ? &c->in[1]->shape : &((const scatter_grad_params *)c->params)->updates));
+    return MEST_OK;
+}
+
+typedef struct scatter_grad {
+    bool replace;
+    uint8_t *mark;
+    const mest_real *dy;
+    mest_real *dx, *du;
+} scatter_grad;
+
+static scatter_grad begin_grad(const mest_args *a)
+{
+    const scatter_grad_params *p = a->params;
+    scatter_grad g = {.replace = reduction_of(p->scatter.reduction) == REPLACE, .mark = a->out[0].data, .dy = a->in[1].data};
+    g.dx = a->n_out > 1 ? a->out[1].data : NULL;
+    g.du = a->n_out > 2 ? a->out[2].data : NULL;
+    memset(g.mark, 0, a->out[0].count);
+    if (g.dx)
+        memcpy(g.dx, g.dy, a->in[1].count * sizeof *g.dx);
+    return g;
+}
+
+/* Update i went to element `at`; updates come last first. */
+static void give_back(const scatter_grad *g, int64_t i, int64_t at)
+{
+    if (g->du)
+        g->du[i] = g->replace && g->mark[at] ? 0 : g->dy[at];
+    if (g->dx && g->replace)
+        g->dx[at] = 0;
+    g->mark[at] = 1;
+}
+
+static mest_status scatter_nd_grad(const mest_args *a)
+{
+    scatter_grad g = begin_grad(a);
+    tuples k = read_tuples(&a->in[1].type->shape, &a->in[0], 0);
+    for (int64_t i = k.per_batch - 1, bad = 0; i >= 0; i--) {
+        int64_t at = place(&k, i, &bad);
+        if (at < 0)
+            return bad_place(a, bad);
+        for (int64_t e = 0; e < k.slice; e++)
+            give_back(&g, i * k.slice + e, at + e);
+    }
+    return MEST_OK;
+}
+
+static mest_status scatter_elements_grad(const mest_args *a)
+{
+    const mest_shape *x = &a->in[1].type->shape, *k = &a->in[0].type->shape;
+    int axis = mest_axis(((const scatter_grad_params *)a->params)->scatter.axis, x->rank);
+    scatter_grad g = begin_grad(a);
+    for (int64_t i = (int64_t)a->in[0].count - 1; i >= 0; i--) {
+        int64_t pos = mest_int_at(a->in[0].type->dtype, a->in[0].data, i), at = 0, stride = 1, rest = i;
+        if (pos < -x->dim[axis] || pos >= x->dim[axis])
+            return bad_place(a, pos);
+        for (int d = x->rank - 1; d >= 0; d--) {
+            at += (d == axis ? (pos < 0 ? pos + x->dim[axis] : pos) : rest % k->dim[d]) * stride;
+            rest /= k->dim[d];
+            stride *= x->dim[d];
+        }
+        give_back(&g, i, at);
+    }
+    return MEST_OK;
+}
+
+static mest_status scatter_vjp(mest_vjp *v, const char *op)
+{
+    const scatter_params *s = mest_vjp_node(v)->params;
+    reduction r = reduction_of(s->reduction);
+    scatter_grad_params *p = mest_vjp_alloc(v, sizeof *p);
+    mest_id in[2] = {mest_in(v, 1), mest_dout(v, 0)}, out[3];
+    bool want[3] = {true, mest_wants(v, 0), mest_wants(v, 2)};
+    if (!p)
+        return mest_vjp_nomem(v);
+    if (r != REPLACE && r != ADD)
+        return mest_fail(mest_vjp_err(v), MEST_E_UNSUPPORTED, "%s '%s': no gradient for reduction \"%s\"", mest_vjp_node(v)->op->name,
+                         mest_vjp_node(v)->name, s->reduction);
+    p->scatter = *s;
+    p->updates = mest_vjp_type(v, mest_in(v, 2))->shape;
+    MEST_TRY(mest_emit(v, op, p, 2, in, 3, want, out));
+    if (want[1])
+        MEST_TRY(mest_give(v, 0, out[1]));
+    return want[2] ? mest_give(v, 2, out[2]) : MEST_OK;
+}
+static mest_status scatter_nd_vjp(mest_vjp *v) { return scatter_vjp(v, "mest.ScatterNDGrad"); }
+static mest_status scatter_elements_vjp(mest_vjp *v) { return scatter_vjp(v, "mest.ScatterElementsGrad"); }
+
+#define SCATTER_GRAD(name_, forward_)                                                                                             \
+    {.domain = "mest", .name = name_, .since = 1, .in_min = 2, .in_max = 2, .out_min = 1, .out_max = 3, .flags = MEST_OP_ANY_TYPE, \
+     .params_bytes = sizeof(scatter_grad_params), .infer = scatter_grad_infer, .forward = forward_}
+
 static const mest_attr nd_attrs[] = {{.name = "batch_dims", .kind = MEST_ATTR_INT, .offset = offsetof(nd_params, batch_dims)}, {.name = NULL}};
 static const mest_attr scatter_attrs[] = {
     {.name = "axis", .kind = MEST_ATTR_INT, .offset = offsetof(scatter_params, axis)},
@@ -237,10 +340,12 @@ const mest_op mest_ops_scatter[] = {
     {.domain = "mest", .name = "mest.GatherNDGrad", .since = 1, .in_min = 2, .in_max = 2, .out_min = 1, .out_max = 1, .flags = MEST_OP_ANY_TYPE,
      .infer = gather_nd_grad_infer, .forward = gather_nd_grad_forward},
     {.domain = "", .name = "ScatterElements", .since = 11, .in_min = 3, .in_max = 3, .out_min = 1, .out_max = 1, .flags = MEST_OP_ANY_TYPE,
-     .attrs = scatter_attrs, .params_bytes = sizeof(scatter_params), .infer = scatter_elements_infer, .forward = scatter_elements_forward},
+     .attrs = scatter_attrs, .params_bytes = sizeof(scatter_params), .infer = scatter_elements_infer, .forward = scatter_elements_forward, .vjp = scatter_elements_vjp},
     {.domain = "", .name = "Scatter", .since = 9, .in_min = 3, .in_max = 3, .out_min = 1, .out_max = 1, .flags = MEST_OP_ANY_TYPE, /* the old name */
-     .attrs = scatter_attrs, .params_bytes = sizeof(scatter_params), .infer = scatter_elements_infer, .forward = scatter_elements_forward},
+     .attrs = scatter_attrs, .params_bytes = sizeof(scatter_params), .infer = scatter_elements_infer, .forward = scatter_elements_forward, .vjp = scatter_elements_vjp},
     {.domain = "", .name = "ScatterND", .since = 11, .in_min = 3, .in_max = 3, .out_min = 1, .out_max = 1, .flags = MEST_OP_ANY_TYPE,
-     .attrs = scatter_attrs, .params_bytes = sizeof(scatter_params), .infer = scatter_nd_infer, .forward = scatter_nd_forward},
+     .attrs = scatter_attrs, .params_bytes = sizeof(scatter_params), .infer = scatter_nd_infer, .forward = scatter_nd_forward, .vjp = scatter_nd_vjp},
+    SCATTER_GRAD("mest.ScatterElementsGrad", scatter_elements_grad),
+    SCATTER_GRAD("mest.ScatterNDGrad", scatter_nd_grad),
     {.name = NULL},
 };

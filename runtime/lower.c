@@ -80,7 +80,7 @@ static mest_status to_train_form(mest_graph *g, mest_node *n, mest_id id, mest_e
     return mest_infer_node(g, id, err);
 }
 
-/* Recurrent layers run in a form whose first output is their workspace: it is planned like any value, and the gradient reads it. */
+/* Recurrent layers and attention run in a form whose first output is their workspace: it is planned like any value, and the gradient reads it. */
 static mest_status to_workspace_form(mest_graph *g, mest_id id, mest_error *err)
 {
     mest_node *n = &g->nodes[id];
@@ -154,7 +154,8 @@ mest_status mest_lower_mode(mest_graph *g, const mest_program_spec *spec, mest_e
             MEST_TRY(to_train_form(g, n, i, err));
         else if (!strcmp(n->op->name, "Dropout"))
             MEST_TRY(lower_dropout(g, n, i, spec, err));
-        else if (!strcmp(n->op->name, "LSTM") || !strcmp(n->op->name, "GRU") || !strcmp(n->op->name, "RNN"))
+        else if (!strcmp(n->op->name, "LSTM") || !strcmp(n->op->name, "GRU") || !strcmp(n->op->name, "RNN") ||
+                 !strcmp(n->op->name, "Attention"))
             MEST_TRY(to_workspace_form(g, i, err));
         else if (!strcmp(n->op->name, "Identity"))
             mest_graph_replace(g, n->out[0], n->in[0]);

@@ -332,7 +332,7 @@ int main(int argc, char **argv)
         for (int k = 1; k < argc; k++)
             wanted |= !strcmp(argv[k], names[i]);
         for (size_t k = 0; wanted && k < sizeof setups / sizeof *setups; k++)
-            if (argc > 1 || i < 6 || !setups[k].masked) /* the weights of the last three reach their layers through Transpose, Slice, Concat */
+            if (i < 6 || !setups[k].masked) /* the weights of the last three reach their layers through Transpose, Slice, Concat */
                 run(names[i], &setups[k]);
         if (wanted && i == 0) {
             run("mlp", &(setup){.how = "adamw", .adamw = true, .xnnpack = true, .threads = 1});
