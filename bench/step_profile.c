@@ -31,18 +31,44 @@ static void describe(void *user, const mest_node_info *info)
     n->bytes = info->bytes;
 }
 
+static double read_clock(clockid_t clock)
+{
+    struct timespec t;
+    clock_gettime(clock, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+void step_profile_mark(step_profile *p) { p->last = read_clock(p->clock); }
+
 static void timed(void *user, mest_program_kind kind, int index, double seconds)
 {
     step_profile *p = user;
+    if (p->clock != CLOCK_MONOTONIC) {
+        double t = read_clock(p->clock);
+        seconds = t - p->last;
+        p->last = t;
+    }
     if (kind == MEST_PROGRAM_TRAIN && index >= 0 && index < p->n) {
-        p->nodes[index].seconds += seconds;
-        p->nodes[index].runs++;
+        profile_node *n = &p->nodes[index];
+        n->run[n->runs++ % PROFILE_RUNS] = seconds;
     }
 }
 
-mest_status step_profile_start(step_profile *profile, mest_session *session, int64_t batch, mest_error *err)
+static int ascending(const void *a, const void *b) { return (*(const double *)a > *(const double *)b) - (*(const double *)a < *(const double *)b); }
+
+void step_profile_finish(step_profile *p)
 {
-    *profile = (step_profile){0};
+    for (int i = 0; i < p->n; i++) {
+        profile_node *n = &p->nodes[i];
+        size_t runs = n->runs < PROFILE_RUNS ? (size_t)n->runs : PROFILE_RUNS;
+        qsort(n->run, runs, sizeof *n->run, ascending);
+        n->seconds = runs ? 0.5 * (n->run[(runs - 1) / 2] + n->run[runs / 2]) : 0;
+    }
+}
+
+mest_status step_profile_start(step_profile *profile, mest_session *session, int64_t batch, clockid_t clock, mest_error *err)
+{
+    *profile = (step_profile){.clock = clock};
     mest_status status = mest_session_explain(session, MEST_PROGRAM_TRAIN, batch, describe, profile, NULL, err);
     if (status == MEST_OK && profile->failed)
         status = MEST_E_NOMEM;
@@ -95,19 +121,19 @@ static void rates(FILE *file, const profile_node *n, double seconds)
     fprintf(file, " %7.1f", 1e-9 * (double)n->bytes / seconds);
 }
 
-void step_profile_print(const step_profile *p, FILE *file, const char *title, int64_t steps, int top)
+void step_profile_print(const step_profile *p, FILE *file, const char *title, int top)
 {
     int n_kinds;
     double total;
     profile_node *k = kinds(p, &n_kinds, &total);
-    if (!k || total <= 0 || steps <= 0) {
+    if (!k || total <= 0) {
         free(k);
         return;
     }
-    fprintf(file, "\n%s: %.2f ms a step in nodes, mean of %" PRId64 " steps\n", title, 1e3 * total / (double)steps, steps);
+    fprintf(file, "\n%s: %.2f ms a step in nodes (sum of the nodes' medians)\n", title, 1e3 * total);
     fprintf(file, "   ms/step   share nodes  GFLOP/s    GB/s  phase     operator                 kernel\n");
     for (int i = 0; i < n_kinds; i++) {
-        double seconds = k[i].seconds / (double)steps;
+        double seconds = k[i].seconds;
         fprintf(file, "  %8.3f  %5.1f%%  %4" PRId64, 1e3 * seconds, 100 * k[i].seconds / total, k[i].runs);
         rates(file, &k[i], seconds);
         fprintf(file, "  %-8s  %-24s %s\n", k[i].phase, k[i].op, k[i].kernel);
@@ -123,7 +149,7 @@ void step_profile_print(const step_profile *p, FILE *file, const char *title, in
     fprintf(file, "  slowest nodes\n");
     for (int i = 0; i < top && i < p->n && sorted.nodes[i].runs; i++) {
         const profile_node *n = &sorted.nodes[i];
-        double seconds = n->seconds / (double)steps;
+        double seconds = n->seconds;
         fprintf(file, "  %8.3f  %5.1f%%      ", 1e3 * seconds, 100 * n->seconds / total);
         rates(file, n, seconds);
         fprintf(file, "  %-8s  %-24s %s\n", n->phase, n->op, n->inputs);
@@ -131,7 +157,7 @@ void step_profile_print(const step_profile *p, FILE *file, const char *title, in
     free(sorted.nodes);
 }
 
-void step_profile_json(const step_profile *p, FILE *file, int64_t steps)
+void step_profile_json(const step_profile *p, FILE *file)
 {
     int n_kinds;
     double total;
@@ -139,7 +165,7 @@ void step_profile_json(const step_profile *p, FILE *file, int64_t steps)
     fprintf(file, "[");
     for (int i = 0; k && i < n_kinds; i++)
         fprintf(file, "%s{\"phase\":\"%s\",\"op\":\"%s\",\"kernel\":\"%s\",\"nodes\":%" PRId64 ",\"ms\":%.6g,\"share\":%.4f,\"macs\":%" PRId64 ",\"bytes\":%" PRId64 "}",
-                i ? "," : "", k[i].phase, k[i].op, k[i].kernel, k[i].runs, 1e3 * k[i].seconds / (double)steps, k[i].seconds / total, k[i].macs, k[i].bytes);
+                i ? "," : "", k[i].phase, k[i].op, k[i].kernel, k[i].runs, 1e3 * k[i].seconds, k[i].seconds / total, k[i].macs, k[i].bytes);
     fprintf(file, "]");
     free(k);
 }

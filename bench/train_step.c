@@ -50,10 +50,12 @@ typedef struct variant {
     step_profile profile;
 } variant;
 
+static clockid_t clock_used = CLOCK_MONOTONIC;
+
 static double now(void)
 {
     struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
+    clock_gettime(clock_used, &t);
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
@@ -147,7 +149,7 @@ static void random_batches(const options *o, batches *b)
     mest_session *session;
     mest_error err = {0};
     options one = *o;
-    one.batch = 1;
+    one.batch = one.threads = 1; /* no thread may exist before the fork */
     open_session(&one, 0, &model, &session);
     mest_tensor_info input = {.struct_size = sizeof input};
     int rank = 0;
@@ -314,11 +316,14 @@ static void measure_round(const options *o, const batches *b, variant *v, int64_
     v->n_seconds += o->steps;
     if (o->profile && round == o->rounds - 1) {
         mest_error err = {0};
-        if (step_profile_start(&v->profile, session, o->batch, &err) != MEST_OK)
+        if (step_profile_start(&v->profile, session, o->batch, clock_used, &err) != MEST_OK)
             die("profile", &err);
-        for (int64_t k = 0; k < o->steps; k++)
+        for (int64_t k = 0; k < o->steps; k++) {
+            step_profile_mark(&v->profile);
             step(session, o, b, i++);
+        }
         mest_session_profile(session, NULL, NULL);
+        step_profile_finish(&v->profile);
     }
     mest_session_destroy(session);
     mest_model_destroy(model);
@@ -337,7 +342,7 @@ static void report(const options *o, variant *v, bool first)
                m->plan.arena_bytes, m->plan.parameter_bytes, m->plan.optimizer_bytes, m->plan.macs, m->plan.n_conversions);
         if (o->profile) {
             printf(",\"profile\":");
-            step_profile_json(&v->profile, stdout, o->steps);
+            step_profile_json(&v->profile, stdout);
         }
         printf("}");
         return;
@@ -367,6 +372,7 @@ static const char help[] =
     "  --kernels LEVEL      auto, scalar, avx2, avx512, neon [auto]\n"
     "  --no-xnnpack         own kernels only\n"
     "  --from-scratch       random pattern instead of the file's largest weights\n"
+    "  --cpu-time           processor time of the process instead of wall time: for one thread on a busy machine\n"
     "  --profile            time by kind of node and the slowest nodes, in steps of their own\n"
     "  --top N              slowest nodes shown [15]\n"
     "  --json               one line of JSON\n";
@@ -376,7 +382,7 @@ static void parse(options *o, int argc, char **argv)
     static const struct option table[] = {
         {"sparsity", 1, 0, 's'}, {"scheme", 1, 0, 'c'}, {"dense-layers", 1, 0, 'd'}, {"batch", 1, 0, 'b'}, {"threads", 1, 0, 't'}, {"input-shape", 1, 0, 'i'},
         {"data", 1, 0, 'D'}, {"loss", 1, 0, 'l'}, {"steps", 1, 0, 'n'}, {"warmup", 1, 0, 'w'}, {"rounds", 1, 0, 'r'}, {"only", 1, 0, 'o'}, {"kernels", 1, 0, 'k'},
-        {"no-xnnpack", 0, 0, 'x'}, {"from-scratch", 0, 0, 'f'}, {"profile", 0, 0, 'p'}, {"top", 1, 0, 'T'}, {"json", 0, 0, 'j'}, {"help", 0, 0, 'h'}, {0, 0, 0, 0}};
+        {"no-xnnpack", 0, 0, 'x'}, {"from-scratch", 0, 0, 'f'}, {"profile", 0, 0, 'p'}, {"cpu-time", 0, 0, 'C'}, {"top", 1, 0, 'T'}, {"json", 0, 0, 'j'}, {"help", 0, 0, 'h'}, {0, 0, 0, 0}};
     for (int c; (c = getopt_long(argc, argv, "b:t:h", table, NULL)) != -1;) {
         switch (c) {
         case 's': o->sparsity = atof(optarg); break;
@@ -394,6 +400,7 @@ static void parse(options *o, int argc, char **argv)
         case 'x': o->no_xnnpack = true; break;
         case 'f': o->from_scratch = true; break;
         case 'p': o->profile = true; break;
+        case 'C': clock_used = CLOCK_PROCESS_CPUTIME_ID; break;
         case 'T': o->top = atoi(optarg); break;
         case 'j': o->json = true; break;
         case 'i':
@@ -451,7 +458,7 @@ int main(int argc, char **argv)
         printf("}\n");
     for (int i = from; i < to; i++) {
         if (o.profile && !o.json)
-            step_profile_print(&v[i].profile, stdout, v[i].name, o.steps, o.top);
+            step_profile_print(&v[i].profile, stdout, v[i].name, o.top);
         step_profile_free(&v[i].profile);
         free(v[i].seconds);
         free(v[i].round);

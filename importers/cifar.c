@@ -56,6 +56,13 @@ static void cifar_sample_name(void *self, int64_t id, char *text, size_t size)
     snprintf(text, size, "%s, record %" PRId64, p->path, id - p->first);
 }
 
+static void cifar_rest(void *self)
+{
+    cifar *s = self;
+    for (int i = 0; i < s->n_parts; i++)
+        mest_mapfile_forget(&s->parts[i].map);
+}
+
 static void cifar_destroy(void *self)
 {
     cifar *s = self;
@@ -81,6 +88,7 @@ static mest_status open_part(cifar *s, const char *path, int64_t *total, mest_er
         int label = p->map.bytes[(size_t)i * RECORD];
         MEST_CHECK(label < CLASSES, err, MEST_E_DATA, "%s: record %" PRId64 ": label %d, CIFAR-10 has %d classes", path, i, label, CLASSES);
     }
+    mest_mapfile_forget(&p->map);
     return MEST_OK;
 }
 
@@ -102,6 +110,7 @@ static mest_status open_set(mest_heap *heap, const char *rest, bool test, mest_d
     data->self = s;
     data->destroy = cifar_destroy;
     data->read = cifar_read;
+    data->rest = cifar_rest;
     data->class_name = cifar_class_name;
     data->sample_name = cifar_sample_name;
     data->raw = MEST_RAW_U8;

@@ -131,6 +131,13 @@ static void idx_sample_name(void *self, int64_t id, char *text, size_t size)
     snprintf(text, size, "%s, image %" PRId64, s->images_path, id);
 }
 
+static void idx_rest(void *self)
+{
+    idx *s = self;
+    if (!s->images.copy)
+        mest_mapfile_forget(&s->images.map);
+}
+
 static void idx_destroy(void *self)
 {
     idx *s = self;
@@ -170,6 +177,7 @@ static mest_status open_set(mest_heap *heap, const char *rest, bool test, mest_d
     data->self = s;
     data->destroy = idx_destroy;
     data->read = idx_read;
+    data->rest = idx_rest;
     data->sample_name = idx_sample_name;
     MEST_TRY(find_pair(s, rest, test, err));
     MEST_TRY(open_file(&s->images, heap, s->images_path, err));

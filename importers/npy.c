@@ -129,6 +129,13 @@ static void npy_sample_name(void *self, int64_t id, char *text, size_t size)
     snprintf(text, size, "%s, row %" PRId64, s->input.path, id);
 }
 
+static void npy_rest(void *self)
+{
+    npy *s = self;
+    mest_mapfile_forget(&s->input.map);
+    mest_mapfile_forget(&s->target.map);
+}
+
 static void npy_destroy(void *self)
 {
     npy *s = self;
@@ -166,6 +173,7 @@ static mest_status npy_open(mest_heap *heap, const char *rest, const mest_source
     data->self = s;
     data->destroy = npy_destroy;
     data->read = npy_read;
+    data->rest = npy_rest;
     data->sample_name = npy_sample_name;
     MEST_TRY(mest_split_pair(&s->region, rest, &s->input.path, &s->target.path, err));
     MEST_TRY(open_array(&s->input, err));

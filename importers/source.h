@@ -25,6 +25,7 @@ typedef struct mest_dataset {
     /* Raw sample `id` in C order to `input` (NULL: not wanted) and its target to `target` (NULL: not wanted). One call at a time.
      * MEST_E_DATA names file and place. */
     mest_status (*read)(void *self, int64_t id, void *input, void *target, mest_error *err);
+    void (*rest)(void *self); /* after the reads of one batch: give back what need not be held until the next; may be NULL */
     const char *(*class_name)(void *self, int64_t index); /* may be NULL */
     void (*sample_name)(void *self, int64_t id, char *text, size_t size);
     void (*destroy)(void *self); /* called even after a failed open, when self is set */

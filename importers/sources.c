@@ -94,6 +94,8 @@ static mest_status source_fetch(void *self, const int64_t *ids, int64_t n, const
         in += o->input_bytes;
         target = target ? target + o->target_bytes : NULL;
     }
+    if (o->data.rest)
+        o->data.rest(o->data.self);
     return MEST_OK;
 }
 

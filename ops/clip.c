@@ -49,8 +49,10 @@ static void clip_grad_row(const mest_io *io, const int64_t *off, int64_t n)
     const mest_real *y = (const mest_real *)io->in[0] + off[1], *dy = (const mest_real *)io->in[1] + off[2], lo = b->lo, hi = b->hi;
     mest_real *dx = (mest_real *)io->out + off[0];
     MEST_IVDEP
-    for (int64_t i = 0; i < n; i++)
-        dx[i] = y[i] > lo && y[i] < hi ? dy[i] : 0;
+    for (int64_t i = 0; i < n; i++) {
+        const mest_real g = dy[i]; /* read in any case, and no short circuit: either would keep the loop scalar */
+        dx[i] = (y[i] > lo) & (y[i] < hi) ? g : 0;
+    }
 }
 
 /* The row functions get the bounds instead of the node's params (there are none). */

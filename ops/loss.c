@@ -72,8 +72,6 @@ static classes classes_of(const mest_args *a)
     return c;
 }
 
-static inline double exponential(mest_real x) { return MEST_REAL_IS_DOUBLE ? exp((double)x) : (double)expf((float)x); }
-
 /* One row: largest logit, where it is first, sum of exp(x - top) and of x - top. */
 static void row_sums(const classes *c, const mest_real *x, mest_real *top, int64_t *best, double *sum, double *total)
 {
@@ -87,7 +85,7 @@ static void row_sums(const classes *c, const mest_real *x, mest_real *top, int64
     *sum = *total = 0;
     for (int64_t k = 0; k < c->size; k++) {
         mest_real d = x[k * c->inner] - *top;
-        *sum += exponential(d);
+        *sum += exp((double)d);
         *total += (double)d;
     }
 }
@@ -134,7 +132,7 @@ static void ce_grad_tile(void *context, size_t tile)
         row_sums(c, x, &top, &best, &sum, &total);
         for (int64_t k = 0; k < c->size; k++) {
             double q = even + (k == t ? 1 - c->smoothing : 0);
-            dx[k * c->inner] = (mest_real)(c->dloss * (exponential(x[k * c->inner] - top) / sum - q));
+            dx[k * c->inner] = (mest_real)(c->dloss * (exp((double)(x[k * c->inner] - top)) / sum - q));
         }
     }
 }

@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Weight update and gradient clipping as nodes, so that the memory plan and the order of execution know them.
- *   mest.Update     gradient, scale[]?  -> nothing; writes the parameter and its optimizer slots
+ *   mest.Update     gradient, scale[]?  -> nothing; writes the parameter and its optimizer slots (the rule is the runtime's: params->apply)
  *   mest.ClipScale  gradients...        -> scale[] = min(1, max_norm / (||all gradients|| + 1e-6)), PyTorch's clip_grad_norm_ */
 #include <math.h>
 
-#include "runtime/optim.h"
-#include "runtime/op.h"
+#include "ops/nn.h"
 
 static mest_status update_infer(mest_infer *c)
 {
@@ -13,48 +12,10 @@ static mest_status update_infer(mest_infer *c)
     return MEST_OK;
 }
 
-typedef struct update_job {
-    const mest_optimizer *o;
-    mest_real *w, *slots[MEST_OPTIM_SLOTS], *snapshot;
-    const mest_real *g;
-    int64_t n;
-    double scale, lr, wd;
-    uint64_t t;
-} update_job;
-
-enum { UPDATE_CHUNK = 16384 };
-
-static void update_tile(void *context, size_t tile)
-{
-    const update_job *j = context;
-    int64_t from = (int64_t)tile * UPDATE_CHUNK, n = j->n - from < UPDATE_CHUNK ? j->n - from : UPDATE_CHUNK;
-    mest_real *slots[MEST_OPTIM_SLOTS];
-    for (int k = 0; k < MEST_OPTIM_SLOTS; k++)
-        slots[k] = j->slots[k] ? j->slots[k] + from : NULL;
-    if (j->snapshot)
-        for (int64_t i = from; i < from + n; i++)
-            j->snapshot[i] = j->g[i] < 0 ? -j->g[i] : j->g[i];
-    j->o->rule->step(j->o, j->w + from, j->g + from, slots, n, j->scale, j->lr, j->wd, j->t);
-}
-
 static mest_status update_forward(const mest_args *a)
 {
     const mest_update_params *u = a->params;
-    mest_param *p = &u->optimizer->model->params[u->param];
-    const mest_param_state *s = &u->optimizer->state[u->param];
-    update_job job = {.o = u->optimizer, .w = mest_param_data(p), .g = a->in[0].data, .n = mest_param_stored(p), .scale = 1, .lr = a->run->lr,
-                      .wd = p->no_decay ? 0 : u->optimizer->weight_decay, .t = a->run->step + 1};
-    for (int k = 0; k < MEST_OPTIM_SLOTS; k++)
-        job.slots[k] = s->slot[k];
-    if (a->run->snapshot_grads)
-        job.snapshot = s->snapshot;
-    if (a->n_in > 1 && a->in[1].data)
-        job.scale = (double)*(const mest_real *)a->in[1].data;
-    mest_parallel(a->threads, (size_t)((job.n + UPDATE_CHUNK - 1) / UPDATE_CHUNK), update_tile, &job);
-    if (p->sparse)
-        p->sparse->value_version++;
-    else
-        p->value_version++;
+    u->apply(u, a);
     return MEST_OK;
 }
 

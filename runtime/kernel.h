@@ -23,7 +23,7 @@ typedef struct mest_kernel_query {
     const bool *in_fixed;               /* per input: data never changes during the program's life (constants; frozen, or an inference program) */
     unsigned cpu;                       /* allowed features */
     bool use_xnnpack;
-    const mest_threads *threads;
+    const mest_threads *threads;        /* for the size of scratch only: fits and cost must not depend on their number, or the bits would */
     mest_heap *heap;
     struct mest_derived *derived;       /* lists derived from sparse weights, shared by programs: see mest_derived_get */
 } mest_kernel_query;

@@ -36,6 +36,12 @@ mest_status mest_mapfile_open(mest_mapfile *map, const char *path, mest_error *e
     return MEST_OK;
 }
 
+void mest_mapfile_forget(const mest_mapfile *map)
+{
+    if (map->size > (size_t)4 << 20)
+        madvise((void *)(uintptr_t)(const void *)map->bytes, map->size, MADV_DONTNEED);
+}
+
 void mest_mapfile_close(mest_mapfile *map)
 {
     if (map->bytes)

@@ -6,42 +6,31 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "ops/nn.h"
 #include "runtime/infer.h"
 #include "runtime/program.h"
 
-/* The loops below use fused multiply-add by name: the same bits everywhere, and fast where the processor has the instruction. On x86
- * that copy is picked when the library is loaded. Sanitizers run before such picks can be made; clang's spelling differs. */
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-#define FMA_CLONES __attribute__((target_clones("arch=haswell", "default")))
-#else
-#define FMA_CLONES
-#endif
-#ifdef MEST_REAL_DOUBLE
-#define FUSED(x, y, z) fma((x), (y), (z))
-#else
-#define FUSED(x, y, z) fmaf((x), (y), (z))
-#endif
-
-/* SGD as in PyTorch: g += wd * w; v = m * v + g; w -= lr * (nesterov ? g + m * v : v). v starts at 0, which equals PyTorch's first step. */
-FMA_CLONES
+/* SGD as in PyTorch: g += wd * w; v = m * v + g; w -= lr * (nesterov ? g + m * v : v). v starts at 0, which equals PyTorch's first step.
+ * v is summed in double and rounded once: what accumulates over steps loses least. */
 static void sgd_step(const mest_optimizer *o, mest_real *restrict w, const mest_real *restrict g, mest_real *const *slots, int64_t n, double scale, double lr,
                      double wd, uint64_t t)
 {
     (void)t;
-    const mest_real s = (mest_real)scale, d = (mest_real)wd, l = (mest_real)lr, m = (mest_real)o->momentum;
+    const double m = o->momentum;
+    const mest_real l = (mest_real)lr;
     mest_real *restrict v = slots[0];
     if (m == 0) {
         for (int64_t i = 0; i < n; i++)
-            w[i] -= l * FUSED(d, w[i], s * g[i]);
+            w[i] -= l * (mest_real)(wd * (double)w[i] + scale * (double)g[i]);
     } else if (o->nesterov) {
         for (int64_t i = 0; i < n; i++) {
-            const mest_real x = FUSED(d, w[i], s * g[i]);
-            v[i] = FUSED(m, v[i], x);
-            w[i] -= l * FUSED(m, v[i], x);
+            const double x = wd * (double)w[i] + scale * (double)g[i];
+            v[i] = (mest_real)(m * (double)v[i] + x);
+            w[i] -= l * (mest_real)(x + m * (double)v[i]);
         }
     } else {
         for (int64_t i = 0; i < n; i++) {
-            v[i] = FUSED(m, v[i], FUSED(d, w[i], s * g[i]));
+            v[i] = (mest_real)(m * (double)v[i] + (wd * (double)w[i] + scale * (double)g[i]));
             w[i] -= l * v[i];
         }
     }
@@ -124,6 +113,50 @@ int64_t mest_optimizer_bytes(const mest_optimizer *o)
     return n;
 }
 
+typedef struct update_job {
+    const mest_optimizer *o;
+    mest_real *w, *slots[MEST_OPTIM_SLOTS], *snapshot;
+    const mest_real *g;
+    int64_t n;
+    double scale, lr, wd;
+    uint64_t t;
+} update_job;
+
+enum { UPDATE_CHUNK = 16384 };
+
+static void update_tile(void *context, size_t tile)
+{
+    const update_job *j = context;
+    int64_t from = (int64_t)tile * UPDATE_CHUNK, n = j->n - from < UPDATE_CHUNK ? j->n - from : UPDATE_CHUNK;
+    mest_real *slots[MEST_OPTIM_SLOTS];
+    for (int k = 0; k < MEST_OPTIM_SLOTS; k++)
+        slots[k] = j->slots[k] ? j->slots[k] + from : NULL;
+    if (j->snapshot)
+        for (int64_t i = from; i < from + n; i++)
+            j->snapshot[i] = j->g[i] < 0 ? -j->g[i] : j->g[i];
+    j->o->rule->step(j->o, j->w + from, j->g + from, slots, n, j->scale, j->lr, j->wd, j->t);
+}
+
+/* What a mest.Update node does. */
+static void apply_update(const mest_update_params *u, const mest_args *a)
+{
+    mest_param *p = &u->optimizer->model->params[u->param];
+    const mest_param_state *s = &u->optimizer->state[u->param];
+    update_job job = {.o = u->optimizer, .w = mest_param_data(p), .g = a->in[0].data, .n = mest_param_stored(p), .scale = 1, .lr = a->run->lr,
+                      .wd = p->no_decay ? 0 : u->optimizer->weight_decay, .t = a->run->step + 1};
+    for (int k = 0; k < MEST_OPTIM_SLOTS; k++)
+        job.slots[k] = s->slot[k];
+    if (a->run->snapshot_grads)
+        job.snapshot = s->snapshot;
+    if (a->n_in > 1 && a->in[1].data)
+        job.scale = (double)*(const mest_real *)a->in[1].data;
+    mest_parallel(a->threads, (size_t)((job.n + UPDATE_CHUNK - 1) / UPDATE_CHUNK), update_tile, &job);
+    if (p->sparse)
+        p->sparse->value_version++;
+    else
+        p->value_version++;
+}
+
 static mest_id add_node(mest_graph *g, const char *name, const char *op_name, const void *params, int n_in, const mest_id *in, int n_out, mest_error *err)
 {
     const mest_op *op = mest_op_find("mest", op_name, 1);
@@ -166,6 +199,7 @@ mest_status mest_append_updates(mest_program *p, mest_error *err)
             continue;
         mest_update_params *u = mest_region_alloc(&g->region, 1, sizeof *u);
         MEST_CHECK(u, err, MEST_E_NOMEM, "optimizer: out of memory");
+        u->apply = apply_update;
         u->optimizer = o;
         u->param = g->values[i].param;
         char name[300];

@@ -44,9 +44,4 @@ mest_status mest_optimizer_allocate(mest_optimizer *o, mest_error *err);
 void mest_optimizer_free(mest_optimizer *o);
 int64_t mest_optimizer_bytes(const mest_optimizer *o);
 
-typedef struct mest_update_params { /* of the op mest.Update: inputs gradient, scale? */
-    mest_optimizer *optimizer;
-    int32_t param;
-} mest_update_params;
-
 #endif

@@ -259,7 +259,8 @@ mest_status mest_program_run(mest_program *p, const mest_run *run, bool forward_
     MEST_TRY(run_steps(p, 0, split, run, err));
     if (p->loss != MEST_NONE) {
         double loss = (double)*(const mest_real *)p->tensors[p->loss].data;
-        MEST_CHECK(isfinite(loss), err, MEST_E_NUMERIC, "the loss is %f at step %" PRIu64 ": the learning rate may be too high, or the data hold NaN", loss, run->step);
+        MEST_CHECK(isfinite(loss), err, MEST_E_NUMERIC, "the loss is %s at step %" PRIu64 ": the learning rate may be too high, or the data hold NaN",
+                   isnan(loss) ? "NaN" : "infinite", run->step);
     }
     if (forward_only)
         return MEST_OK;

@@ -47,6 +47,8 @@ struct mest_session {
     mest_dtype target_type;
     bool have_shapes;
     mest_progress_state at;
+    uint32_t file_crc;      /* of the model file, for checkpoints */
+    bool have_file_crc;
     _Atomic bool cancelled;
 };
 

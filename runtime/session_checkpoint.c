@@ -29,15 +29,19 @@ static uint32_t file_crc(const mest_model *m)
     return crc;
 }
 
-static int identity_text(const mest_session *s, char *text, size_t size)
+static int identity_text(mest_session *s, char *text, size_t size)
 {
     const mest_train_config *c = &s->config;
+    if (!s->have_file_crc) { /* the file does not change under us: once is enough */
+        s->file_crc = file_crc(s->model);
+        s->have_file_crc = true;
+    }
     int n = snprintf(text, size,
                      "model crc=%08x\nbatch=%" PRId64 "\nshuffle=%d\ndrop_last=%d\nepochs=%" PRId64 "\nmax_steps=%" PRId64
                      "\nloss=%s\nlabel_smoothing=%.17g\noptimizer=%s\nlr=%.17g\nmomentum=%.17g\nnesterov=%d\nweight_decay=%.17g\nbeta1=%.17g\nbeta2=%.17g\neps=%.17g\n"
                      "no_decay=%s\nclip_norm=%.17g\nschedule=%s\nmin_lr=%.17g\ngamma=%.17g\nstep_epochs=%" PRId64 "\nwarmup_epochs=%" PRId64
                      "\nwarmup_lr=%.17g\nschedule_per_step=%d\nbatch_norm=%s\ndropout=%.17g\nseed=%" PRIu64 "\nsamples=%" PRId64 "\nparameters=%d\n",
-                     file_crc(s->model), c->batch, c->shuffle, c->drop_last, c->epochs, c->max_steps, c->loss, c->label_smoothing, c->optimizer, c->lr, c->momentum,
+                     s->file_crc, c->batch, c->shuffle, c->drop_last, c->epochs, c->max_steps, c->loss, c->label_smoothing, c->optimizer, c->lr, c->momentum,
                      c->nesterov, c->weight_decay, c->beta1, c->beta2, c->eps, c->no_decay ? c->no_decay : "", c->clip_norm, c->schedule, c->min_lr, c->gamma,
                      c->step_epochs, c->warmup_epochs, c->warmup_lr, c->schedule_per_step, c->batch_norm, c->dropout, c->seed, s->samples.count, s->model->n_params);
     for (int i = 0; i < s->model->n_params && n > 0 && (size_t)n < size; i++) {

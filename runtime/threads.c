@@ -1,23 +1,53 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "runtime/threads.h"
 
+#include <fcntl.h>
 #include <pthreadpool.h>
+#include <sched.h>
+#include <stdio.h>
 #include <time.h>
+#include <unistd.h>
+
+/* Cores nobody else is using just now: those this process may run on, less what else is running (median of a few looks). A thread that
+ * has to wait for a core costs more than it brings, since all threads of a step meet after each node. */
+static int idle_cores(void)
+{
+    cpu_set_t set;
+    int cores = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : (int)sysconf(_SC_NPROCESSORS_ONLN);
+    enum { LOOKS = 5 };
+    int others[LOOKS], n = 0;
+    for (int i = 0; i < LOOKS && cores > 1; i++) {
+        char text[128];
+        int fd = open("/proc/loadavg", O_RDONLY | O_CLOEXEC);
+        ssize_t got = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
+        int running;
+        if (fd >= 0)
+            close(fd);
+        text[got > 0 ? got : 0] = 0;
+        if (got <= 0 || sscanf(text, "%*f %*f %*f %d/", &running) != 1)
+            return cores; /* not told: assume the machine is ours */
+        int k = n++;
+        for (; k > 0 && others[k - 1] > running - 1; k--) /* sorted; we are one of those running */
+            others[k] = others[k - 1];
+        others[k] = running - 1;
+        nanosleep(&(struct timespec){.tv_nsec = 4000000}, NULL);
+    }
+    int idle = cores - (n ? others[n / 2] : 0);
+    return idle < 1 ? 1 : idle;
+}
 
 mest_status mest_threads_create(mest_threads *threads, int n, mest_error *err)
 {
     threads->pool = NULL;
     threads->n = 1;
     MEST_CHECK(n >= 0 && n <= 1024, err, MEST_E_ARGUMENT, "threads: %d is not in 0..1024", n);
+    if (n == 0)
+        n = idle_cores();
     if (n == 1)
         return MEST_OK;
     threads->pool = pthreadpool_create((size_t)n);
     MEST_CHECK(threads->pool, err, MEST_E_NOMEM, "threads: cannot create a pool of %d", n);
     threads->n = (int)pthreadpool_get_threads_count(threads->pool);
-    if (threads->n == 1) {
-        pthreadpool_destroy(threads->pool);
-        threads->pool = NULL;
-    }
     return MEST_OK;
 }
 

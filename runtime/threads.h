@@ -11,7 +11,7 @@ typedef struct mest_threads {
     int n;
 } mest_threads;
 
-/* n = 0: all cores. */
+/* n = 0: the cores that are idle now, at least one. Results do not depend on it. */
 mest_status mest_threads_create(mest_threads *threads, int n, mest_error *err);
 void mest_threads_destroy(mest_threads *threads);
 /* Calls fn(context, tile) for tile = 0..n_tiles-1, in any order and thread; returns when all are done. */

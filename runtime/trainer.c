@@ -218,6 +218,19 @@ static mest_status run_epochs(training *t, mest_error *err)
     return MEST_OK;
 }
 
+/* The loss is looked at before each update, so what the last update did to the weights is not known yet. */
+static mest_status check_weights(const mest_session *s, mest_error *err)
+{
+    for (int i = 0; i < s->model->n_params; i++) {
+        const mest_param *p = &s->model->params[i];
+        const mest_real *values = mest_param_data(p);
+        for (int64_t k = 0, n = values ? mest_param_stored(p) : 0; k < n; k++)
+            MEST_CHECK(isfinite((double)values[k]), err, MEST_E_NUMERIC, "'%s' holds %s after step %" PRId64 ": the learning rate may be too high", p->name,
+                       isnan((double)values[k]) ? "NaN" : "an infinite number", s->at.step);
+    }
+    return MEST_OK;
+}
+
 mest_status mest_session_train(mest_session *s, const mest_source *source, const mest_run_options *options, mest_error *err)
 {
     mest_error_clear(err);
@@ -255,6 +268,8 @@ mest_status mest_session_train(mest_session *s, const mest_source *source, const
         s->host.samples = &s->samples, s->host.sample_class = s->classes;
     if (status == MEST_OK)
         status = run_epochs(&t, err);
+    if (status == MEST_OK)
+        status = check_weights(s, err);
     mest_loader_destroy(t.loader);
     return status;
 }

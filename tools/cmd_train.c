@@ -138,7 +138,7 @@ static int prepare(tool *t, train_report *r)
         return tool_fail(t, STAGE_PREPARE, &err);
     if (r->resumed && mest_session_resume(t->session, r->resumed, &err) != MEST_OK)
         return tool_fail(t, STAGE_FILES, &err);
-    return 0;
+    return rundir_begin(t);
 }
 
 static int run(tool *t, train_report *r, progress *p)

@@ -125,7 +125,7 @@ const option option_table[] = {
     INT("topk", 0, false, "K", "(5 where class names are known)", topk, 1, 1000, "--infer: print the K best classes of each sample"),
 
     GROUP("machine", "Machine"),
-    INT("threads", 't', true, "N", "0", threads, 0, 1024, "0: all cores"),
+    INT("threads", 't', true, "N", "0", threads, 0, 1024, "0: the cores that are idle"),
     CHOICE("kernels", false, "auto|scalar|avx2|avx512|neon", "auto", kernels, "highest instruction set to use"),
     FLAG("no-xnnpack", 0, false, no_xnnpack, "use the library's own kernels only"),
     INT("memory-limit", 0, false, "MB", "0", memory_limit, 0, 1e9, "most memory the library may hold, 10^6 bytes; 0: no limit"),

@@ -136,9 +136,11 @@ static bool check_number(const parser *p, const option *o, const char *text, siz
     if (whole && *value != floor(*value))
         return REFUSE(p, "--%s: '%.*s' is not a whole number", o->name, (int)length, text);
     if (*value < o->low || *value > o->high) {
-        if (o->high >= 9e15)
-            return REFUSE(p, "--%s: %.*s is too small; the least is %g", o->name, (int)length, text, o->low);
-        return REFUSE(p, "--%s: %.*s is out of range, %g to %g", o->name, (int)length, text, o->low, o->high);
+        if (o->high < 9e15)
+            return REFUSE(p, "--%s: %.*s is out of range, %.10g to %.10g", o->name, (int)length, text, o->low, o->high);
+        if (*value > o->high)
+            return REFUSE(p, "--%s: %.*s is too large", o->name, (int)length, text);
+        return REFUSE(p, "--%s: %.*s is too small; the least is %g", o->name, (int)length, text, o->low);
     }
     return true;
 }

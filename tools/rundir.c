@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "rundir.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -116,9 +117,36 @@ static int prepare_folder(tool *t)
     if (code == 0 && exists(t->checkpoint) && !s->resume && !s->overwrite)
         code = tool_refuse(t, EXIT_FILES, "--output-dir: '%s' holds the checkpoint of an earlier run: --resume goes on, --overwrite begins anew",
                            folder);
-    if (code == 0 && !s->resume && exists(t->checkpoint) && unlink(t->checkpoint) != 0)
-        code = tool_refuse(t, EXIT_FILES, "--output-dir: '%s': %s", t->checkpoint, strerror(errno));
-    return code ? code : open_log(t, folder);
+    return code;
+}
+
+/* A killed run may have left files that were not finished, ".checkpoint.mest.tmp-PID-N"; the folder is locked, so nobody writes them. */
+static void remove_unfinished(const char *folder)
+{
+    static const char *const names[] = {".checkpoint.mest.tmp-", ".model.onnx.tmp-", ".mest-run-"};
+    char path[4400];
+    DIR *dir = opendir(folder);
+    for (const struct dirent *entry; dir && (entry = readdir(dir));)
+        for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+            if (strncmp(entry->d_name, names[i], strlen(names[i])) == 0) {
+                snprintf(path, sizeof path, "%s/%s", folder, entry->d_name);
+                unlink(path);
+            }
+    if (dir)
+        closedir(dir);
+}
+
+int rundir_begin(tool *t)
+{
+    char folder[sizeof t->checkpoint];
+    if (!t->s->output_dir)
+        return 0;
+    snprintf(folder, sizeof folder, "%s", t->checkpoint);
+    *strrchr(folder, '/') = 0;
+    remove_unfinished(*folder ? folder : "/");
+    if (!t->s->resume && exists(t->checkpoint) && unlink(t->checkpoint) != 0)
+        return tool_refuse(t, EXIT_FILES, "--output-dir: '%s': %s", t->checkpoint, strerror(errno));
+    return open_log(t, folder);
 }
 
 int rundir_prepare(tool *t)

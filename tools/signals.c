@@ -26,6 +26,7 @@ void signals_install(void)
     struct sigaction ignore = {.sa_handler = SIG_IGN};
     sigemptyset(&ignore.sa_mask);
     sigaction(SIGPIPE, &ignore, NULL);
+    sigaction(SIGXFSZ, &ignore, NULL); /* so is a file that grows past ulimit -f */
 }
 
 void signals_watch(mest_session *session) { atomic_store(&watched, session); }

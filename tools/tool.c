@@ -26,6 +26,7 @@ static void *budget_allocate(void *user, size_t size_bytes, size_t align)
     void *memory = NULL;
     if (used > b->limit_bytes || size_bytes > (size_t)b->limit_bytes || posix_memalign(&memory, align, size_bytes ? size_bytes : 1) != 0) {
         atomic_fetch_sub(&b->used_bytes, (int64_t)size_bytes);
+        atomic_store(&b->refused, true);
         return NULL;
     }
     return memory;
@@ -126,6 +127,11 @@ int tool_fail(tool *t, tool_stage stage, const mest_error *err)
 {
     mest_status status = err->code == MEST_OK ? MEST_E_INTERNAL : err->code;
     const char *text = err->msg[0] ? err->msg : mest_status_text(status);
+    char longer[sizeof err->msg + 100];
+    if (t->budget.refused && (status == MEST_E_NOMEM || status == MEST_E_LIMIT)) {
+        snprintf(longer, sizeof longer, "%s (--memory-limit is %lld MB)", text, (long long)t->s->memory_limit);
+        text = longer;
+    }
     return report(t, tool_exit_code(stage, status), mest_status_text(status), text);
 }
 

@@ -33,6 +33,7 @@ typedef enum tool_stage { STAGE_MODEL, STAGE_DATA, STAGE_PREPARE, STAGE_PLUGIN, 
 typedef struct memory_budget {
     _Atomic int64_t used_bytes;
     int64_t limit_bytes;
+    _Atomic bool refused; /* something was asked for that the limit did not allow */
 } memory_budget;
 
 typedef struct tool {

@@ -58,7 +58,7 @@ typedef struct mest_train_config {
                              * BatchNormalization stands alone; default "auto" */
     double dropout;         /* < 0: as in the file; otherwise the ratio of every Dropout node */
     /* machine */
-    int threads;            /* 0 = all cores */
+    int threads;            /* 0 = the cores that are idle when the session is created; results do not depend on it */
     uint64_t seed;
     const char *kernels;    /* "auto", or a CPU level that must not be exceeded: "scalar", "avx2", "avx512", "neon" */
     bool use_xnnpack;       /* default true */

@@ -67,7 +67,7 @@ static double conv_cost(const mest_kernel_query *q)
     mest_conv_geometry k;
     if (!geometry_of(q, &k))
         return 1;
-    const double rate = mest_xnn_flops(q->cpu, q->threads) * (is_depthwise(&k) ? 0.4 : 1);
+    const double rate = mest_xnn_flops(q->cpu) * (is_depthwise(&k) ? 0.4 : 1);
     return 2e-6 + 2 * macs_of(&k) / rate + (q->in_fixed[1] ? 0 : mest_xnn_pack_seconds((double)weights_of(&k)));
 }
 
@@ -172,7 +172,7 @@ static double grad_cost(const mest_kernel_query *q)
     mest_conv_geometry k;
     if (!geometry_of(q, &k))
         return 1;
-    const double macs = 2 * macs_of(&k), rate = mest_xnn_flops(q->cpu, q->threads);
+    const double macs = 2 * macs_of(&k), rate = mest_xnn_flops(q->cpu);
     double seconds = 4e-6;
     if (q->out[0])
         seconds += macs / (route_of(&k) == ROUTE_DEPTHWISE ? rate * 0.2 : k.c < 8 ? rate * 0.22 : rate) +

@@ -54,7 +54,7 @@ static bool dense_fits(const mest_kernel_query *q, const char **why)
 static double dense_cost(const mest_kernel_query *q)
 {
     const double n = (double)q->in[0]->shape.dim[0], k = (double)q->in[0]->shape.dim[1], m = (double)q->in[1]->shape.dim[0];
-    const double run = 2 * n * m * k / mest_xnn_flops(q->cpu, q->threads) + m * k * 4 / 10e9;
+    const double run = 2 * n * m * k / mest_xnn_flops(q->cpu) + m * k * 4 / 10e9;
     return 2e-6 + run + (rests(q) ? 0 : mest_xnn_pack_seconds(n * k) + n * m * 1e-9);
 }
 

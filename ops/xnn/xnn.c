@@ -147,11 +147,7 @@ bool mest_xnn_maxpool_bind(mest_xnn *x, int64_t n, int64_t h, int64_t w, int64_t
 #endif
 }
 
-double mest_xnn_flops(unsigned cpu, const mest_threads *threads)
-{
-    const double one = cpu & MEST_CPU_AVX512 ? 100e9 : cpu & MEST_CPU_AVX2 ? 60e9 : 15e9;
-    return one * (threads && threads->n > 1 ? threads->n : 1);
-}
+double mest_xnn_flops(unsigned cpu) { return cpu & MEST_CPU_AVX512 ? 100e9 : cpu & MEST_CPU_AVX2 ? 60e9 : 15e9; }
 
 uint64_t mest_xnn_fingerprint(const float *values, int64_t n, const float *more, int64_t n_more)
 {

@@ -68,8 +68,9 @@ static inline bool mest_xnn_matrix(const mest_type *t) { return t && t->shape.ra
 static inline const mest_type *mest_xnn_out(const mest_kernel_query *q, int i) { return i < q->n_out ? q->out[i] : NULL; }
 static inline void *mest_xnn_out_data(const mest_args *a, int i) { return i < a->n_out ? a->out[i].data : NULL; }
 
-/* Multiply-add rate of one core, for cost models: XNNPACK reaches about 64 % of the peak on these processors. */
-double mest_xnn_flops(unsigned cpu, const mest_threads *threads);
+/* Multiply-add rate of one core, for cost models (never of all cores: the choice of kernels must not depend on the number of threads).
+ * XNNPACK reaches about 64 % of the peak on these processors. */
+double mest_xnn_flops(unsigned cpu);
 /* Seconds to pack n weights. */
 static inline double mest_xnn_pack_seconds(double n) { return n * 1.2e-9; }
 enum { MEST_XNN_SLACK = 64 }; /* bytes after scratch that XNNPACK reads as input: it may read a little past the end */

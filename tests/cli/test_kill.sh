@@ -1,0 +1,48 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# kill -9 at ten moments of one run, each time resumed: the final model is that of the run that was never interrupted, byte for byte, and
+# nothing but the run's own files is left.
+run=$1 json_lines=$2 examples=$5
+. "$(dirname "$0")/lib.sh"
+unset FAKE_ECHO
+model=$examples/digits_cnn.onnx digits=$examples/digits.csv.gz
+if [ ! -f "$model" ] || [ ! -f "$digits" ]; then
+    skip "no bundled digits in $examples"
+    finish
+    exit 77
+fi
+recipe="--data csv:$digits --limit 480 --input-shape 1,8,8 --scale-input 16 --val-split 0.2 --seed 3 -t 2 -b 16 --epochs 10 --lr 0.05
+    --sched cosine --sparsity 0.9 --scheme block --method mest-ems --mutate-every 2 --forget-epoch 5 --forget-remove 0.2 --augment pad1
+    --checkpoint-steps 3 --no-eval-before -q --progress off"
+began=$(date +%s.%N)
+# shellcheck disable=SC2086
+gives 0 "$model" --train $recipe --output-dir straight
+whole=$(awk "BEGIN { print $(date +%s.%N) - $began }")
+kills=0 resume='' seed=$(awk 'BEGIN { srand(); print srand() }')
+echo "moments by seed $seed"
+while [ $kills -lt 10 ]; do
+    # up to a quarter of the whole run: some die before their first new checkpoint, all ten together get far
+    pause=$(awk "BEGIN { srand($seed + $kills); print 0.02 + rand() * $whole / 4 }")
+    # shellcheck disable=SC2086
+    "$run" "$model" --train $recipe --output-dir killed $resume > out 2> err < /dev/null &
+    pid=$!
+    sleep "$pause"
+    if ! kill -9 $pid 2> /dev/null; then # it was faster
+        wait $pid
+        break
+    fi
+    wait $pid 2> /dev/null
+    code=$?
+    kills=$((kills + 1))
+    if [ $code = 0 ]; then break; fi
+    resume=--resume
+done
+echo "killed $kills times"
+if [ -f killed/checkpoint.mest ]; then resume=--resume; fi
+# shellcheck disable=SC2086
+gives 0 "$model" --train $recipe --output-dir killed $resume
+if cmp -s straight/model.onnx killed/model.onnx; then pass; else fail 'the models differ'; fi
+if [ "$(ls -A killed | tr '\n' ' ')" = "$(ls -A straight | tr '\n' ' ')" ]; then pass
+else fail "files left: $(ls -A killed | tr '\n' ' ') instead of $(ls -A straight | tr '\n' ' ')"; fi
+json killed/log.jsonl
+finish
