@@ -51,7 +51,7 @@ static void clip_grad_row(const mest_io *io, const int64_t *off, int64_t n)
     MEST_IVDEP
     for (int64_t i = 0; i < n; i++) {
         const mest_real g = dy[i]; /* read in any case, and no short circuit: either would keep the loop scalar */
-        dx[i] = (y[i] > lo) & (y[i] < hi) ? g : 0;
+        dx[i] = ((y[i] > lo) & (y[i] < hi)) ? g : 0;
     }
 }
 
