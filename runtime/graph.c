@@ -149,7 +149,8 @@ static void renumber(mest_graph *g, const mest_id *order, int n, mest_id *place,
         place[order[i]] = i;
         moved[i] = g->nodes[order[i]];
     }
-    memcpy(g->nodes, moved, (size_t)n * sizeof *moved);
+    if (n > 0)
+        memcpy(g->nodes, moved, (size_t)n * sizeof *moved);
     g->n_nodes = n;
     for (int i = 0; i < n; i++)
         if (g->nodes[i].forward != MEST_NONE)
