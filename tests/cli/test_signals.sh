@@ -7,6 +7,7 @@ run=$1 json_lines=$2
 # begin ARGUMENTS...: starts a run in the background; $pid. Shells start background jobs with SIGINT ignored: the program sets its own.
 begin() {
     : > out
+    : > err # or reaches would find the text of the run before
     "$run" m.onnx --train --data idx:x --epochs 1000 --log-interval 1 "$@" > out 2> err < /dev/null &
     pid=$!
 }
