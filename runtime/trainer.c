@@ -67,21 +67,10 @@ static mest_status save(training *t, mest_error *err)
     return MEST_OK;
 }
 
-/* Epochs of the whole run. When only steps bound it: those done, and as many as the steps that are left will take. */
-static int64_t planned_epochs(const training *t)
-{
-    const mest_session *s = t->s;
-    if (t->n_epochs != INT64_MAX)
-        return t->n_epochs;
-    int64_t batch = s->config.batch, batches = (s->samples.active + (s->config.drop_last ? 0 : batch - 1)) / batch;
-    int64_t left = s->config.max_steps - s->at.step + s->at.batch; /* of this epoch on */
-    return batches > 0 && left > 0 ? s->at.epoch + (left + batches - 1) / batches : s->at.epoch + 1;
-}
-
 static mest_epoch epoch_of(const training *t, bool ended)
 {
     const mest_session *s = t->s;
-    mest_epoch e = {.struct_size = sizeof e, .epoch = s->at.epoch, .n_epochs = planned_epochs(t), .step = s->at.step,
+    mest_epoch e = {.struct_size = sizeof e, .epoch = s->at.epoch, .n_epochs = mest_session_epochs(s), .step = s->at.step,
                     .n_samples = s->samples.count, .n_active_samples = s->samples.active};
     if (ended && s->at.rows) {
         e.train_loss = s->at.loss_sum / (double)s->at.rows;
