@@ -52,8 +52,10 @@ static mest_status eye_infer(mest_infer *c)
 {
     const eye_params *p = c->params;
     mest_dtype t = p->dtype ? (mest_dtype)p->dtype : c->in[0]->dtype;
+    if (t == MEST_F64 || t == MEST_F16 || t == MEST_BF16) /* everything floating point is computed in one type */
+        t = MEST_F32;
     MEST_INFER_CHECK(c, c->in[0]->shape.rank == 2, "the input has rank %d, 2 is needed", c->in[0]->shape.rank);
-    if (mest_dtype_size(t) == 0 || t == MEST_F16 || t == MEST_BF16)
+    if (mest_dtype_size(t) == 0)
         return mest_infer_fail(c, MEST_E_UNSUPPORTED, "element type %d is not supported", (int)t);
     return mest_infer_set(c, 0, t, &c->in[0]->shape);
 }

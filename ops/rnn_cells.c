@@ -5,15 +5,10 @@
 #include <string.h>
 
 #include "ops/elements.h"
+#include "ops/gate_math.h"
 
 enum { WIDE = MEST_PANEL };
 typedef mest_real block[MEST_RNN_ROWS * WIDE];
-
-static inline mest_real sigmoid(mest_real x)
-{
-    mest_real e = REAL(exp)(-REAL(fabs)(x));
-    return x >= 0 ? 1 / (1 + e) : e / (1 + e);
-}
 
 static mest_real *aligned(mest_real *p) { return (mest_real *)(((uintptr_t)p + 63) & ~(uintptr_t)63); }
 
@@ -71,14 +66,24 @@ static void lstm_step(const mest_rnn_rows *s, const parts *p)
             mest_real *i = p->gates + n * p->row + j, *o = i + p->h, *f = o + p->h, *u = f + p->h;
             const mest_real *c0 = p->c_before + n * p->h + j, *pi = p->p ? p->p + j : NULL;
             mest_real *c1 = p->c_after + n * p->h + j, *h1 = p->after + n * p->h + j;
+            mest_real *xi = part[0] + n * WIDE, *xo = part[1] + n * WIDE, *xf = part[2] + n * WIDE, *xu = part[3] + n * WIDE;
+            for (int64_t k = 0; pi && k < wide; k++) {
+                xi[k] += pi[k] * c0[k];
+                xf[k] += pi[2 * p->h + k] * c0[k];
+            }
+            MEST_IVDEP
             for (int64_t k = 0; k < wide; k++) {
-                int64_t at = n * WIDE + k;
-                i[k] = sigmoid(i[k] + part[0][at] + (pi ? pi[k] * c0[k] : 0));
-                f[k] = sigmoid(f[k] + part[2][at] + (pi ? pi[2 * p->h + k] * c0[k] : 0));
-                u[k] = REAL(tanh)(u[k] + part[3][at]);
+                i[k] = mest_gate_sigmoid(i[k] + xi[k]);
+                f[k] = mest_gate_sigmoid(f[k] + xf[k]);
+                u[k] = mest_gate_tanh(u[k] + xu[k]);
                 c1[k] = f[k] * c0[k] + i[k] * u[k];
-                o[k] = sigmoid(o[k] + part[1][at] + (pi ? pi[p->h + k] * c1[k] : 0));
-                h1[k] = o[k] * REAL(tanh)(c1[k]);
+            }
+            for (int64_t k = 0; pi && k < wide; k++)
+                xo[k] += pi[p->h + k] * c1[k];
+            MEST_IVDEP
+            for (int64_t k = 0; k < wide; k++) {
+                o[k] = mest_gate_sigmoid(o[k] + xo[k]);
+                h1[k] = o[k] * mest_gate_tanh(c1[k]);
             }
         }
     }
@@ -96,12 +101,14 @@ static void gru_step(const mest_rnn_rows *s, const parts *p)
         for (int64_t n = 0; n < s->n; n++) {
             mest_real *z = p->gates + n * p->row + j, *r = z + p->h, *q = p->extra + n * p->h + j;
             const mest_real *h0 = p->before + n * p->h + j;
+            const mest_real *xz = part[0] + n * WIDE, *xr = part[1] + n * WIDE, *xq = part[2] + n * WIDE;
+            MEST_IVDEP
             for (int64_t k = 0; k < wide; k++) {
-                int64_t at = n * WIDE + k;
-                z[k] = sigmoid(z[k] + part[0][at]);
-                r[k] = sigmoid(r[k] + part[1][at]);
-                q[k] = linear ? part[2][at] + (p->rb ? p->rb[j + k] : 0) : r[k] * h0[k];
+                z[k] = mest_gate_sigmoid(z[k] + xz[k]);
+                r[k] = mest_gate_sigmoid(r[k] + xr[k]);
             }
+            for (int64_t k = 0; k < wide; k++)
+                q[k] = linear ? xq[k] + (p->rb ? p->rb[j + k] : 0) : r[k] * h0[k];
         }
     }
     for (int64_t j = 0; j < p->h; j += WIDE) {
@@ -111,8 +118,12 @@ static void gru_step(const mest_rnn_rows *s, const parts *p)
         for (int64_t n = 0; n < s->n; n++) {
             const mest_real *z = p->gates + n * p->row + j, *r = z + p->h, *q = p->extra + n * p->h + j, *h0 = p->before + n * p->h + j;
             mest_real *u = p->gates + n * p->row + 2 * p->h + j, *h1 = p->after + n * p->h + j;
+            mest_real *xu = part[2] + n * WIDE;
+            for (int64_t k = 0; linear && k < wide; k++)
+                xu[k] = r[k] * q[k];
+            MEST_IVDEP
             for (int64_t k = 0; k < wide; k++) {
-                u[k] = REAL(tanh)(u[k] + (linear ? r[k] * q[k] : part[2][n * WIDE + k]));
+                u[k] = mest_gate_tanh(u[k] + xu[k]);
                 h1[k] = (1 - z[k]) * u[k] + z[k] * h0[k];
             }
         }
@@ -127,10 +138,15 @@ static void rnn_step(const mest_rnn_rows *s, const parts *p)
         product(p->before, p->h, s->n, panel(p->panels, p->h, 0, j), p->h, part, false);
         for (int64_t n = 0; n < s->n; n++) {
             mest_real *u = p->gates + n * p->row + j, *h1 = p->after + n * p->h + j;
-            for (int64_t k = 0; k < wide; k++) {
-                mest_real x = u[k] + part[n * WIDE + k];
-                h1[k] = u[k] = s->run->g.relu ? (x > 0 ? x : 0) : REAL(tanh)(x);
+            const mest_real *x = part + n * WIDE;
+            if (s->run->g.relu) {
+                for (int64_t k = 0; k < wide; k++)
+                    h1[k] = u[k] = u[k] + x[k] > 0 ? u[k] + x[k] : 0;
+                continue;
             }
+            MEST_IVDEP
+            for (int64_t k = 0; k < wide; k++)
+                h1[k] = u[k] = mest_gate_tanh(u[k] + x[k]);
         }
     }
 }
@@ -198,8 +214,9 @@ static void lstm_back(const mest_rnn_rows *s, const parts *p, const grads *d, in
     const mest_real *c0 = p->c_before + n * p->h, *c1 = p->c_after + n * p->h;
     mest_real *di = d->gates + n * p->row, *dout = di + p->h, *df = dout + p->h, *du = df + p->h, *dh = d->h + n * p->h, *dc = d->c + n * p->h;
     (void)s;
+    MEST_IVDEP
     for (int64_t k = 0; k < p->h; k++) {
-        mest_real t = REAL(tanh)(c1[k]);
+        mest_real t = mest_gate_tanh(c1[k]);
         dout[k] = dh[k] * t * o[k] * (1 - o[k]);
         mest_real dcell = dc[k] + dh[k] * o[k] * (1 - t * t) + (w ? w[p->h + k] * dout[k] : 0);
         di[k] = dcell * u[k] * i[k] * (1 - i[k]);
@@ -216,6 +233,7 @@ static void gru_back(const mest_rnn_rows *s, const parts *p, const grads *d, int
     const mest_real *z = p->gates + n * p->row, *r = z + p->h, *u = r + p->h, *q = p->extra + n * p->h, *h0 = p->before + n * p->h;
     mest_real *dz = d->gates + n * p->row, *dr = dz + p->h, *du = dr + p->h, *dq = d->extra + n * p->h, *dh = d->h + n * p->h;
     bool linear = s->run->g.linear_before_reset;
+    MEST_IVDEP
     for (int64_t k = 0; k < p->h; k++) {
         dz[k] = dh[k] * (h0[k] - u[k]) * z[k] * (1 - z[k]);
         du[k] = dh[k] * (1 - z[k]) * (1 - u[k] * u[k]);
@@ -234,6 +252,7 @@ static void gru_back_reset(const mest_rnn_rows *s, const parts *p, const grads *
         for (int64_t n = 0; n < s->n; n++) {
             const mest_real *r = p->gates + n * p->row + p->h + j, *h0 = p->before + n * p->h + j;
             mest_real *dr = d->gates + n * p->row + p->h + j, *dh = d->h + n * p->h + j;
+            MEST_IVDEP
             for (int64_t k = 0; k < wide; k++) {
                 mest_real dq = part[n * WIDE + k];
                 dr[k] = dq * h0[k] * r[k] * (1 - r[k]);
@@ -247,6 +266,7 @@ static void rnn_back(const mest_rnn_rows *s, const parts *p, const grads *d, int
 {
     const mest_real *u = p->gates + n * p->row;
     mest_real *du = d->gates + n * p->row, *dh = d->h + n * p->h;
+    MEST_IVDEP
     for (int64_t k = 0; k < p->h; k++) {
         du[k] = s->run->g.relu ? (u[k] > 0 ? dh[k] : 0) : dh[k] * (1 - u[k] * u[k]);
         dh[k] = 0;

@@ -2,7 +2,7 @@
 /* Runs the ONNX conformance cases through the importer, twice each:
  *   folded    every input is a constant, so constant folding computes the outputs with the reference forwards
  *   program   the first input is fed, the others are constants: layouts, kernels, memory plan, as inference runs
- * Models of opset 6 are brought to opset 7 first (upgrade.h). The second way is left out where the first input decides a shape, or has no axis to be the batch. Arguments: folder of the suites, list of
+ * Models of opset 1 and 6 are brought to opset 7 first (upgrade.h). The second way is left out where the first input decides a shape, or has no axis to be the batch. Arguments: folder of the suites, list of
  * expected failures, then names of cases to run (default: all). A listed case that passes is a failure of the list. */
 #include <dirent.h>
 #include <stdio.h>

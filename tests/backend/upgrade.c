@@ -103,7 +103,7 @@ const char *upgrade_model(const char *from, const char *to)
     if (f)
         fclose(f);
     Onnx__ModelProto *m = n > 0 && n < sizeof bytes ? onnx__model_proto__unpack(NULL, n, bytes) : NULL;
-    if (m && m->graph && m->n_opset_import == 1 && m->opset_import[0]->version == 6 && upgrade(m)) {
+    if (m && m->graph && m->n_opset_import == 1 && (m->opset_import[0]->version == 6 || m->opset_import[0]->version == 1) && upgrade(m)) {
         n = onnx__model_proto__get_packed_size(m);
         f = n < sizeof bytes ? fopen(to, "wb") : NULL;
         if (f) {

@@ -51,6 +51,17 @@ static const int64_t seen[] = { 1, 0, 1, 1, 1, 0, 0, 0, 0, 1, 0, 0 };
 #define SEEN(...) { .shape = GRAD_SHAPE(__VA_ARGS__), .role = GRAD_FIXED, .fill = GRAD_NUMBERS, .dtype = MEST_BOOL, .ints = seen }
 #define ATTENTION(name, params_, ...) { name, "mest.Attention", .params = &params_, .n_out = 2, .skip_out = 1, .n_in = sizeof((grad_input[]){ __VA_ARGS__ }) / sizeof(grad_input), .in = { __VA_ARGS__ } }
 
+typedef struct reverse_params { int64_t batch_axis, time_axis; } reverse_params;
+static const reverse_params rows_first = { 0, 1 }, steps_first = { 1, 0 };
+static const int64_t lengths[] = { 3, 0, 4 };
+
+typedef struct grid_params { const char *mode, *padding; int64_t align; } grid_params;
+static const grid_params grid_linear = { "bilinear", "zeros", 0 }, grid_border = { "linear", "border", 1 }, grid_reflect = { "bilinear", "reflection", 0 };
+static const grid_params grid_nearest = { "nearest", "border", 0 }, grid_cubic = { "bicubic", "zeros", 0 }, grid_cubic_border = { "cubic", "border", 1 };
+static const grid_params grid_cubic_reflect = { "bicubic", "reflection", 1 };
+static const double places[] = { 0.11, -0.72, 0.53, 0.37, -1.31, 0.23, 0.91, 1.57, -0.27, -0.93, 1.83, -1.47 };
+#define GRID(name, params_) { name, "GridSample", .params = &params_, .n_in = 2, .in = { VAR(1, 2, 4, 5), { .shape = GRAD_SHAPE(1, 2, 3, 2), .fill = GRAD_NUMBERS, .reals = places } } }
+
 const grad_case grad_cases_more[] = {
     ATTENTION("plain", heads, VAR(2, 2, 3, 4), VAR(2, 2, 5, 4), VAR(2, 2, 5, 3)), ATTENTION("causal", causal, VAR(1, 2, 4, 3), VAR(1, 2, 4, 3), VAR(1, 2, 4, 2)),
     ATTENTION("float mask", heads, VAR(2, 2, 3, 2), VAR(2, 2, 4, 2), VAR(2, 2, 4, 2), VAR(2, 1, 3, 4)),
@@ -85,6 +96,10 @@ const grad_case grad_cases_more[] = {
     { "with Indices", "MaxPool", .params = &pool_indices, .n_out = 2, .n_in = 1, .in = { DISTINCT(1, 2, 4, 4) } },
     { "2x2", "MaxUnpool", .params = &unpool, .n_in = 2, .in = { VAR(1, 1, 2, 2), INDICES(pooled, 1, 1, 2, 2) } },
     { "larger", "MaxUnpool", .params = &unpool, .n_in = 3, .in = { VAR(1, 1, 2, 2), INDICES(pooled, 1, 1, 2, 2), LIST(1, 1, 5, 6) } },
+    { "rows", "ReverseSequence", .params = &rows_first, .n_in = 2, .in = { VAR(3, 4, 2), INDICES(lengths, 3) } },
+    { "steps first", "ReverseSequence", .params = &steps_first, .n_in = 2, .in = { VAR(4, 3), INDICES(lengths, 3) } },
+    GRID("linear, zeros", grid_linear), GRID("linear, border", grid_border), GRID("linear, reflection", grid_reflect), GRID("nearest", grid_nearest),
+    GRID("cubic, zeros", grid_cubic), GRID("cubic, border", grid_cubic_border), GRID("cubic, reflection", grid_cubic_reflect),
     { .name = NULL },
 };
 

@@ -1,0 +1,83 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Writes conformance cases that the system's test data lacks, in its folder form: recurrent layers in every direction with lengths and
+states (ONNX Runtime), operators newer than the data (the reference evaluator of the onnx package), einsum forms (both). Usage:
+make_cases.py FOLDER. Needs the Python packages onnx, onnxruntime and numpy; the cases are small and committed."""
+import pathlib
+import sys
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+root = pathlib.Path(sys.argv[1])
+rng = np.random.default_rng(7)
+
+
+def real(*shape):
+    return rng.uniform(-1, 1, shape).astype(np.float32)
+
+
+def case(name, op, inputs, n_out, opset, reference=False, **attributes):
+    """inputs: arrays, None for absent ones."""
+    names = ["" if x is None else f"x{i}" for i, x in enumerate(inputs)]
+    present = [(n, x) for n, x in zip(names, inputs) if n]
+    outs = [f"y{i}" for i in range(n_out)]
+    node = helper.make_node(op, names, outs, **attributes)
+    values = [helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(x.dtype), x.shape) for n, x in present]
+    graph = helper.make_graph([node], name, values, [helper.make_tensor_value_info(o, TensorProto.FLOAT, None) for o in outs])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8 if opset < 20 else 10)
+    if reference:
+        results = ReferenceEvaluator(model).run(None, dict(present))
+    else:
+        results = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"]).run(None, dict(present))
+    for value, result in zip(graph.output, results):
+        value.CopyFrom(helper.make_tensor_value_info(value.name, TensorProto.FLOAT, result.shape))
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8 if opset < 20 else 10)
+    folder = root / "node" / name / "test_data_set_0"
+    folder.mkdir(parents=True, exist_ok=True)
+    onnx.save(model, folder.parent / "model.onnx")
+    for kind, arrays in (("input", present), ("output", list(zip(outs, results)))):
+        for i, (n, x) in enumerate(arrays):
+            (folder / f"{kind}_{i}.pb").write_bytes(numpy_helper.from_array(np.asarray(x), n).SerializeToString())
+
+
+T, N, I, H = 5, 3, 4, 3
+lengths = np.array([5, 2, 3], np.int32)
+for op, gates in (("LSTM", 4), ("GRU", 3), ("RNN", 1)):
+    for direction, d in (("forward", 1), ("reverse", 1), ("bidirectional", 2)):
+        for linear in (0, 1) if op == "GRU" else (0,):
+            for lens in (None, lengths):
+                inputs = [real(T, N, I), real(d, gates * H, I), real(d, gates * H, H), real(d, 2 * gates * H), lens, real(d, N, H)]
+                extra = {"linear_before_reset": linear} if op == "GRU" else {}
+                if op == "LSTM":
+                    inputs += [real(d, N, H), real(d, 3 * H) if lens is not None else None]
+                    inputs = inputs if inputs[-1] is not None else inputs[:-1]
+                name = f"{op.lower()}_{direction}" + ("_linear" if linear else "") + ("_lengths" if lens is not None else "")
+                case(name, op, inputs, 3 if op == "LSTM" else 2, 14, hidden_size=H, direction=direction, **extra)
+case("rnn_relu", "RNN", [real(T, N, I), real(1, H, I), real(1, H, H)], 2, 14, hidden_size=H, activations=["Relu"])
+case("lstm_wide", "LSTM", [real(3, 19, 5), real(2, 4 * 21, 5), real(2, 4 * 21, 21), real(2, 8 * 21)], 3, 14, hidden_size=21, direction="bidirectional")
+
+for i, (equation, *shapes) in enumerate([
+        ("bhqd,bhkd->bhqk", (2, 2, 3, 4), (2, 2, 5, 4)), ("bhqk,bkhd->bqhd", (2, 2, 3, 4), (2, 4, 2, 5)), ("ij,kj->ki", (5, 3), (4, 3)),
+        ("i,j->ij", (9,), (10,)), ("...ij,...jk->...ik", (2, 1, 3, 2), (3, 2, 4)), ("abc,cd", (2, 3, 4), (4, 5)), ("ba", (2, 3)),
+        ("iij,jk->ki", (3, 3, 2), (2, 4)), ("nchw,co->nohw", (2, 3, 4, 4), (3, 5)), ("abc,d->ad", (2, 3, 2), (9,))]):
+    case(f"einsum_{i}", "Einsum", [real(*s) for s in shapes], 1, 13, equation=equation, reference=True)
+
+x = real(2, 3, 8)
+case("rms_last", "RMSNormalization", [x, real(8)], 1, 23, reference=True)
+case("rms_two", "RMSNormalization", [x, real(3, 8)], 1, 23, reference=True, axis=1, epsilon=1e-3)
+q, k, v = real(2, 2, 3, 4), real(2, 2, 5, 4), real(2, 2, 5, 6)
+case("attention", "Attention", [q, k, v], 1, 23, reference=True)
+case("attention_scale_causal", "Attention", [q, k, v], 1, 23, reference=True, scale=0.3, is_causal=1)
+case("attention_mask", "Attention", [q, k, v, real(3, 5)], 1, 23, reference=True)
+case("attention_bool", "Attention", [q, k, v, np.array([[1, 0, 1, 1, 0], [0, 1, 0, 0, 0], [1, 1, 1, 1, 1]], bool)], 1, 23, reference=True)
+case("attention_shared_heads", "Attention", [real(2, 4, 3, 4), k, v], 1, 23, reference=True)
+case("attention_3d", "Attention", [real(2, 3, 8), real(2, 5, 8), real(2, 5, 6)], 1, 23, reference=True, q_num_heads=2, kv_num_heads=2)
+case("gelu_none", "Gelu", [x], 1, 20, reference=True)
+case("gelu_tanh", "Gelu", [x], 1, 20, reference=True, approximate="tanh")
+case("lppool_3", "LpPool", [real(1, 2, 6, 5)], 1, 18, kernel_shape=[2, 3], strides=[2, 1], pads=[1, 0, 0, 1], p=3)
+case("globallppool", "GlobalLpPool", [real(2, 2, 3, 4)], 1, 13, p=2)
+case("scatternd_add", "ScatterND", [real(3, 4), np.array([[1, 0], [2, 3], [1, 0]], np.int64), real(3)], 1, 16, reduction="add")
