@@ -173,7 +173,7 @@ static void evaluate(search *s, mest_id id, int family)
             if (cost < c->cost[family]) {
                 c->cost[family] = cost;
                 c->kernel[family] = kernel;
-                c->why[family] = why;
+                c->why[family] = why && *why ? why : "fastest that fits, by the cost model";
             }
         }
         bool reference = n->op->forward && (!any_sparse(&q) || (n->op->flags & MEST_OP_FLAT)) &&
@@ -184,7 +184,7 @@ static void evaluate(search *s, mest_id id, int family)
         if (cost < c->cost[family]) {
             c->cost[family] = cost;
             c->kernel[family] = NULL;
-            c->why[family] = family == PLAIN ? "reference" : "elementwise in place of its layout";
+            c->why[family] = family == PLAIN ? "portable reference: no faster kernel fits" : "elementwise: runs on the layout as it lies";
         }
     }
     for (int i = n_in - 1; i >= 0; i--)

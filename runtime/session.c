@@ -297,16 +297,26 @@ void mest_session_profile(mest_session *s, void (*node)(void *user, mest_program
 }
 
 /* ---- numbers ---- */
+int64_t mest_session_epochs(const mest_session *s)
+{
+    const mest_train_config *c = &s->config;
+    if (c->epochs > 0 || c->max_steps == 0 || s->samples.count == 0)
+        return c->epochs;
+    int64_t batches = c->drop_last ? s->samples.count / c->batch : (s->samples.count - 1) / c->batch + 1;
+    return batches > 0 ? (c->max_steps - 1) / batches + 1 : 1;
+}
+
 double mest_session_lr(const mest_session *s, int64_t epoch, double fraction)
 {
     const mest_train_config *c = &s->config;
+    const int64_t epochs = mest_session_epochs(s);
     double e = (double)epoch + (c->schedule_per_step ? fraction : 0);
     if (e < (double)c->warmup_epochs)
         return c->warmup_lr + (c->lr - c->warmup_lr) * e / (double)c->warmup_epochs;
     if (!strcmp(c->schedule, "step"))
         return c->lr * pow(c->gamma, floor(e / (double)c->step_epochs));
-    if (!strcmp(c->schedule, "cosine") && c->epochs > 0) {
-        double t = e / (double)c->epochs;
+    if (!strcmp(c->schedule, "cosine") && epochs > 0) {
+        double t = e / (double)epochs;
         return c->min_lr + 0.5 * (c->lr - c->min_lr) * (1 + cos(3.14159265358979323846 * (t < 1 ? t : 1)));
     }
     return c->lr;

@@ -59,6 +59,8 @@ mest_status mest_session_program(mest_session *s, mest_program_kind kind, int64_
 mest_status mest_session_set_source(mest_session *s, const mest_source_info *info, mest_error *err);
 /* Shapes of samples and targets from the model's output when no source gave them. */
 mest_status mest_session_shapes(mest_session *s, mest_error *err);
+/* Epochs of the whole run. Where only max_steps bounds it: as many as that takes with all samples (schedules and schedulers need a length). */
+int64_t mest_session_epochs(const mest_session *s);
 double mest_session_lr(const mest_session *s, int64_t epoch, double fraction);
 double mest_session_sparsity(const mest_model *m);
 /* Rows, loss and hits of the program's last run, added to the sums. */

@@ -70,7 +70,7 @@ static mest_status save(training *t, mest_error *err)
 static mest_epoch epoch_of(const training *t, bool ended)
 {
     const mest_session *s = t->s;
-    mest_epoch e = {.struct_size = sizeof e, .epoch = s->at.epoch, .n_epochs = t->n_epochs == INT64_MAX ? 0 : t->n_epochs, .step = s->at.step,
+    mest_epoch e = {.struct_size = sizeof e, .epoch = s->at.epoch, .n_epochs = mest_session_epochs(s), .step = s->at.step,
                     .n_samples = s->samples.count, .n_active_samples = s->samples.active};
     if (ended && s->at.rows) {
         e.train_loss = s->at.loss_sum / (double)s->at.rows;

@@ -7,7 +7,7 @@
 
 /* Can a file be written at `path`, without touching what may be there? EXIT_FILES, naming the reason, if not. */
 int rundir_check_writable(tool *t, const char *option, const char *path);
-/* Checks -o, creates and locks --output-dir, decides where the checkpoint is, opens the log. Refuses to overwrite the input model
+/* Checks -o, creates and locks --output-dir, decides where the checkpoint is. Refuses to overwrite the input model
  * (unless -o names it) and a checkpoint of an earlier run (unless --resume or --overwrite). */
 int rundir_prepare(tool *t);
 /* All else is ready: opens the log and, with --overwrite, removes the old checkpoint. Nothing of an earlier run is touched before. */

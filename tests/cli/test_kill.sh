@@ -11,7 +11,7 @@ if [ ! -f "$model" ] || [ ! -f "$digits" ]; then
     finish
     exit 77
 fi
-recipe="--data csv:$digits --limit 480 --input-shape 1,8,8 --scale-input 16 --val-split 0.2 --seed 3 -t 2 -b 16 --epochs 10 --lr 0.05
+recipe="--data csv:$digits --limit 320 --input-shape 1,8,8 --scale-input 16 --val-split 0.2 --seed 3 -t 2 -b 16 --epochs 10 --lr 0.05
     --sched cosine --sparsity 0.9 --scheme block --method mest-ems --mutate-every 2 --forget-epoch 5 --forget-remove 0.2 --augment pad1
     --checkpoint-steps 3 --no-eval-before -q --progress off"
 began=$(date +%s.%N)
@@ -21,8 +21,8 @@ whole=$(awk "BEGIN { print $(date +%s.%N) - $began }")
 kills=0 resume='' seed=$(awk 'BEGIN { srand(); print srand() }')
 echo "moments by seed $seed"
 while [ $kills -lt 10 ]; do
-    # up to a quarter of the whole run: some die before their first new checkpoint, all ten together get far
-    pause=$(awk "BEGIN { srand($seed + $kills); print 0.02 + rand() * $whole / 4 }")
+    # up to a twelfth of the whole run: some die before their first new checkpoint, all ten together get about half way
+    pause=$(awk "BEGIN { srand($seed + $kills); print 0.02 + rand() * $whole / 12 }")
     # shellcheck disable=SC2086
     "$run" "$model" --train $recipe --output-dir killed $resume > out 2> err < /dev/null &
     pid=$!

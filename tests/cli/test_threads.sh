@@ -1,13 +1,13 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# One, two and three threads give the same bytes: dense with and without XNNPACK, csr, block; over networks with convolutions of all kinds.
+# One, two and three threads give the same bytes: dense with and without XNNPACK, csr, block; for one network (digits or a fixture's name, the last argument).
 # Three threads cut the work differently from two, and choices by cost would show.
 run=$1 json_lines=$2 examples=$5
 . "$(dirname "$0")/lib.sh"
 unset FAKE_ECHO
 same() { if cmp -s "$1" "$2"; then pass; else fail "$3: $1 and $2 differ"; fi; }
 
-# identical NAME MODEL OPTIONS...: trains with 1, 2 and 3 threads; the exports (name removed from their metadata: none) are compared
+# identical NAME MODEL OPTIONS...: trains with 1, 2 and 3 threads; the exports are compared
 identical() {
     name=$1 net=$2
     shift 2
@@ -32,19 +32,23 @@ variants() {
     }
 }
 
-if [ -f "$examples/digits_cnn.onnx" ]; then
+network=$6
+if [ "$network" = digits ]; then
+    if [ ! -f "$examples/digits_cnn.onnx" ]; then
+        skip "no bundled digits in $examples"
+        finish
+        exit 77
+    fi
     variants digits "$examples/digits_cnn.onnx" --data "csv:$examples/digits.csv.gz" --limit 200 --input-shape 1,8,8 --scale-input 16 -b 48 \
         --epochs 2 --lr 0.05
 else
-    skip "no bundled digits in $examples"
-fi
-if [ -n "$MEST_SHARED" ] && [ -d "$MEST_SHARED/fixtures" ]; then
-    for fixture in mlp lenet5 resnet8 mobilenetv2 dscnn1d unet; do
-        folder=$MEST_SHARED/fixtures/$fixture loss=ce
-        if grep -q '^loss mse' "$folder/meta.txt"; then loss=mse; fi
-        variants $fixture "$folder/model.onnx" --data "npy:$folder/input.npy,$folder/label.npy" -b 4 --epochs 3 --lr 0.05 --loss $loss
-    done
-else
-    skip 'the fixtures are not here (MEST_SHARED)'
+    folder=$MEST_SHARED/fixtures/$network loss=ce
+    if [ -z "$MEST_SHARED" ] || [ ! -f "$folder/model.onnx" ]; then
+        skip 'the fixtures are not here (MEST_SHARED)'
+        finish
+        exit 77
+    fi
+    if grep -q '^loss mse' "$folder/meta.txt"; then loss=mse; fi
+    variants "$network" "$folder/model.onnx" --data "npy:$folder/input.npy,$folder/label.npy" -b 4 --epochs 3 --lr 0.05 --loss $loss
 fi
 finish
