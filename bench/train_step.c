@@ -372,6 +372,7 @@ static const char help[] =
     "  --only sparse|dense  one variant alone\n"
     "  --kernels LEVEL      auto, scalar, avx2, avx512, neon [auto]\n"
     "  --no-xnnpack         own kernels only\n"
+    "  --no-fuse LIST       passes that must not join nodes: bn_relu, all\n"
     "  --from-scratch       random pattern instead of the file's largest weights\n"
     "  --cpu-time           processor time of the process instead of wall time: for one thread on a busy machine\n"
     "  --profile            time by kind of node and the slowest nodes, in steps of their own\n"

@@ -5,7 +5,8 @@
  *   bn_relu   mest.BatchNormTrain or BatchNormalization whose Y goes to one Relu and nowhere else: the node computes max(Y, 0) itself.
  *             Saves a pass over the activations forward and, since the gradient masks dY while reading it, one and a buffer backward.
  *
- * A pass must keep bits: the joined node computes what its parts computed, in the same order. */
+ * A pass must keep bits: in a given layout the joined node computes what its parts computed, in the same order. (Which layouts are best is
+ * decided later, and may change with the nodes.) */
 #include <string.h>
 
 #include "ops/nn.h"

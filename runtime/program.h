@@ -103,7 +103,7 @@ void mest_program_nodes(const mest_program *program, void (*node)(void *user, co
 /* ---- stages, in their own files ---- */
 mest_status mest_lower_pin(mest_graph *g, mest_model *m, const mest_program_spec *spec, mest_error *err);              /* lower.c */
 mest_status mest_lower_mode(mest_graph *g, const mest_program_spec *spec, mest_error *err);
-/* Joins nodes that one kernel can do in one go: passes by name, in a fixed order. Results keep their bits. */
+/* Joins nodes that one kernel can do in one go: passes by name, in a fixed order. In equal layouts results keep their bits. */
 mest_status mest_fuse(mest_graph *g, const char *no_fuse, mest_error *err);                                            /* fuse.c */
 /* MEST_E_ARGUMENT naming what is no pass; lists the passes there are. */
 mest_status mest_fuse_check(const char *no_fuse, mest_error *err);
