@@ -288,12 +288,13 @@ static inline void gradient_period(const mest_real *x, const mest_real *dy, cons
     }
 }
 
-static void apply_tile(void *context, size_t tile)
+/* Tiles are taken from the last to the first: the pass before this one has left the last ones in cache. */
+static void apply_tile(void *context, size_t turn)
 {
     const bn_run *r = context;
     const bn_plan *p = &r->p;
     int64_t from, to;
-    const int64_t lanes = tile_rows(p, tile, &from, &to), period = p->period;
+    const int64_t lanes = tile_rows(p, (size_t)p->tiles - 1 - turn, &from, &to), period = p->period;
     for (int64_t row = from; row < to; row++) {
         const mest_real *x = px_row(&p->g, r->x, row), *dy = r->gradient ? px_row(&r->gdy, r->dy, row) : NULL;
         const mest_real *gate = r->gate ? px_row(&r->ggate, r->gate, row) : NULL;
