@@ -38,8 +38,7 @@ static int idle_cores(void)
 
 mest_status mest_threads_create(mest_threads *threads, int n, mest_error *err)
 {
-    threads->pool = NULL;
-    threads->n = 1;
+    *threads = (mest_threads){.n = 1};
     MEST_CHECK(n >= 0 && n <= 1024, err, MEST_E_ARGUMENT, "threads: %d is not in 0..1024", n);
     if (n == 0)
         n = idle_cores();
@@ -71,7 +70,31 @@ static int64_t now_ns(void)
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
-static bool worth_sharing(int64_t first_tile_ns, size_t tiles_left) { return (double)first_tile_ns * (double)tiles_left > WORTH_SHARING_NS; }
+/* When the machine gets busy, a shared job ends when the slowest thread got its core back. So what sharing took is compared with what the
+ * first tile says it would have taken alone; where it lost, the next jobs are done alone, ever more of them while it keeps losing. Only
+ * the session's own thread comes here; the tiles, and so the results, are the same in either case. */
+enum { MOST_PENALTY = 10 };
+
+static bool worth_sharing(const mest_threads *threads, int64_t first_tile_ns, size_t tiles_left)
+{
+    if ((double)first_tile_ns * (double)tiles_left <= WORTH_SHARING_NS)
+        return false;
+    if (threads->pause == 0)
+        return true;
+    ((mest_threads *)(uintptr_t)threads)->pause--;
+    return false;
+}
+
+static void judge_sharing(const mest_threads *threads, int64_t took_ns, int64_t first_tile_ns, size_t tiles)
+{
+    mest_threads *t = (mest_threads *)(uintptr_t)threads;
+    if ((double)took_ns <= (double)first_tile_ns * (double)tiles) {
+        t->penalty = t->penalty > 0 ? t->penalty - 1 : 0;
+        return;
+    }
+    t->penalty = t->penalty < MOST_PENALTY ? t->penalty + 1 : MOST_PENALTY;
+    t->pause = t->penalty > 1 ? 1 << t->penalty : 0; /* once may be chance */
+}
 
 typedef struct tail_call {
     void (*fn)(void *context, size_t tile);
@@ -90,9 +113,11 @@ void mest_parallel(const mest_threads *threads, size_t n_tiles, void (*fn)(void 
     if (threads && threads->pool && n_tiles > 1) {
         int64_t from = now_ns();
         fn(context, done++);
-        if (worth_sharing(now_ns() - from, n_tiles - 1)) {
+        int64_t first = now_ns() - from;
+        if (worth_sharing(threads, first, n_tiles - 1)) {
             tail_call call = {fn, context};
             pthreadpool_parallelize_1d(threads->pool, tail_tile, &call, n_tiles - 1, 0);
+            judge_sharing(threads, now_ns() - from - first, first, n_tiles - 1);
             return;
         }
     }
@@ -120,9 +145,11 @@ void mest_parallel_worker(const mest_threads *threads, size_t n_tiles, void (*fn
     if (threads && threads->pool && n_tiles > 1) {
         int64_t from = now_ns();
         fn(context, 0, call.first++);
-        if (worth_sharing(now_ns() - from, n_tiles - 1)) {
+        int64_t first = now_ns() - from;
+        if (worth_sharing(threads, first, n_tiles - 1)) {
             call.workers = n_tiles - 1 < (size_t)threads->n ? n_tiles - 1 : (size_t)threads->n;
             pthreadpool_parallelize_1d(threads->pool, as_worker, &call, call.workers, 0);
+            judge_sharing(threads, now_ns() - from - first, first, n_tiles - 1);
             return;
         }
     }

@@ -9,6 +9,7 @@
 typedef struct mest_threads {
     struct pthreadpool *pool; /* NULL: the calling thread does everything */
     int n;
+    int32_t penalty, pause;   /* of sharing: grows while sharing takes longer than doing it alone; jobs left to do alone */
 } mest_threads;
 
 /* n = 0: the cores that are idle now, at least one. Results do not depend on it. */

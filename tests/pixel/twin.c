@@ -20,7 +20,7 @@ typedef struct buffer {
 
 static const mest_real guard = (mest_real)-7777.25;
 static mest_heap heap;
-static mest_threads two, one = {NULL, 1};
+static mest_threads two, one = {.n = 1};
 
 double twin_random(uint64_t *state)
 {

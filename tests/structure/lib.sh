@@ -9,10 +9,10 @@ finish() {
     echo "$passed passed, $failed failed, $skipped skipped"
     [ "$failed" = 0 ]
 }
-# Files of the tree, without build folders: what git knows (and would add), or all there is in an unpacked archive.
+# Files of the tree, without build folders: what git knows, or all there is in an unpacked archive.
 files() {
     if git rev-parse --is-inside-work-tree > /dev/null 2>&1; then
-        git ls-files --cached --others --exclude-standard "$@" | while IFS= read -r f; do [ -f "$f" ] && echo "$f"; done
+        git ls-files --cached "$@" | while IFS= read -r f; do [ -f "$f" ] && echo "$f"; done
     else
         find . -type f -not -path './build*' -not -path './.git/*' | sed 's|^\./||' | {
             [ $# = 0 ] && cat || grep -E "^($(echo "$*" | tr ' ' '|'))"
