@@ -13,10 +13,10 @@
  *   MatMul                   A B                                      Y (numpy rules)
  *   mest.MatMulGrad          A B dY                                   dA dB (types of A and B: broadcast axes summed)
  *   BatchNormalization       X scale B mean var                       Y                     (running statistics)
- *   mest.BatchNormFrozenGrad X scale mean var dY Y?                   dX dscale dB (Y: with relu only)
+ *   mest.BatchNormFrozenGrad X scale mean var dY                      dX dscale dB
  *   mest.BatchNormTrain      X scale B mean var                       Y save_mean[C] save_invstd[C]; updates mean and var (PyTorch's rule:
  *                            unbiased variance; momentum as ONNX has it: running = running * momentum + batch * (1 - momentum))
- *   mest.BatchNormGrad       X scale save_mean save_invstd dY Y?      dX dscale dB (Y: with relu only)
+ *   mest.BatchNormGrad       X scale save_mean save_invstd dY         dX dscale dB
  *   mest.DropoutTrain        X                                        Y, keyed by (run->seed, run->step, params->key, element)
  *   mest.DropoutGrad         dY                                       dX
  *   MaxPool                  X                                        Y Indices (the latter by the reference only)
@@ -69,7 +69,6 @@ typedef struct mest_bn_params {
     double epsilon, momentum; /* ONNX: 1 - PyTorch's momentum */
     int64_t training_mode;
     int64_t spatial;          /* opset < 9, must be 1 */
-    int64_t relu;             /* set by the pass bn_relu: Y = max(Y, 0), and the gradients mask dY by Y > 0; no attribute of files */
 } mest_bn_params;
 
 typedef struct mest_pool_params {

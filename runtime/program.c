@@ -110,8 +110,6 @@ mest_status mest_program_build(mest_program **program, mest_model *model, const 
         status = mest_lower_pin(g, model, spec, err);
     if (status == MEST_OK)
         status = mest_lower_mode(g, spec, err);
-    if (status == MEST_OK)
-        status = mest_fuse(g, spec->no_fuse, err);
     if (status == MEST_OK && g->n_inputs > 0)
         p->input = g->inputs[0];
     if (status == MEST_OK && has_loss)

@@ -5,7 +5,7 @@
  *   mest_program        graph + kernels + arena offsets; built once, run many times without allocating
  *   mest_arena          activation memory shared by all programs of a session (one runs at a time)
  *
- * Build: copy the model's graph, pin shapes, infer and fold, lower (training form of BatchNormalization and Dropout), fuse, attach the loss,
+ * Build: copy the model's graph, pin shapes, infer and fold, lower (training form of BatchNormalization and Dropout), attach the loss,
  * differentiate, append update nodes, assign layouts and kernels, plan memory.
  */
 #ifndef MEST_RUNTIME_PROGRAM_H
@@ -40,7 +40,6 @@ typedef struct mest_program_spec {
     const mest_type *target;          /* TRAIN, EVAL: type of the whole target batch */
     const char *batch_norm;           /* "train", "frozen", "auto" */
     double dropout;                   /* < 0: as in the file */
-    const char *no_fuse;              /* passes of fuse.c that are off, comma-separated, or "all"; NULL: every pass is on */
     double clip_norm;
     bool keep_gradients;
     bool no_update;                   /* TRAIN without update nodes (gradient checks) */
@@ -103,10 +102,6 @@ void mest_program_nodes(const mest_program *program, void (*node)(void *user, co
 /* ---- stages, in their own files ---- */
 mest_status mest_lower_pin(mest_graph *g, mest_model *m, const mest_program_spec *spec, mest_error *err);              /* lower.c */
 mest_status mest_lower_mode(mest_graph *g, const mest_program_spec *spec, mest_error *err);
-/* Joins nodes that one kernel can do in one go: passes by name, in a fixed order. In equal layouts results keep their bits. */
-mest_status mest_fuse(mest_graph *g, const char *no_fuse, mest_error *err);                                            /* fuse.c */
-/* MEST_E_ARGUMENT naming what is no pass; lists the passes there are. */
-mest_status mest_fuse_check(const char *no_fuse, mest_error *err);
 mest_status mest_attach_loss(mest_program *p, mest_error *err);                                                        /* loss.c */
 mest_status mest_append_updates(mest_program *p, mest_error *err);                                                     /* optim.c */
 mest_status mest_assign_layouts(mest_program *p, mest_error *err);                                                     /* layout.c */

@@ -31,7 +31,6 @@ struct mest_session {
     mest_train_config config;
     mest_threads threads;
     unsigned cpu;
-    const char *force_layout; /* tests: see mest_program_spec; before the first program is built */
     mest_optimizer optimizer;
     mest_derived *derived;
     mest_arena arena;

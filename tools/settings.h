@@ -70,7 +70,7 @@ typedef struct settings {
 
     /* machine */
     int64_t threads, memory_limit;
-    const char *kernels, *no_fuse, *program;
+    const char *kernels, *program;
     bool no_xnnpack;
 
     /* talk */

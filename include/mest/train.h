@@ -64,9 +64,6 @@ typedef struct mest_train_config {
     bool use_xnnpack;       /* default true */
     /* safety */
     bool keep_gradients;    /* keep every gradient readable after a step (tests, debugging); costs memory */
-    /* fusion */
-    const char *no_fuse;    /* passes that are off, comma-separated: "bn_relu" (BatchNormalization with the Relu behind it), or "all"; NULL:
-                             * every pass is on. In the same layouts the bits are equal either way; what is chosen may differ */
 } mest_train_config;
 
 MEST_API void mest_train_config_init(mest_train_config *config);
