@@ -435,6 +435,9 @@ mest_status mest_session_train(mest_session *s, const mest_source *source, const
             e.removed = e.grown = 2;
             tell(s, o, &e);
             e.kind = MEST_EVENT_EPOCH;
+            mest_event batch = {.kind = MEST_EVENT_EVALUATION, .step = 1, .n_steps = 1};
+            if (o->validation)
+                tell(s, o, &batch);
             if (o->validation)
                 e.validation = (mest_metrics){.loss = 0.25, .accuracy = 0.875, .samples = 20, .steps = 1, .seconds = 0.01};
             tell(s, o, &e);
