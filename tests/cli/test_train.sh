@@ -40,7 +40,6 @@ has err "$(printf '\r')"
 has err '[==='
 TERM=xterm COLUMNS=80 gives 0 m.onnx --train --data idx:x --val idx:y --progress on -o out.onnx
 has err 'validating  [==='
-lacks err 'training  ['
 TERM=dumb gives 0 m.onnx --train --data idx:x --progress on -o out.onnx
 lacks err "$(printf '\r')"
 TERM=xterm COLUMNS=40 gives 0 m.onnx --train --data idx:x --progress on -o out.onnx
