@@ -34,6 +34,24 @@ static mest_status unpack(onnx_importer *im, size_t max_bytes)
     return mest_fail(im->err, MEST_E_FORMAT, "onnx '%s': byte 0: not an ONNX model (the message cannot be unpacked)", im->path);
 }
 
+/* metadata_props of the model: small texts, kept for mest_model_metadata. */
+static mest_status read_metadata(onnx_importer *im)
+{
+    const Onnx__ModelProto *pb = im->pb;
+    mest_model *m = im->m;
+    m->metadata = mest_region_alloc(&m->region, pb->n_metadata_props + 1, sizeof *m->metadata);
+    if (!m->metadata)
+        return out_of_memory(im);
+    for (size_t i = 0; i < pb->n_metadata_props; i++) {
+        mest_metadata *d = &m->metadata[m->n_metadata++];
+        d->key = mest_region_strdup(&m->region, onnx_text(pb->metadata_props[i]->key));
+        d->value = mest_region_strdup(&m->region, onnx_text(pb->metadata_props[i]->value));
+        if (!d->key || !d->value)
+            return out_of_memory(im);
+    }
+    return MEST_OK;
+}
+
 static mest_status check_header(onnx_importer *im)
 {
     const Onnx__ModelProto *pb = im->pb;
@@ -339,6 +357,7 @@ static mest_status build(onnx_importer *im)
     if (!notes)
         return out_of_memory(im);
     MEST_TRY(check_header(im));
+    MEST_TRY(read_metadata(im));
     MEST_TRY(read_tensors(im));
     MEST_TRY(read_inputs(im));
     read_kinds(im);

@@ -34,7 +34,7 @@ typedef struct field_rule {
 /* Fields that are kept; all others are dropped. */
 static const field_rule rules[M_COUNT][17] = {
     [M_MODEL] = { { 1, F_NUMBER, 0, ONE, 0 }, { 2, F_TEXT, 0, ONE, 0 }, { 3, F_TEXT, 0, ONE, 0 }, { 7, F_MESSAGE, M_GRAPH, ONE, 0 },
-                  { 8, F_MESSAGE, M_OPSET, MANY, 0 }, { 25, F_MESSAGE, M_FUNCTION, MANY, 0 } },
+                  { 8, F_MESSAGE, M_OPSET, MANY, 0 }, { 14, F_MESSAGE, M_ENTRY, MANY, 0 }, { 25, F_MESSAGE, M_FUNCTION, MANY, 0 } },
     [M_GRAPH] = { { 1, F_MESSAGE, M_NODE, MANY, 0 }, { 2, F_TEXT, 0, ONE, 0 }, { 5, F_MESSAGE, M_TENSOR, MANY, 0 },
                   { 11, F_MESSAGE, M_VALUE_INFO, MANY, 0 }, { 12, F_MESSAGE, M_VALUE_INFO, MANY, 0 },
                   { 13, F_MESSAGE, M_VALUE_INFO, MANY, 0 }, { 15, F_MESSAGE, M_SPARSE, MANY, 0 } },

@@ -141,6 +141,14 @@ mest_status mest_model_summarize(const mest_model *model, mest_model_summary *su
     return give(summary, summary->struct_size, &s, sizeof s, err);
 }
 
+const char *mest_model_metadata(const mest_model *model, const char *key)
+{
+    for (size_t i = 0; model && key && i < model->n_metadata; i++)
+        if (!strcmp(model->metadata[i].key, key))
+            return model->metadata[i].value;
+    return NULL;
+}
+
 mest_status mest_model_read_parameter(const mest_model *model, int index, float *out, size_t count, mest_error *err)
 {
     mest_error_clear(err);

@@ -42,6 +42,10 @@ typedef struct mest_mapping {  /* a mapped file: the model, external data */
     struct mest_mapping *next;
 } mest_mapping;
 
+typedef struct mest_metadata { /* one of the file's metadata_props */
+    const char *key, *value;
+} mest_metadata;
+
 struct mest_model {
     mest_heap heap;
     mest_region region;      /* what the importer keeps besides the graph */
@@ -51,6 +55,8 @@ struct mest_model {
     int32_t n_params, cap_params;
     int64_t ir_version, opset;
     const char *producer, *graph_name;
+    mest_metadata *metadata; /* in the order of the file; region memory */
+    size_t n_metadata;
     int n_untied;
     bool sparsified;
     int n_sessions;          /* alive */

@@ -41,6 +41,8 @@ static void print_summary(tool *t, const mest_model_summary *m)
     if (m->n_untied)
         printf(", %d untied", m->n_untied);
     putchar('\n');
+    if (tool_model_normalisation(t))
+        printf("inputs      trained with %s\n", report_plain(tool_model_normalisation(t)).s);
 }
 
 static void json_summary(cJSON *event, const tool *t, const mest_model_summary *m)
@@ -58,6 +60,7 @@ static void json_summary(cJSON *event, const tool *t, const mest_model_summary *
     json_number(event, "statistics", m->n_statistics);
     json_number(event, "constants", m->n_constants);
     json_number(event, "untied", m->n_untied);
+    json_text(event, "normalisation", tool_model_normalisation(t));
 }
 
 typedef mest_status (*getter)(const mest_model *model, int index, mest_tensor_info *info, mest_error *err);

@@ -61,7 +61,7 @@ void progress_init(progress *p, tool *t)
     const settings *s = t->s;
     memset(p, 0, sizeof *p);
     p->t = t;
-    p->task = "training";
+    p->task = "validating"; /* after an epoch; cmd_measure has names of its own */
     p->bar = !s->quiet && strcmp(s->progress, "off") != 0 && has_cursor() && (isatty(STDERR_FILENO) || strcmp(s->progress, "on") == 0);
     p->colour = p->bar && progress_colour(STDERR_FILENO);
     p->began = p->logged = progress_clock();

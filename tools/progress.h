@@ -12,7 +12,7 @@
 typedef struct progress {
     tool *t;
     bool bar, colour, failed; /* failed: an event could not be written */
-    const char *task;         /* "training", "evaluating": what the bar says */
+    const char *task;         /* "validating", "evaluating before training", ...: what the bar says */
     double began, shown, logged; /* seconds, monotonic clock */
     int64_t steps, samples;   /* trained here */
     mest_metrics validation;  /* the latest, samples == 0: none */

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Data sources from the settings: normalisation, augmentation, split; and whether they fit the model. */
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "options.h"
 #include "report.h"
 #include "tool.h"
 
@@ -26,9 +28,71 @@ static int read_numbers(tool *t, const char *text, size_t length, int *n, double
     return 0;
 }
 
+/* "0.49,0.48" up to a space; false if it is anything else. Returns where it ends in *text. */
+static bool read_list(const char **text, int *n, double out[16])
+{
+    for (*n = 0; *n < 16;) {
+        char *rest;
+        out[*n] = strtod(*text, &rest);
+        if (rest == *text || !isfinite(out[*n]))
+            return false;
+        ++*n;
+        *text = rest;
+        if (*rest != ',')
+            return *rest == ' ' || *rest == 0;
+        ++*text;
+    }
+    return false;
+}
+
+/* What tool_normalisation_text wrote. The text comes from a file, so anything else is refused. */
+static bool read_model_normalisation(const char *text, mest_source_options *o)
+{
+    double scale[16];
+    int n_scale = 0;
+    while (*text) {
+        size_t n = strcspn(text, " ");
+        const char *word = text;
+        bool good = false;
+        text += n + (text[n] == ' ');
+        if (n == 13 && strncmp(word, "--scale-input", n) == 0)
+            good = read_list(&text, &n_scale, scale) && n_scale == 1 && scale[0] >= 0;
+        else if (n == 6 && strncmp(word, "--mean", n) == 0)
+            good = read_list(&text, &o->n_mean, o->mean);
+        else if (n == 5 && strncmp(word, "--std", n) == 0)
+            good = read_list(&text, &o->n_std, o->std);
+        if (!good)
+            return false;
+        text += *text == ' ';
+    }
+    for (int i = 0; i < o->n_std; i++)
+        if (!(o->std[i] > 0))
+            return false;
+    o->scale = n_scale ? scale[0] : 0;
+    return true;
+}
+
+const char *tool_model_normalisation(const tool *t)
+{
+    const char *text = mest_model_metadata(t->model, "mest.normalisation");
+    return text && *text ? text : NULL;
+}
+
 static int read_normalisation(tool *t, mest_source_options *o)
 {
+    static const char *const given[] = {"scale-input", "mean", "std", "measure", "normalise"};
     const settings *s = t->s;
+    bool own = false;
+    for (size_t i = 0; i < sizeof given / sizeof *given; i++)
+        own |= options_given(s, given[i]);
+    const char *text = own ? NULL : tool_model_normalisation(t);
+    if (text) { /* a trained model has to see the inputs as it saw them in training */
+        if (!read_model_normalisation(text, o))
+            return tool_refuse(t, EXIT_MODEL, "%s: mest.normalisation '%.200s' is not understood; --scale-input, --mean and --std replace it",
+                               s->model, text);
+        tool_note(t, "normalisation as in the model: %s", text);
+        return 0;
+    }
     o->scale = s->scale_input;
     o->measure = s->measure;
     o->n_mean = s->mean.n;

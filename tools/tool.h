@@ -72,11 +72,14 @@ int tool_create_session(tool *t);
 int tool_add_schedulers(tool *t);
 const char *tool_method(const settings *s); /* --method or what it defaults to */
 
-/* sources.c: opens --data (and --val or the split, if `validation`), with the normalisation of the first for both. */
+/* sources.c: opens --data (and --val or the split, if `validation`), with the normalisation of the first for both: as the options say, or,
+ * if none of them is given, as a trained model says. The model must be loaded. */
 int tool_open_sources(tool *t, bool validation);
 /* Do inputs, classes and targets fit the model? Before anything is planned. */
 int tool_check_sources(tool *t, bool targets);
-/* "scale 255 mean 0.49,.. std 0.24,.." of the source; "" if it does not normalise. */
+/* What the model was trained with, in the form of the next; NULL if it does not say. */
+const char *tool_model_normalisation(const tool *t);
+/* "--scale-input 255 --mean 0.49,.. --std 0.24,.." of the source; "" if it does not normalise. */
 void tool_normalisation_text(const mest_source *source, char *text, size_t size);
 
 /* signals.c: SIGINT and SIGTERM ask the session to stop after the step; a second one, or one without a session, ends at once. */

@@ -79,6 +79,9 @@ typedef struct mest_model_summary {
 
 MEST_NODISCARD MEST_API mest_status mest_model_summarize(const mest_model *model, mest_model_summary *summary, mest_error *err);
 
+/* Value of `key` in the file's metadata_props (the first, if the key is there twice); lent by the model. NULL if the file has no such key. */
+MEST_API const char *mest_model_metadata(const mest_model *model, const char *key);
+
 /* Reads parameter `index` densely into out[0..count-1] in C order (as the file would hold it). MEST_E_ARGUMENT if count differs. */
 MEST_NODISCARD MEST_API mest_status mest_model_read_parameter(const mest_model *model, int index, float *out, size_t count,
                                                               mest_error *err);

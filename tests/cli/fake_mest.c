@@ -189,6 +189,11 @@ mest_status mest_model_summarize(const mest_model *model, mest_model_summary *su
     return MEST_OK;
 }
 
+const char *mest_model_metadata(const mest_model *model, const char *key)
+{
+    return model && strcmp(key, "mest.normalisation") == 0 ? getenv("FAKE_NORMALISATION") : NULL;
+}
+
 mest_status mest_model_freeze(mest_model *model, const char *pattern, bool freeze, int *n_matched, mest_error *err)
 {
     MAY_FAIL(err);
@@ -430,6 +435,9 @@ mest_status mest_session_train(mest_session *s, const mest_source *source, const
             e.removed = e.grown = 2;
             tell(s, o, &e);
             e.kind = MEST_EVENT_EPOCH;
+            mest_event batch = {.kind = MEST_EVENT_EVALUATION, .step = 1, .n_steps = 1};
+            if (o->validation)
+                tell(s, o, &batch);
             if (o->validation)
                 e.validation = (mest_metrics){.loss = 0.25, .accuracy = 0.875, .samples = 20, .steps = 1, .seconds = 0.01};
             tell(s, o, &e);

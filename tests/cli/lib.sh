@@ -8,7 +8,7 @@ work=$(mktemp -d) || exit 1
 trap 'rm -rf "$work"' EXIT
 cd "$work" || exit 1
 printf FAKE > m.onnx
-unset FAKE_FAIL FAKE_STEP_MS COLUMNS NO_COLOR
+unset FAKE_NORMALISATION FAKE_FAIL FAKE_STEP_MS COLUMNS NO_COLOR
 FAKE_ECHO=$work/echo
 export FAKE_ECHO
 

@@ -45,8 +45,18 @@ same() { if cmp -s "$1" "$2"; then pass; else fail "$1 and $2 differ"; fi; }
         gives 0 $file --infer $data -o $file.csv --topk 1 -q
     done
     if awk -F, 'NF != 10 { exit 1 }' dense.onnx.csv && [ "$(wc -l < dense.onnx.csv)" = 359 ]; then pass; else fail 'shape of the outputs'; fi
+    # what the model was trained with is in the file: without the options the accuracy is the same
+    bare="--data csv:$digits --limit 480 --input-shape 1,8,8 --val-split 0.2 --seed 1 -t 2"
+    gives 0 dense.onnx --eval $bare --json
+    has err 'normalisation as in the model: --scale-input 16 --mean 0 --std 1'
+    if [ "$("$json_lines" summary metrics accuracy < out)" = "$accuracy" ]; then pass; else fail 'accuracy with the normalisation of the model'; fi
+    gives 0 dense.onnx --eval $bare --scale-input 1
+    lacks err 'as in the model'
+    gives 0 dense.onnx --infer $bare -o bare.csv --topk 1 -q
+    same dense.onnx.csv bare.csv
     gives 0 sparse.onnx --info
     has out 'conv2.weight'
+    has out 'trained with --scale-input 16 --mean 0 --std 1'
 
     # ---- one thread, the same bits ----
     gives 0 "$model" --train $recipe --epochs 6 -t 1 -o one.onnx --no-eval-before

@@ -38,6 +38,8 @@ has err '2 units removed'
 TERM=xterm COLUMNS=80 gives 0 m.onnx --train --data idx:x --progress on -o out.onnx
 has err "$(printf '\r')"
 has err '[==='
+TERM=xterm COLUMNS=80 gives 0 m.onnx --train --data idx:x --val idx:y --progress on -o out.onnx
+has err 'validating  [==='
 TERM=dumb gives 0 m.onnx --train --data idx:x --progress on -o out.onnx
 lacks err "$(printf '\r')"
 TERM=xterm COLUMNS=40 gives 0 m.onnx --train --data idx:x --progress on -o out.onnx
@@ -98,6 +100,13 @@ gives 0 m.onnx --infer --data idx:x --limit 2 -b 1 -o -
 if [ "$(cat out)" = "$(printf '0,1,2\n1,2,0')" ]; then pass; else fail 'CSV on stdout'; fi
 gives 0 m.onnx --infer --data idx:named --limit 1
 has out '0  daisies 66.5%, roses 24.5%, tulips 9.0%'
+
+# ---- what the model was trained with ----
+FAKE_NORMALISATION='--scale-input 255 --mean 0.5,x --std 1' says 3 'is not understood' m.onnx --eval --data idx:x -q
+FAKE_NORMALISATION='--std 0' says 3 'is not understood' m.onnx --eval --data idx:x -q
+FAKE_NORMALISATION='--std 0' gives 0 m.onnx --eval --data idx:x --mean 0.5
+FAKE_NORMALISATION='--scale-input 2 --mean 0.5 --std 1' gives 0 m.onnx --train --data idx:x --val idx:y
+if [ "$(grep -c 'normalisation as in the model' err)" = 1 ]; then pass; else fail 'says once where the normalisation is from'; fi
 
 # ---- what is not overwritten ----
 gives 0 m.onnx --train --data idx:x --output-dir r
