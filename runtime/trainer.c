@@ -231,6 +231,14 @@ static mest_status check_weights(const mest_session *s, mest_error *err)
     return MEST_OK;
 }
 
+void mest_session_position(const mest_session *s, int64_t *epochs, int64_t *steps)
+{
+    if (epochs)
+        *epochs = s->at.epoch;
+    if (steps)
+        *steps = s->at.step;
+}
+
 mest_status mest_session_train(mest_session *s, const mest_source *source, const mest_run_options *options, mest_error *err)
 {
     mest_error_clear(err);

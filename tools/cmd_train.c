@@ -110,6 +110,32 @@ static int export_to(tool *t, const char *path)
     return 0;
 }
 
+/* Did the checkpoint's run reach its end, with its results in the folder? After a crash between the two they are still to be written. */
+static bool complete(const tool *t)
+{
+    int64_t epochs = 0, steps = 0;
+    mest_session_position(t->session, &epochs, &steps);
+    bool ended = (t->config.epochs > 0 && epochs >= t->config.epochs) || (t->config.max_steps > 0 && steps >= t->config.max_steps);
+    return ended && rundir_has_results(t);
+}
+
+/* Nothing is left to train: the folder stays as it is, as a summary of zero steps would replace that of the run. */
+static int already_complete(tool *t)
+{
+    int64_t epochs = 0, steps = 0;
+    mest_session_position(t->session, &epochs, &steps);
+    tool_note(t, "--resume: the run is complete (%" PRId64 " steps); '%s' stays as it is", steps, t->s->output_dir);
+    int code = t->s->output ? export_to(t, t->s->output) : 0;
+    if (code == 0 && t->s->json) {
+        cJSON *event = json_event("complete");
+        json_number(event, "steps", (double)steps);
+        json_text(event, "summary", t->summary);
+        json_text(event, "output", t->s->output ? t->s->output : t->run_model);
+        (void)json_emit(t, event); /* report_finish tells of a failure */
+    }
+    return code ? code : report_finish(t);
+}
+
 /* Model, data, session, schedulers, plan: all that can fail before the first step. */
 static int prepare(tool *t, train_report *r)
 {
@@ -138,7 +164,8 @@ static int prepare(tool *t, train_report *r)
         return tool_fail(t, STAGE_PREPARE, &err);
     if (r->resumed && mest_session_resume(t->session, r->resumed, &err) != MEST_OK)
         return tool_fail(t, STAGE_FILES, &err);
-    return rundir_begin(t);
+    r->complete = r->resumed && strcmp(r->resumed, t->checkpoint) == 0 && complete(t); /* a checkpoint of the folder, not from elsewhere */
+    return r->complete ? 0 : rundir_begin(t);
 }
 
 static int run(tool *t, train_report *r, progress *p)
@@ -178,6 +205,8 @@ int cmd_train(tool *t)
     int code = prepare(t, &r);
     if (code)
         return code;
+    if (r.complete)
+        return already_complete(t);
     tell_start(t, &r);
     log_start(t, &r);
     signals_watch(t->session);

@@ -17,6 +17,7 @@ typedef struct train_report {
     int64_t steps, samples, epochs; /* trained by this process */
     mest_plan_info plan;   /* of the training program */
     const char *resumed;   /* checkpoint, NULL: none */
+    bool complete;           /* nothing was left to train */
 } train_report;
 
 /* Prints the table (stdout; stderr with --json), emits "summary" and saves it to output_dir. An exit code. */

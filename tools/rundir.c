@@ -146,6 +146,9 @@ int rundir_begin(tool *t)
     remove_unfinished(*folder ? folder : "/");
     if (!t->s->resume && exists(t->checkpoint) && unlink(t->checkpoint) != 0)
         return tool_refuse(t, EXIT_FILES, "--output-dir: '%s': %s", t->checkpoint, strerror(errno));
+    /* Results of an earlier run would pass for those of this one. */
+    if (!t->s->resume && ((unlink(t->summary) != 0 && errno != ENOENT) || (unlink(t->run_model) != 0 && errno != ENOENT)))
+        return tool_refuse(t, EXIT_FILES, "--output-dir: '%s': %s", folder, strerror(errno));
     return open_log(t, folder);
 }
 
@@ -169,6 +172,8 @@ int rundir_prepare(tool *t)
         tool_note(t, "--resume: no checkpoint at '%s' yet; the run begins at its beginning", t->checkpoint);
     return 0;
 }
+
+bool rundir_has_results(const tool *t) { return *t->summary && exists(t->summary) && exists(t->run_model); }
 
 const char *rundir_resume_path(const tool *t)
 {

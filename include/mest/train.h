@@ -165,6 +165,9 @@ MEST_NODISCARD MEST_API mest_status mest_session_read_gradient(mest_session *ses
 MEST_NODISCARD MEST_API mest_status mest_session_checkpoint(mest_session *session, const char *path, mest_error *err);
 MEST_NODISCARD MEST_API mest_status mest_session_resume(mest_session *session, const char *path, mest_error *err);
 
+/* Where the run stands: whole epochs done and steps done, those before a resumption too. NULL pointers are fine. */
+MEST_API void mest_session_position(const mest_session *session, int64_t *epochs, int64_t *steps);
+
 typedef enum mest_program_kind { MEST_PROGRAM_TRAIN = 0, MEST_PROGRAM_EVAL = 1, MEST_PROGRAM_INFER = 2 } mest_program_kind;
 
 /* One planned node, for --explain. All text is lent until the callback returns. */

@@ -415,6 +415,12 @@ mest_status mest_session_resume(mest_session *session, const char *path, mest_er
     return MEST_OK;
 }
 
+void mest_session_position(const mest_session *session, int64_t *epochs, int64_t *steps)
+{
+    *epochs = session->steps / ((100 + session->config.batch - 1) / session->config.batch);
+    *steps = session->steps;
+}
+
 mest_status mest_session_train(mest_session *s, const mest_source *source, const mest_run_options *o, mest_error *err)
 {
     const fake_source *f = source->self;

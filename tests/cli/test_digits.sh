@@ -74,6 +74,11 @@ same() { if cmp -s "$1" "$2"; then pass; else fail "$1 and $2 differ"; fi; }
     is_gone stopped/model.onnx
     gives 0 "$model" --train $recipe --epochs 6 --output-dir stopped --resume
     same straight/model.onnx stopped/model.onnx
+    cp stopped/summary.json summary.before
+    gives 0 "$model" --train $recipe --epochs 6 --output-dir stopped --resume -o again.onnx
+    has err 'the run is complete'
+    same summary.before stopped/summary.json
+    same straight/model.onnx again.onnx
 
     # ---- kill -9, resumed ----
     "$run" "$model" --train $recipe --epochs 6 --output-dir killed --checkpoint-steps 7 --log-interval 1 > out 2> err &

@@ -114,6 +114,18 @@ says 5 'holds the checkpoint of an earlier run' m.onnx --train --data idx:x --ou
 gives 0 m.onnx --train --data idx:x --output-dir r --overwrite
 gives 0 m.onnx --train --data idx:x --output-dir r --resume
 has echo 'resumed 4'
+has err 'the run is complete (4 steps)'
+cp -r r before
+gives 0 m.onnx --train --data idx:x --output-dir r --resume -o again.onnx --json
+json out
+if [ "$("$json_lines" complete steps < out)" = 4 ]; then pass; else fail 'event of a complete run'; fi
+is_file again.onnx
+for file in summary.json log.jsonl model.onnx checkpoint.mest; do
+    if cmp -s r/$file before/$file; then pass; else fail "$file of a complete run was changed"; fi
+done
+rm r/summary.json # as if the process had died just before
+gives 0 m.onnx --train --data idx:x --output-dir r --resume
+is_file r/summary.json
 says 5 'is the input model' r/model.onnx --train --data idx:x --output-dir r --resume -q
 gives 0 m.onnx --train --data idx:x --output-dir deep/er/run
 is_file deep/er/run/model.onnx
