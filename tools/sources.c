@@ -86,6 +86,10 @@ static int read_normalisation(tool *t, mest_source_options *o)
     for (size_t i = 0; i < sizeof given / sizeof *given; i++)
         own |= options_given(s, given[i]);
     const char *text = own ? NULL : tool_model_normalisation(t);
+    if (text && s->data && strncmp(s->data, "npy:", 4) == 0) { /* arrays are usually what the network takes, made by its owner */
+        tool_note(t, "npy arrays are taken as they are; the model was trained with %s", text);
+        text = NULL;
+    }
     if (text) { /* a trained model has to see the inputs as it saw them in training */
         if (!read_model_normalisation(text, o))
             return tool_refuse(t, EXIT_MODEL, "%s: mest.normalisation '%.200s' is not understood; --scale-input, --mean and --std replace it",
