@@ -65,16 +65,7 @@ void mest_program_nodes(const mest_program *p, void (*node)(void *user, const me
         for (int k = 0; k < n->n_out; k++)
             if (n->out[k] != MEST_NONE && !st->nothing)
                 info.bytes += bytes_of(p, n->out[k]);
-        if (n->op->macs && n->n_in <= 64 && n->n_out <= 64) {
-            mest_kernel_query q;
-            mest_query_storage storage;
-            mest_make_query(p, i, &q, &storage);
-            double macs = (double)n->op->macs(n, q.in, q.out);
-            for (int k = 0; k < q.n_in; k++)
-                if (q.sparse[k])
-                    macs *= (double)mest_sparse_nnz(q.sparse[k]) / (double)(q.sparse[k]->rows * q.sparse[k]->cols);
-            info.macs = (int64_t)macs;
-        }
+        info.macs = mest_program_macs(p, i);
         node(user, &info);
     }
 }

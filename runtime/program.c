@@ -36,6 +36,21 @@ static mest_status differentiate(mest_program *p, mest_error *err)
     return MEST_OK;
 }
 
+int64_t mest_program_macs(const mest_program *p, mest_id node)
+{
+    const mest_node *n = &p->graph.nodes[node];
+    if (!n->op->macs)
+        return 0;
+    mest_kernel_query q;
+    mest_query_storage storage;
+    mest_make_query(p, node, &q, &storage);
+    double macs = (double)n->op->macs(n, q.in, q.out);
+    for (int k = 0; k < q.n_in; k++)
+        if (q.sparse[k])
+            macs *= (double)mest_sparse_nnz(q.sparse[k]) / (double)(q.sparse[k]->rows * q.sparse[k]->cols);
+    return (int64_t)macs;
+}
+
 static mest_status make_args(mest_program *p, mest_error *err)
 {
     mest_graph *g = &p->graph;
@@ -81,16 +96,7 @@ static mest_status make_args(mest_program *p, mest_error *err)
                 bool in_place = n->n_in && n->in[0] != MEST_NONE && p->root[n->out[k]] == p->root[n->in[0]];
                 st->clear_halo |= l->kind == MEST_PIXEL && (l->top | l->left | l->bottom | l->right) && !in_place;
             }
-        if (n->op->macs) {
-            mest_kernel_query q;
-            mest_query_storage storage;
-            mest_make_query(p, i, &q, &storage);
-            double macs = (double)n->op->macs(n, q.in, q.out);
-            for (int k = 0; k < q.n_in; k++)
-                if (q.sparse[k])
-                    macs *= (double)mest_sparse_nnz(q.sparse[k]) / (double)(q.sparse[k]->rows * q.sparse[k]->cols);
-            p->macs += (int64_t)macs;
-        }
+        p->macs += mest_program_macs(p, i);
     }
     return MEST_OK;
 }

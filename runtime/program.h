@@ -97,6 +97,8 @@ const void *mest_program_data(const mest_program *program, mest_id value);
 mest_id mest_program_find(const mest_program *program, const char *name);
 /* Gradient value of parameter `param` (MEST_NONE if it has none). */
 mest_id mest_program_param_grad(const mest_program *program, int32_t param);
+/* Multiply-accumulates of one node, at stored entries. */
+int64_t mest_program_macs(const mest_program *program, mest_id node);
 void mest_program_nodes(const mest_program *program, void (*node)(void *user, const mest_node_info *info), void *user);
 
 /* ---- stages, in their own files ---- */
