@@ -73,10 +73,79 @@ def ds_cnn(width=64, classes=12):
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, classes))
 
 
+class Bottleneck(nn.Module):
+    """1x1, 3x3, 1x1 with four times the channels at the end; the shortcut is a strided 1x1 convolution where the shape changes."""
+
+    def __init__(self, c_in, width, stride):
+        super().__init__()
+        c_out = 4 * width
+        self.body = nn.Sequential(*conv_bn(c_in, width, 1), *conv_bn(width, width, 3, stride), *conv_bn(width, c_out, 1, act=None))
+        same = stride == 1 and c_in == c_out
+        self.shortcut = nn.Identity() if same else nn.Sequential(*conv_bn(c_in, c_out, 1, stride, act=None))
+        self.act = nn.ReLU()
+
+    def forward(self, x):
+        return self.act(self.body(x) + self.shortcut(x))
+
+
+def resnet_imagenet(block, counts, classes):
+    """The ResNets of He et al. for ImageNet: a strided 7x7 convolution and a pooling first; ResNet-18 with Residual, ResNet-50 with Bottleneck."""
+    layers, c = conv_bn(3, 64, 7, 2) + [nn.MaxPool2d(3, 2, 1)], 64
+    for stage, count in enumerate(counts):
+        width = 64 << stage
+        for i in range(count):
+            layers.append(block(c, width, 2 if stage and i == 0 else 1))
+            c = width * (4 if block is Bottleneck else 1)
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(c, classes))
+
+
+class Attention(nn.Module):
+    def __init__(self, width, heads):
+        super().__init__()
+        self.heads, self.qkv, self.out = heads, nn.Linear(width, 3 * width), nn.Linear(width, width)
+
+    def forward(self, x):
+        n, tokens, width = x.shape
+        q, k, v = self.qkv(x).reshape(n, tokens, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
+        weights = (q @ k.transpose(-2, -1) * (width // self.heads) ** -0.5).softmax(-1)
+        return self.out((weights @ v).transpose(1, 2).reshape(n, tokens, width))
+
+
+class Encoder(nn.Module):
+    def __init__(self, width, heads):
+        super().__init__()
+        self.norm1, self.attention, self.norm2 = nn.LayerNorm(width), Attention(width, heads), nn.LayerNorm(width)
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+
+    def forward(self, x):
+        x = x + self.attention(self.norm1(x))
+        return x + self.mlp(self.norm2(x))
+
+
+class Vit(nn.Module):
+    """ViT-tiny on 32x32 images: patches of 4x4 and a class token make 65 tokens."""
+
+    def __init__(self, width=192, depth=12, heads=3, classes=10):
+        super().__init__()
+        self.patches = nn.Conv2d(3, width, 4, 4)
+        self.token, self.position = nn.Parameter(torch.zeros(1, 1, width)), nn.Parameter(torch.randn(1, 65, width) * 0.02)
+        self.blocks = nn.Sequential(*(Encoder(width, heads) for _ in range(depth)))
+        self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, classes)
+
+    def forward(self, x):
+        x = self.patches(x).flatten(2).transpose(1, 2)
+        x = torch.cat([self.token.expand(x.shape[0], -1, -1), x], 1) + self.position
+        return self.head(self.norm(self.blocks(x))[:, 0])
+
+
 NETS = {
     "resnet20": (lambda: resnet(3, (16, 32, 64)), (3, 32, 32), 10),
     "resnet32w": (lambda: resnet(5, (32, 64, 128)), (3, 32, 32), 10),  # the wide ResNet-32 of the MEST paper
+    "resnet18": (lambda: resnet_imagenet(Residual, (2, 2, 2, 2), 200), (3, 64, 64), 200),
+    "resnet50": (lambda: resnet_imagenet(Bottleneck, (3, 4, 6, 3), 1000), (3, 128, 128), 1000),
     "mobilenetv2": (mobilenet_v2, (3, 96, 96), 10),
+    "mobilenetv2x1": (lambda: mobilenet_v2(1.0), (3, 96, 96), 10),
+    "vittiny": (Vit, (3, 32, 32), 10),
     "lenet300": (lenet_300_100, (1, 28, 28), 10),
     "lenet5": (lenet_5, (1, 28, 28), 10),
     "dscnn": (ds_cnn, (1, 49, 10), 12),
