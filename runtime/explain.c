@@ -83,20 +83,52 @@ static int64_t parameter_bytes(const mest_session *s)
     return n + (int64_t)mest_derived_bytes(s->derived);
 }
 
-mest_status mest_session_explain(mest_session *s, mest_program_kind kind, int64_t batch, void (*node)(void *user, const mest_node_info *info), void *user,
-                                 mest_plan_info *plan, mest_error *err)
+static mest_status program_of(mest_session *s, mest_program_kind kind, int64_t batch, mest_program **p, mest_error *err)
 {
     mest_error_clear(err);
     MEST_CHECK(s && batch >= 1, err, MEST_E_ARGUMENT, "explain: session and batch must be given");
-    mest_program *p;
     if (kind != MEST_PROGRAM_INFER)
         MEST_TRY(mest_session_shapes(s, err));
-    MEST_TRY(mest_session_program(s, kind, batch, &p, err));
+    return mest_session_program(s, kind, batch, p, err);
+}
+
+bool mest_pass_list(int index, mest_pass_info *info)
+{
+    static const char *const phases[MEST_PASS_PHASES] = {"weights", "form", "forward", "backward"};
+    const mest_pass *pass = mest_pass_at(index);
+    if (!pass)
+        return false;
+    *info = (mest_pass_info){.struct_size = sizeof *info, .name = pass->name, .summary = pass->summary, .phase = phases[pass->phase], .required = pass->required};
+    return true;
+}
+
+mest_status mest_session_passes(mest_session *s, mest_program_kind kind, int64_t batch, void (*fn)(void *user, const mest_pass_info *info), void *user,
+                                mest_error *err)
+{
+    mest_program *p;
+    MEST_TRY(program_of(s, kind, batch, &p, err));
+    mest_pass_info info;
+    for (int i = 0; mest_pass_list(i, &info); i++) {
+        if (!(mest_pass_at(i)->serves >> kind & 1))
+            continue;
+        info.off = mest_pass_is_off(mest_pass_at(i), s->config.no_fuse);
+        info.count = p->pass_counts[i];
+        fn(user, &info);
+    }
+    return MEST_OK;
+}
+
+mest_status mest_session_explain(mest_session *s, mest_program_kind kind, int64_t batch, void (*node)(void *user, const mest_node_info *info), void *user,
+                                 mest_plan_info *plan, mest_error *err)
+{
+    mest_program *p;
+    MEST_TRY(program_of(s, kind, batch, &p, err));
     if (node)
         mest_program_nodes(p, node, user);
     if (plan) {
         *plan = (mest_plan_info){.struct_size = sizeof *plan, .arena_bytes = (int64_t)s->arena.bytes, .parameter_bytes = parameter_bytes(s),
-                                 .optimizer_bytes = mest_optimizer_bytes(&s->optimizer), .macs = p->macs, .n_nodes = p->graph.n_nodes, .n_conversions = p->n_conversions};
+                                 .optimizer_bytes = mest_optimizer_bytes(&s->optimizer), .macs = p->macs, .n_nodes = p->graph.n_nodes, .n_conversions = p->n_conversions,
+                                 .n_file_nodes = s->model->graph.n_nodes, .n_folded_nodes = p->n_folded_nodes, .n_fused_nodes = p->n_fused_nodes};
         mest_session_memory(s, &plan->total_bytes, NULL);
     }
     return MEST_OK;

@@ -101,6 +101,19 @@ static mest_status make_args(mest_program *p, mest_error *err)
     return MEST_OK;
 }
 
+static mest_status trim(mest_graph *g, mest_error *err)
+{
+    uint8_t *read = mest_region_alloc(&g->region, (size_t)g->n_values + 1, 1);
+    MEST_CHECK(read, err, MEST_E_NOMEM, "program: out of memory");
+    mest_graph_trim(g, read);
+    return MEST_OK;
+}
+
+static mest_status passes(mest_program *p, mest_pass_phase phase, mest_error *err)
+{
+    return mest_passes_run(phase, &p->graph, p->model, &p->spec, p->spec.no_fuse, p->pass_counts, err);
+}
+
 mest_status mest_program_build(mest_program **program, mest_model *model, const mest_program_spec *spec, mest_error *err)
 {
     *program = NULL;
@@ -112,10 +125,17 @@ mest_status mest_program_build(mest_program **program, mest_model *model, const 
     mest_graph *g = &p->graph;
     bool learns = spec->kind == MEST_PROGRAM_TRAIN, has_loss = spec->kind != MEST_PROGRAM_INFER;
     mest_status status = mest_graph_copy(g, &model->graph, err);
+    if (status == MEST_OK && !(p->pass_counts = mest_region_alloc(&g->region, (size_t)mest_pass_count() + 1, sizeof *p->pass_counts)))
+        status = mest_fail(err, MEST_E_NOMEM, "program: out of memory");
+    if (status == MEST_OK)
+        status = passes(p, MEST_PASS_WEIGHTS, err);
     if (status == MEST_OK)
         status = mest_lower_pin(g, model, spec, err);
+    p->n_folded_nodes = g->n_nodes;
     if (status == MEST_OK)
-        status = mest_lower_mode(g, spec, err);
+        status = trim(g, err); /* outputs nobody reads (masks, statistics) must not keep a node from being changed */
+    if (status == MEST_OK)
+        status = passes(p, MEST_PASS_FORM, err);
     if (status == MEST_OK && g->n_inputs > 0)
         p->input = g->inputs[0];
     if (status == MEST_OK && has_loss)
@@ -124,17 +144,19 @@ mest_status mest_program_build(mest_program **program, mest_model *model, const 
         p->logits = g->outputs[0];
     if (status == MEST_OK)
         status = mest_graph_prune(g, err);
+    if (status == MEST_OK)
+        status = passes(p, MEST_PASS_FORWARD, err);
+    p->n_fused_nodes = g->n_nodes;
     if (status == MEST_OK && learns)
         status = differentiate(p, err);
+    if (status == MEST_OK && learns)
+        status = passes(p, MEST_PASS_BACKWARD, err);
     if (status == MEST_OK && learns && !spec->no_update)
         status = mest_append_updates(p, err);
     if (status == MEST_OK && learns)
         status = mest_graph_prune(g, err);
-    uint8_t *read = status == MEST_OK ? mest_region_alloc(&g->region, (size_t)g->n_values + 1, 1) : NULL;
-    if (read)
-        mest_graph_trim(g, read);
-    else if (status == MEST_OK)
-        status = mest_fail(err, MEST_E_NOMEM, "program: out of memory");
+    if (status == MEST_OK)
+        status = trim(g, err);
     if (status == MEST_OK)
         status = mest_graph_check(g, "lowered", err);
     if (status == MEST_OK)

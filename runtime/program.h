@@ -5,14 +5,15 @@
  *   mest_program        graph + kernels + arena offsets; built once, run many times without allocating
  *   mest_arena          activation memory shared by all programs of a session (one runs at a time)
  *
- * Build: copy the model's graph, pin shapes, infer and fold, lower (training form of BatchNormalization and Dropout), attach the loss,
- * differentiate, append update nodes, assign layouts and kernels, plan memory.
+ * Build: copy the model's graph, pin shapes, infer and fold, attach the loss, differentiate, append update nodes, assign layouts and
+ * kernels, plan memory; the passes of runtime/pass.h run between these.
  */
 #ifndef MEST_RUNTIME_PROGRAM_H
 #define MEST_RUNTIME_PROGRAM_H
 
 #include "runtime/kernel.h"
 #include "runtime/model.h"
+#include "runtime/pass.h"
 #include "mest/train.h"
 
 typedef struct mest_arena {
@@ -39,6 +40,7 @@ typedef struct mest_program_spec {
     double label_smoothing;
     const mest_type *target;          /* TRAIN, EVAL: type of the whole target batch */
     const char *batch_norm;           /* "train", "frozen", "auto" */
+    const char *no_fuse;              /* passes that are off, as in the session's config */
     double dropout;                   /* < 0: as in the file */
     double clip_norm;
     bool keep_gradients;
@@ -82,6 +84,8 @@ typedef struct mest_program {
     uint32_t bound_generation;
     int n_conversions;
     int64_t macs;
+    int *pass_counts;                 /* per pass: places where it did something */
+    int n_folded_nodes, n_fused_nodes; /* forward nodes once shapes are known and constants folded; after the passes, with the loss */
 } mest_program;
 
 mest_status mest_program_build(mest_program **program, mest_model *model, const mest_program_spec *spec, mest_error *err);
@@ -103,7 +107,6 @@ void mest_program_nodes(const mest_program *program, void (*node)(void *user, co
 
 /* ---- stages, in their own files ---- */
 mest_status mest_lower_pin(mest_graph *g, mest_model *m, const mest_program_spec *spec, mest_error *err);              /* lower.c */
-mest_status mest_lower_mode(mest_graph *g, const mest_program_spec *spec, mest_error *err);
 mest_status mest_attach_loss(mest_program *p, mest_error *err);                                                        /* loss.c */
 mest_status mest_append_updates(mest_program *p, mest_error *err);                                                     /* optim.c */
 mest_status mest_assign_layouts(mest_program *p, mest_error *err);                                                     /* layout.c */

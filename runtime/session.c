@@ -65,7 +65,7 @@ static mest_status check_config(const mest_train_config *c, mest_error *err)
     WANT(c->dropout < 1, "config: dropout %g is not below 1", c->dropout);
     WANT(c->threads >= 0 && c->threads <= 1024, "config: threads %d is not in 0..1024", c->threads);
 #undef WANT
-    return MEST_OK;
+    return mest_passes_check(c->no_fuse, err);
 }
 
 /* The host sees the sparse trainable parameters, in graph order. */
@@ -114,7 +114,8 @@ mest_status mest_session_create(mest_session **session, mest_model *model, const
     s->arena.generation = 1;
     mest_region_init(&s->region, s->heap);
     s->config = own;
-    const char **texts[] = {&s->config.loss, &s->config.optimizer, &s->config.no_decay, &s->config.schedule, &s->config.batch_norm, &s->config.kernels};
+    const char **texts[] = {&s->config.loss, &s->config.optimizer, &s->config.no_decay, &s->config.schedule, &s->config.batch_norm, &s->config.kernels,
+                            &s->config.no_fuse};
     mest_status status = MEST_OK;
     for (size_t i = 0; i < sizeof texts / sizeof *texts && status == MEST_OK; i++)
         if (*texts[i] && !(*texts[i] = mest_region_strdup(&s->region, *texts[i])))
@@ -235,6 +236,7 @@ mest_status mest_session_program(mest_session *s, mest_program_kind kind, int64_
                               .loss = s->config.loss,
                               .label_smoothing = s->config.label_smoothing,
                               .batch_norm = s->config.batch_norm,
+                              .no_fuse = s->config.no_fuse,
                               .dropout = s->config.dropout,
                               .clip_norm = s->config.clip_norm,
                               .keep_gradients = s->config.keep_gradients,

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* --explain: the planned program, node by node: operator, layouts, kernel and why it was chosen, work; then the memory plan. */
+/* --explain: the planned program, node by node: operator, layouts, kernel and why it was chosen, work; then what the passes did and the
+ * memory plan. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -42,6 +43,28 @@ static void on_node(void *user, const mest_node_info *n)
         printf("       %s\n", report_plain(n->why).s);
 }
 
+static void on_pass(void *user, const mest_pass_info *p)
+{
+    explanation *x = user;
+    if (x->t->s->json) {
+        cJSON *event = json_event("pass");
+        json_text(event, "name", p->name);
+        json_text(event, "phase", p->phase);
+        json_text(event, "summary", p->summary);
+        json_bool(event, "required", p->required);
+        json_bool(event, "off", p->off);
+        json_number(event, "count", p->count);
+        (void)json_emit(x->t, event);
+        return;
+    }
+    if (x->last != 'P')
+        printf("\npasses\n");
+    x->last = 'P';
+    char count[24];
+    snprintf(count, sizeof count, "%d", p->count);
+    printf("%4s %-18s %s\n", p->off ? "off" : count, p->name, p->summary);
+}
+
 static void print_plan(const tool *t, const mest_plan_info *plan)
 {
     char arena[32], parameters[32], optimizer[32], total[32];
@@ -49,7 +72,9 @@ static void print_plan(const tool *t, const mest_plan_info *plan)
     report_bytes(parameters, sizeof parameters, plan->parameter_bytes);
     report_bytes(optimizer, sizeof optimizer, plan->optimizer_bytes);
     report_bytes(total, sizeof total, plan->total_bytes);
-    printf("\nplan        %d nodes, %d of them conversions of layout; batch %" PRId64 "\n", plan->n_nodes, plan->n_conversions, t->s->batch);
+    printf("\ngraph       %d nodes in the file, %d once shapes are known, %d forward nodes after the passes\n", plan->n_file_nodes, plan->n_folded_nodes,
+           plan->n_fused_nodes);
+    printf("plan        %d nodes, %d of them conversions of layout; batch %" PRId64 "\n", plan->n_nodes, plan->n_conversions, t->s->batch);
     printf("work        %.3f M multiply-accumulates a run, %.3f M a sample\n", (double)plan->macs / 1e6,
            (double)plan->macs / 1e6 / (double)t->s->batch);
     printf("memory      %s: activations and gradients %s, parameters %s, optimizer %s\n", total, arena, parameters, optimizer);
@@ -74,12 +99,17 @@ int cmd_explain(tool *t)
         return code;
     if (mest_session_explain(t->session, kind, s->batch, on_node, &x, &plan, &err) != MEST_OK)
         return tool_fail(t, STAGE_PREPARE, &err);
+    if (mest_session_passes(t->session, kind, s->batch, on_pass, &x, &err) != MEST_OK)
+        return tool_fail(t, STAGE_PREPARE, &err);
     if (s->json) {
         cJSON *event = json_event("plan");
         json_text(event, "program", s->program);
         json_number(event, "batch", (double)s->batch);
         json_number(event, "nodes", plan.n_nodes);
         json_number(event, "conversions", plan.n_conversions);
+        json_number(event, "file_nodes", plan.n_file_nodes);
+        json_number(event, "folded_nodes", plan.n_folded_nodes);
+        json_number(event, "fused_nodes", plan.n_fused_nodes);
         json_number(event, "macs", (double)plan.macs);
         json_number(event, "arena_bytes", (double)plan.arena_bytes);
         json_number(event, "parameter_bytes", (double)plan.parameter_bytes);

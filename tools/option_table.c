@@ -128,6 +128,7 @@ const option option_table[] = {
     INT("threads", 't', true, "N", "0", threads, 0, 1024, "0: the cores that are idle"),
     CHOICE("kernels", false, "auto|scalar|avx2|avx512|neon", "auto", kernels, "highest instruction set to use"),
     FLAG("no-xnnpack", 0, false, no_xnnpack, "use the library's own kernels only"),
+    TEXT("no-fuse", 0, false, "all|NAME[,NAME]", NULL, no_fuse, "passes that must not change the graph; --explain lists them"),
     INT("memory-limit", 0, false, "MB", "0", memory_limit, 0, 1e9, "most memory the library may hold, 10^6 bytes; 0: no limit"),
     CHOICE("program", false, "train|eval|infer", "train", program, "--explain: which program"),
 

@@ -70,7 +70,7 @@ typedef struct settings {
 
     /* machine */
     int64_t threads, memory_limit;
-    const char *kernels, *program;
+    const char *kernels, *program, *no_fuse;
     bool no_xnnpack;
 
     /* talk */

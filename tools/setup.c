@@ -229,6 +229,7 @@ int tool_create_session(tool *t)
     c->seed = (uint64_t)s->seed;
     c->kernels = s->kernels;
     c->use_xnnpack = !s->no_xnnpack;
+    c->no_fuse = s->no_fuse;
     if (mest_session_create(&t->session, t->model, c, &err) != MEST_OK)
         return tool_fail(t, STAGE_PREPARE, &err);
     return 0;

@@ -64,6 +64,9 @@ typedef struct mest_train_config {
     bool use_xnnpack;       /* default true */
     /* safety */
     bool keep_gradients;    /* keep every gradient readable after a step (tests, debugging); costs memory */
+    /* passes over the graph */
+    const char *no_fuse;    /* optional passes that are off: "all" or NAME[,NAME] (mest_pass_list); NULL: every pass is on. Copied. Results are
+                             * equal up to rounding either way */
 } mest_train_config;
 
 MEST_API void mest_train_config_init(mest_train_config *config);
@@ -188,12 +191,32 @@ typedef struct mest_plan_info {
     int64_t total_bytes;     /* all memory of the session as planned */
     int64_t macs;            /* of one run of the program */
     int n_nodes, n_conversions;
+    int n_file_nodes;        /* of the file */
+    int n_folded_nodes;      /* once shapes are known and constants are folded away */
+    int n_fused_nodes;       /* forward nodes after the passes, the loss included */
 } mest_plan_info;
+
+/* A pass over the graph of a program. Text is lent: it lives as long as the library. */
+typedef struct mest_pass_info {
+    uint32_t struct_size;
+    const char *name, *summary;
+    const char *phase;       /* "weights", "form", "forward" (before differentiation), "backward" (after it) */
+    bool required;           /* cannot be turned off */
+    bool off;                /* mest_session_passes: turned off by the config */
+    int count;               /* mest_session_passes: places in the program where it did something */
+} mest_pass_info;
+
+/* Pass number `index` in the order in which they run; false past the end. */
+MEST_API bool mest_pass_list(int index, mest_pass_info *info);
 
 /* Plans a program for `batch` samples and reports it; `node` may be NULL. */
 MEST_NODISCARD MEST_API mest_status mest_session_explain(mest_session *session, mest_program_kind kind, int64_t batch,
                                                          void (*node)(void *user, const mest_node_info *info), void *user,
                                                          mest_plan_info *plan, mest_error *err);
+
+/* What each pass that serves the program did, in their order. The program is planned if it is not yet. */
+MEST_NODISCARD MEST_API mest_status mest_session_passes(mest_session *session, mest_program_kind kind, int64_t batch,
+                                                        void (*pass)(void *user, const mest_pass_info *info), void *user, mest_error *err);
 
 /* Called after each node that ran in any later step, evaluation or inference of the session: its index in the program (that of
  * mest_node_info for the same kind and batch) and its wall time. Nodes that only rename memory are not reported. The calls come from

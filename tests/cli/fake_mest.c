@@ -347,8 +347,8 @@ mest_status mest_session_create(mest_session **session, mest_model *model, const
          c->nesterov, c->weight_decay, c->beta1, c->beta2, c->eps, c->no_decay ? c->no_decay : "", c->clip_norm);
     echo("schedule %s min_lr=%g gamma=%g step_epochs=%" PRId64 " warmup=%" PRId64 ":%g per_step=%d", c->schedule, c->min_lr, c->gamma,
          c->step_epochs, c->warmup_epochs, c->warmup_lr, c->schedule_per_step);
-    echo("machine bn=%s dropout=%g threads=%d seed=%" PRIu64 " kernels=%s xnnpack=%d", c->batch_norm, c->dropout, c->threads, c->seed,
-         c->kernels, c->use_xnnpack);
+    echo("machine bn=%s dropout=%g threads=%d seed=%" PRIu64 " kernels=%s xnnpack=%d no_fuse=%s", c->batch_norm, c->dropout, c->threads, c->seed,
+         c->kernels, c->use_xnnpack, c->no_fuse ? c->no_fuse : "");
     return MEST_OK;
 }
 
@@ -508,7 +508,19 @@ mest_status mest_session_explain(mest_session *session, mest_program_kind kind, 
         node(user, &info);
     }
     *plan = (mest_plan_info){.struct_size = sizeof *plan, .arena_bytes = 1000 * batch, .parameter_bytes = 2000, .optimizer_bytes = 3000,
-                             .total_bytes = 5000 + 1000 * batch, .macs = 100 * batch, .n_nodes = 3};
+                             .total_bytes = 5000 + 1000 * batch, .macs = 100 * batch, .n_nodes = 3, .n_file_nodes = 5, .n_folded_nodes = 4, .n_fused_nodes = 1};
+    return MEST_OK;
+}
+
+mest_status mest_session_passes(mest_session *session, mest_program_kind kind, int64_t batch, void (*pass)(void *user, const mest_pass_info *info), void *user,
+                                mest_error *err)
+{
+    (void)session;
+    (void)kind;
+    (void)batch;
+    MAY_FAIL(err);
+    pass(user, &(mest_pass_info){.struct_size = sizeof(mest_pass_info), .name = "gelu", .summary = "a chain as one node", .phase = "forward", .count = 2});
+    pass(user, &(mest_pass_info){.struct_size = sizeof(mest_pass_info), .name = "silu", .summary = "another", .phase = "forward", .off = true});
     return MEST_OK;
 }
 

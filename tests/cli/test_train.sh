@@ -84,6 +84,9 @@ gives 0 m.onnx --explain -b 8
 has out 'gemm_csr_f32_avx2'
 has out 'xnnpack: weight is sparse'
 has out 'batch 8'
+has out '   2 gelu               a chain as one node'
+has out ' off silu'
+has out '5 nodes in the file, 4 once shapes are known, 1 forward nodes'
 gives 0 m.onnx --explain --program infer
 lacks out 'backward'
 gives 0 m.onnx --eval --data idx:x

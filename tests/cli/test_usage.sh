@@ -105,6 +105,7 @@ mest_session_create=5 3 --eval --data idx:x
 mest_session_create=6 3 --eval --data idx:x
 mest_session_create=1 2 --eval --data idx:x
 mest_session_explain=2 7 --explain
+mest_session_passes=2 7 --explain
 mest_session_explain=2 7 --train --data idx:x
 mest_session_add_scheduler=1 2 --train --data idx:x --sparsity 0.5
 mest_session_add_scheduler=10 8 --train --data idx:x --sparsity 0.5

@@ -31,6 +31,7 @@ check ops/ops.def MEST_OPS 'mest_ops_%\['
 check sparse/formats.def MEST_FORMAT 'mest_format_% '
 check importers/sources.def MEST_SOURCE 'mest_source_%\['
 check schedulers/schedulers.def MEST_SCHEDULER 'mest_scheduler_%( |\[|;)'
+check runtime/passes/passes.def MEST_PASS 'mest_pass_% '
 # Kernel lists: one file is compiled for several instruction sets; a macro of its header makes the table's name.
 for list in ops/kernels/kernels.def sparse/kernels/kernels.def; do
     folder=$(dirname "$list")
@@ -49,8 +50,8 @@ for list in ops/kernels/kernels.def sparse/kernels/kernels.def; do
 done
 check ops/xnn/kernels.def MEST_KERNELS_XNN 'mest_kernels_%_xnn\['
 # Every line of a list is one of the macros meson reads: a mistyped one would silently build nothing.
-for list in $(files ops sparse importers schedulers | grep '\.def$'); do
-    if sed '/^\/\*/,/\*\/$/d' "$list" | grep -vE '^$|^MEST_(OPS|FORMAT|SOURCE|SCHEDULER|KERNELS_(AVX512|AVX2|NEON|SCALAR|XNN))\([a-z0-9_]+\)$'; then
+for list in $(files ops sparse importers schedulers runtime | grep '\.def$'); do
+    if sed '/^\/\*/,/\*\/$/d' "$list" | grep -vE '^$|^MEST_(OPS|FORMAT|SOURCE|SCHEDULER|PASS|KERNELS_(AVX512|AVX2|NEON|SCALAR|XNN))\([a-z0-9_]+\)$'; then
         fail "$list: these lines are no list entries"
     else
         pass
