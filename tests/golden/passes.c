@@ -1,0 +1,279 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Passes leave results as they are: for every network of a list and every optional pass that does something there, outputs of evaluation, all
+ * gradients of a step and ten steps of training are compared with the pass on and off; and each pass finds what the list says it must find.
+ * Usage: passes FOLDER; FOLDER/expected.txt has lines "FILE LOSS [PASS=COUNT ..]"; FILE may begin with "shared:", under the environment's
+ * MEST_SHARED. Ends with "N passed, N failed, N skipped". */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "mest/train.h"
+#include "runtime/tensor.h"
+
+/* In double only the constants of the file are rounded (1 / sqrt 2, 1/6), and what the API hands out as float. */
+static const double most_output = MEST_REAL_IS_DOUBLE ? 2e-7 : 2e-6, most_gradient = MEST_REAL_IS_DOUBLE ? 1e-6 : 2e-5;
+
+enum { BATCH = 5, STEPS = 10, MANY = 64 };
+
+static int passed, failed, skipped;
+
+typedef struct result {
+    float *out, *grads, *after; /* all parameters one after the other */
+    size_t n_out, n_params, count;
+    size_t size[2048];
+    double loss[STEPS];
+    int nodes;
+    struct { char name[40]; int count; } pass[MANY];
+    int n_pass;
+} result;
+
+static void *get(size_t n)
+{
+    void *p = calloc(n + 1, 1);
+    if (!p) {
+        perror("memory");
+        exit(2);
+    }
+    return p;
+}
+
+static void forget(result *r)
+{
+    free(r->out);
+    free(r->grads);
+    free(r->after);
+    memset(r, 0, sizeof *r);
+}
+
+static void note_pass(void *user, const mest_pass_info *p)
+{
+    result *r = user;
+    if (!p->required && p->count && r->n_pass < MANY) {
+        snprintf(r->pass[r->n_pass].name, sizeof r->pass[0].name, "%s", p->name);
+        r->pass[r->n_pass++].count = p->count;
+    }
+}
+
+static uint32_t state;
+static float uniform(void)
+{
+    state = state * 1664525u + 1013904223u;
+    return (float)(state >> 8) / (float)(1 << 23) - 1;
+}
+
+static mest_status train(const char *path, const char *loss, const char *scheme, const char *no_fuse, result *r, mest_error *err)
+{
+    mest_model *m = NULL;
+    mest_session *s = NULL;
+    mest_tensor_info in = {.struct_size = sizeof in}, p = {.struct_size = sizeof p};
+    mest_train_config c;
+    mest_plan_info plan = {.struct_size = sizeof plan};
+    int rank = 0;
+    int64_t dim[MEST_MAX_RANK], per = 1, outs = 1, labels = 1, classes = 1;
+    void *x = NULL, *y = NULL;
+    memset(r, 0, sizeof *r);
+    mest_status status = mest_model_load(&m, path, NULL, err);
+    if (status == MEST_OK)
+        status = mest_model_input(m, 0, &in, err);
+    if (status == MEST_OK && scheme) {
+        mest_sparsity sp;
+        mest_sparsity_init(&sp);
+        sp.scheme = scheme;
+        sp.sparsity = 0.6;
+        sp.dense_layers = "none";
+        status = mest_model_sparsify(m, &sp, err);
+    }
+    mest_train_config_init(&c);
+    const int64_t batch = in.dim[0] > 0 ? in.dim[0] : BATCH;
+    c.batch = batch;
+    c.loss = loss;
+    c.lr = 0.02;
+    c.threads = 1;
+    c.keep_gradients = true;
+    c.no_fuse = no_fuse;
+    if (status == MEST_OK)
+        status = mest_session_create(&s, m, &c, err);
+    if (status == MEST_OK)
+        status = mest_session_output_shape(s, &rank, dim, err);
+    if (status == MEST_OK) {
+        for (int i = 1; i < in.rank; i++)
+            per *= in.dim[i];
+        for (int i = 0; i < rank; i++)
+            outs *= dim[i];
+        classes = rank ? dim[rank - 1] : 1;
+        labels = strcmp(loss, "ce") ? outs : outs / classes;
+        state = 77;
+        x = get((size_t)(batch * per) * 8);
+        y = get((size_t)(batch * labels) * 8);
+        for (int64_t i = 0; i < batch * per; i++) {
+            if (in.dtype == 7)
+                ((int64_t *)x)[i] = (int64_t)(fabsf(uniform()) * 9.99f);
+            else
+                ((float *)x)[i] = 2 * uniform();
+        }
+        for (int64_t i = 0; i < batch * labels; i++) {
+            if (!strcmp(loss, "ce"))
+                ((int64_t *)y)[i] = (i * 7) % classes;
+            else
+                ((float *)y)[i] = 0.5f + 0.5f * uniform();
+        }
+        r->n_out = (size_t)(batch * outs);
+        r->out = get(r->n_out * sizeof *r->out);
+        status = mest_session_infer(s, x, batch, r->out, r->n_out, err);
+    }
+    r->n_params = (size_t)mest_model_parameter_count(m);
+    for (size_t i = 0; i < r->n_params && i < 2048 && status == MEST_OK; i++) {
+        status = mest_model_parameter(m, (int)i, &p, err);
+        r->size[i] = 1;
+        for (int k = 0; k < p.rank; k++)
+            r->size[i] *= (size_t)p.dim[k];
+        r->count += r->size[i];
+    }
+    r->grads = get(r->count * sizeof *r->grads);
+    r->after = get(r->count * sizeof *r->after);
+    for (int step = 0; step < STEPS && status == MEST_OK; step++) {
+        mest_metrics metrics = {.struct_size = sizeof metrics};
+        status = mest_session_step(s, x, y, batch, &metrics, err);
+        r->loss[step] = metrics.loss;
+        for (size_t i = 0, at = 0; step == 0 && i < r->n_params && status == MEST_OK; at += r->size[i++])
+            if (mest_model_parameter(m, (int)i, &p, err) == MEST_OK && p.role == MEST_ROLE_TRAINABLE)
+                (void)!mest_session_read_gradient(s, (int)i, r->grads + at, r->size[i], NULL); /* none: the loss does not depend on it */
+    }
+    for (size_t i = 0, at = 0; i < r->n_params && status == MEST_OK; at += r->size[i++])
+        status = mest_model_read_parameter(m, (int)i, r->after + at, r->size[i], err);
+    if (status == MEST_OK)
+        status = mest_session_passes(s, MEST_PROGRAM_TRAIN, batch, note_pass, r, err);
+    if (status == MEST_OK)
+        status = mest_session_explain(s, MEST_PROGRAM_TRAIN, batch, NULL, NULL, &plan, err);
+    r->nodes = plan.n_fused_nodes;
+    mest_session_destroy(s);
+    mest_model_destroy(m);
+    free(x);
+    free(y);
+    return status;
+}
+
+static void verdict(bool ok, const char *file, const char *pass, const char *what, const char *more)
+{
+    passed += ok;
+    failed += !ok;
+    if (!ok)
+        printf("FAIL %s, %s: %s: %s\n", file, pass, what, more);
+}
+
+/* Largest relative distance of a parameter's numbers; the norm of all of them sets a floor. */
+static double distance(const float *a, const float *b, const result *r)
+{
+    double all = 0, worst = 0;
+    for (size_t i = 0; i < r->count; i++)
+        all += (double)b[i] * (double)b[i];
+    for (size_t i = 0, at = 0; i < r->n_params; at += r->size[i++]) {
+        double d = 0, n = 0;
+        for (size_t k = at; k < at + r->size[i]; k++) {
+            d += ((double)a[k] - (double)b[k]) * ((double)a[k] - (double)b[k]);
+            n += (double)b[k] * (double)b[k];
+        }
+        double e = sqrt(d) / (sqrt(n) + 1e-3 * sqrt(all) + 1e-30);
+        worst = e > worst || isnan(e) ? e : worst;
+    }
+    return worst;
+}
+
+static void limit(const char *file, const char *pass, const char *what, double got, double most)
+{
+    char text[80];
+    snprintf(text, sizeof text, "%.3g > %.3g", got, most);
+    verdict(got <= most, file, pass, what, text);
+}
+
+static void compare(const char *file, const char *pass, const result *on, const result *off)
+{
+    double d = 0, n = 0, loss = 0;
+    for (size_t i = 0; i < on->n_out; i++) {
+        d += ((double)on->out[i] - (double)off->out[i]) * ((double)on->out[i] - (double)off->out[i]);
+        n += (double)off->out[i] * (double)off->out[i];
+    }
+    for (int i = 0; i < STEPS; i++)
+        loss = fmax(loss, fabs(on->loss[i] - off->loss[i]) / (1e-3 + fabs(off->loss[i])));
+    limit(file, pass, "outputs", sqrt(d / (n + 1e-30)), most_output);
+    limit(file, pass, "gradients", distance(on->grads, off->grads, on), most_gradient);
+    limit(file, pass, "losses of ten steps", loss, most_gradient);
+    limit(file, pass, "parameters after ten steps", distance(on->after, off->after, on), most_gradient);
+}
+
+static void check(const char *folder, char *line)
+{
+    char *file = strtok(line, " \n"), *loss = strtok(NULL, " \n"), path[800];
+    const char *shared = getenv("MEST_SHARED"), *scheme = NULL;
+    if (!file || *file == '#' || !loss)
+        return;
+    char *colon = strchr(loss, ':'); /* LOSS:SCHEME */
+    if (colon) {
+        *colon = 0;
+        scheme = colon + 1;
+    }
+    if (!strncmp(file, "shared:", 7))
+        snprintf(path, sizeof path, "%s/%s", shared ? shared : "", file + 7);
+    else
+        snprintf(path, sizeof path, "%s/%s", folder, file);
+    if (access(path, R_OK)) {
+        skipped++;
+        printf("skip %s: %s\n", file, strncmp(file, "shared:", 7) ? "no such file" : "not under MEST_SHARED");
+        return;
+    }
+    mest_error err = {0};
+    static result on, off;
+    if (train(path, loss, scheme, NULL, &on, &err) != MEST_OK) {
+        verdict(false, file, "all on", "training", err.msg);
+        return;
+    }
+    int n_expected = 0;
+    for (char *e = strtok(NULL, " \n"); e; e = strtok(NULL, " \n")) {
+        char *eq = strchr(e, '='), text[60];
+        int got = 0;
+        if (!eq)
+            continue;
+        *eq = 0;
+        for (int i = 0; i < on.n_pass; i++)
+            if (!strcmp(on.pass[i].name, e))
+                got = on.pass[i].count;
+        snprintf(text, sizeof text, "%d places, not %s", got, eq + 1);
+        verdict(got == atoi(eq + 1), file, e, "found", text);
+        n_expected += atoi(eq + 1) > 0;
+    }
+    char found[400] = "";
+    for (int i = 0; i < on.n_pass; i++)
+        snprintf(found + strlen(found), sizeof found - strlen(found), " %s=%d", on.pass[i].name, on.pass[i].count);
+    verdict(n_expected == on.n_pass, file, "all", "the list must name every pass that does something", found);
+    for (int i = on.n_pass > 1 ? -1 : 0; i < on.n_pass; i++) {
+        const char *name = i < 0 ? "all" : on.pass[i].name;
+        if (train(path, loss, scheme, name, &off, &err) == MEST_OK)
+            compare(file, name, &on, &off);
+        else if (scheme && strstr(err.msg, "pass"))
+            passed++; /* a sparse weight that cannot be reached without the pass: said so, and no dense copy made */
+        else
+            verdict(false, file, name, "training with the pass off", err.msg);
+        for (int k = 0; k < off.n_pass; k++)
+            verdict(i >= 0 ? strcmp(off.pass[k].name, name) != 0 : false, file, name, "is off", "and yet did something");
+        forget(&off);
+    }
+    forget(&on);
+}
+
+int main(int argc, char **argv)
+{
+    char path[700], line[1000];
+    snprintf(path, sizeof path, "%s/expected.txt", argc > 1 ? argv[1] : ".");
+    FILE *f = fopen(path, "r");
+    if (!f) {
+        perror(path);
+        return 2;
+    }
+    while (fgets(line, sizeof line, f))
+        check(argv[1], line);
+    fclose(f);
+    printf("%d passed, %d failed, %d skipped\n", passed, failed, skipped);
+    return failed ? 1 : passed ? 0 : 77;
+}
