@@ -67,6 +67,14 @@ void mest_sample_remove(mest_sample_set *set, int64_t id)
     set->active--;
 }
 
+void mest_sample_restore(mest_sample_set *set, int64_t id)
+{
+    if (id < 0 || id >= set->count || mest_sample_active(set, id))
+        return;
+    set->bits[id >> 3] |= (uint8_t)(1u << (id & 7));
+    set->active++;
+}
+
 /* Bytes of one sample; checks what a source, perhaps the caller's own, says of itself. */
 static mest_status sample_bytes(const char *what, mest_sample_type type, int rank, const int64_t *dim, size_t *bytes, mest_error *err)
 {

@@ -19,6 +19,7 @@ mest_status mest_sample_set_create(mest_sample_set *set, mest_heap *heap, int64_
 void mest_sample_set_destroy(mest_sample_set *set);
 static inline bool mest_sample_active(const mest_sample_set *s, int64_t id) { return s->bits[id >> 3] >> (id & 7) & 1; }
 void mest_sample_remove(mest_sample_set *set, int64_t id);
+void mest_sample_restore(mest_sample_set *set, int64_t id);
 
 typedef struct mest_loader mest_loader;
 typedef struct mest_batch {

@@ -192,20 +192,35 @@ static mest_status blame(const loaded *item, mest_status status, const mest_erro
     return mest_fail(err, status, "scheduler %s: %.400s", item->name, own->msg[0] ? own->msg : mest_status_text(status));
 }
 
-static mest_status at_boundary(mest_schedulers *list, mest_host_phase phase, const mest_epoch *epoch, mest_host_report *report, mest_error *err)
+/* A callback of a table that grew: absent where the plugin's table ends before it. */
+#define CALLBACK(item, field) \
+    ((item)->vtable->struct_size >= offsetof(mest_scheduler, field) + sizeof (item)->vtable->field ? (item)->vtable->field : NULL)
+
+typedef mest_status (*epoch_callback)(void *, mest_host *, const mest_epoch *, mest_error *);
+typedef mest_status (*step_callback)(void *, mest_host *, const mest_training_step *, mest_error *);
+
+/* One of epoch and step is NULL, as the phase wants it. */
+static mest_status at_boundary(mest_schedulers *list, mest_host_phase phase, const mest_epoch *epoch, const mest_training_step *step,
+                               mest_host_report *report, mest_error *err)
 {
     for (int i = 0; i < list->n; i++) {
         loaded *item = &list->item[i];
-        mest_status (*callback)(void *, mest_host *, const mest_epoch *, mest_error *) =
-            phase == MEST_HOST_BEGIN ? item->vtable->epoch_begin : item->vtable->epoch_end;
-        if (!callback)
+        epoch_callback of_epoch = phase == MEST_HOST_BEGIN ? item->vtable->epoch_begin : phase == MEST_HOST_END ? item->vtable->epoch_end : NULL;
+        step_callback of_step = phase == MEST_HOST_STEP ? CALLBACK(item, step_begin) : phase == MEST_HOST_STEP_END ? CALLBACK(item, step_end) : NULL;
+        if (!of_epoch && !of_step)
             continue;
         mest_error own = { MEST_OK, "" };
+        mest_status status;
         mest_host_enter(list->host, phase, item->name, i);
-        mest_epoch now = *epoch;
-        if (list->host->samples)
-            now.n_active_samples = list->host->samples->active; /* one before may have removed some */
-        mest_status status = callback(item->self, list->host, &now, &own);
+        if (of_epoch) {
+            mest_epoch now = *epoch;
+            if (list->host->samples)
+                now.n_active_samples = list->host->samples->active; /* one before may have removed some */
+            status = of_epoch(item->self, list->host, &now, &own);
+        } else {
+            mest_training_step now = *step;
+            status = of_step(item->self, list->host, &now, &own);
+        }
         mest_status applied = mest_host_leave(list->host, status == MEST_OK, report, err);
         list->host->who = "";
         if (status != MEST_OK)
@@ -220,7 +235,7 @@ mest_status mest_schedulers_epoch_begin(mest_schedulers *list, const mest_epoch 
     if (report)
         memset(report, 0, sizeof *report);
     list->host->keep_gradients = false;
-    MEST_TRY(at_boundary(list, MEST_HOST_BEGIN, epoch, report, err));
+    MEST_TRY(at_boundary(list, MEST_HOST_BEGIN, epoch, NULL, report, err));
     mest_host_settle_gradients(list->host);
     return MEST_OK;
 }
@@ -229,7 +244,30 @@ mest_status mest_schedulers_epoch_end(mest_schedulers *list, const mest_epoch *e
 {
     if (report)
         memset(report, 0, sizeof *report);
-    return at_boundary(list, MEST_HOST_END, epoch, report, err);
+    return at_boundary(list, MEST_HOST_END, epoch, NULL, report, err);
+}
+
+bool mest_schedulers_watch_steps(const mest_schedulers *list)
+{
+    bool any = false;
+    for (int i = 0; i < list->n; i++)
+        any |= CALLBACK(&list->item[i], step_begin) || CALLBACK(&list->item[i], step_end);
+    return any;
+}
+
+mest_status mest_schedulers_step_begin(mest_schedulers *list, const mest_training_step *step, mest_host_report *report, mest_error *err)
+{
+    if (report)
+        memset(report, 0, sizeof *report);
+    list->host->skip_update = false;
+    return at_boundary(list, MEST_HOST_STEP, NULL, step, report, err);
+}
+
+mest_status mest_schedulers_step_end(mest_schedulers *list, const mest_training_step *step, mest_host_report *report, mest_error *err)
+{
+    if (report)
+        memset(report, 0, sizeof *report);
+    return at_boundary(list, MEST_HOST_STEP_END, NULL, step, report, err);
 }
 
 mest_status mest_schedulers_batch_seen(mest_schedulers *list, const int64_t *ids, const uint8_t *correct, int64_t n, mest_error *err)

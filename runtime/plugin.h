@@ -8,7 +8,7 @@
  * Order of calls: mest_host_init, fill in params; mest_schedulers_add (create may reserve); mest_host_plan, which raises capacities and
  * allocates the scratch of edits; set slots (arrays for sparse->cap_units units), samples; then the epochs:
  *     mest_schedulers_epoch_begin
- *       step ... mest_schedulers_batch_seen    (allocates nothing)
+ *       mest_schedulers_step_begin, step, mest_schedulers_batch_seen, mest_schedulers_step_end    (allocates nothing)
  *       after the last step, before the update's gradients are gone: mest_host_take_gradients for each parameter, if gradients_wanted
  *     mest_schedulers_epoch_end
  */
@@ -21,12 +21,17 @@
 
 enum { MEST_HOST_SLOTS = 4 };
 
-typedef enum mest_host_phase { MEST_HOST_NONE, MEST_HOST_CREATE, MEST_HOST_BEGIN, MEST_HOST_BATCH, MEST_HOST_END } mest_host_phase;
+typedef enum mest_host_phase {
+    MEST_HOST_NONE, MEST_HOST_CREATE, MEST_HOST_BEGIN, MEST_HOST_BATCH, MEST_HOST_END, MEST_HOST_STEP, MEST_HOST_STEP_END
+} mest_host_phase;
 
-/* A list of units or samples that was accepted but not applied; heap memory, from callback to callback empty. */
+/* A list of units or samples that was accepted but not applied, ascending. From callback to callback empty; its memory stays, so that
+ * mutations of every step allocate nothing once it is large enough. */
 typedef struct mest_proposal {
     int64_t *ids;
-    int64_t n;
+    int64_t n, cap;
+    mest_real *values;          /* `width` a unit, for lists that carry values; else NULL */
+    int32_t width;
 } mest_proposal;
 
 typedef struct mest_host_param {
@@ -37,7 +42,7 @@ typedef struct mest_host_param {
     int n_slots;
     mest_real *grad_snapshot;         /* the host's own; NULL when nobody asked */
     int64_t reserved;                 /* largest wish of a scheduler, units */
-    mest_proposal drop, grow;
+    mest_proposal drop, grow, set;
 } mest_host_param;
 
 struct mest_host {
@@ -55,14 +60,16 @@ struct mest_host {
     const char *who;               /* scheduler that is being called, and its number */
     int who_index;
     bool keep_gradients;           /* asked for in the epoch_begin that is running */
-    mest_proposal removed_samples;
+    mest_proposal removed_samples, restored_samples;
+    mest_proposal taken;           /* work list of sample_inactive */
+    bool skip_update;              /* asked for in the step_begin that is running */
 };
 
 /* What one round of callbacks did. */
 typedef struct mest_host_report {
     int64_t removed, grown;      /* units */
     int n_params;                /* parameters whose pattern changed */
-    int64_t removed_samples;
+    int64_t removed_samples, restored_samples;
     char text[240];              /* "mest: 184 units removed, 184 grown in 3 parameters"; "" if nothing changed */
 } mest_host_report;
 
@@ -100,6 +107,11 @@ const char *mest_schedulers_name(const mest_schedulers *list, int index, const c
 mest_status mest_schedulers_epoch_begin(mest_schedulers *list, const mest_epoch *epoch, mest_host_report *report, mest_error *err);
 mest_status mest_schedulers_batch_seen(mest_schedulers *list, const int64_t *ids, const uint8_t *correct, int64_t n, mest_error *err);
 mest_status mest_schedulers_epoch_end(mest_schedulers *list, const mest_epoch *epoch, mest_host_report *report, mest_error *err);
+/* Does any scheduler want to be called around steps? */
+bool mest_schedulers_watch_steps(const mest_schedulers *list);
+/* host->skip_update tells afterwards whether one of them wants this step without its update. */
+mest_status mest_schedulers_step_begin(mest_schedulers *list, const mest_training_step *step, mest_host_report *report, mest_error *err);
+mest_status mest_schedulers_step_end(mest_schedulers *list, const mest_training_step *step, mest_host_report *report, mest_error *err);
 
 /* State of all, with names and options, and the gradient snapshot. Load, into a list with the same schedulers in the same order after
  * patterns were restored, names what differs (MEST_E_STATE) or is damaged (MEST_E_FORMAT). */

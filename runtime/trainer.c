@@ -2,6 +2,7 @@
 /* The epoch loop and evaluation. */
 #include <inttypes.h>
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "runtime/session.h"
@@ -22,6 +23,9 @@ typedef struct training {   /* one call of mest_session_train */
     int64_t n_epochs;       /* INT64_MAX when only max_steps bounds the run */
     bool stop;
     double epoch_start;
+    bool watch_steps;       /* schedulers want to be called around steps */
+    mest_host_report moves; /* mutations between steps that were not reported yet */
+    int64_t move_steps, told_step;
 } training;
 
 static mest_metrics metrics_of(double loss_sum, int64_t rows, int64_t hits, int64_t class_rows, int64_t samples, int64_t steps, double seconds)
@@ -88,12 +92,55 @@ static void report_host(training *t, const mest_host_report *r)
         e.text = r->text;
         emit(t, &e);
     }
-    if (r->removed_samples) {
+    if (r->removed_samples || r->restored_samples) {
         mest_event e = event_of(t, MEST_EVENT_SAMPLES);
         e.removed = r->removed_samples;
+        e.grown = r->restored_samples;
         e.text = r->text;
         emit(t, &e);
     }
+}
+
+enum { TELL_STEPS = 50 }; /* schedulers that move at every step are reported once in so many */
+
+static void flush_moves(training *t)
+{
+    if (t->move_steps > 1)
+        snprintf(t->moves.text, sizeof t->moves.text, "%" PRId64 " units removed, %" PRId64 " grown between %" PRId64 " steps", t->moves.removed,
+                 t->moves.grown, t->move_steps);
+    if (t->move_steps > 0) {
+        t->told_step = t->s->at.step;
+        report_host(t, &t->moves);
+    }
+    t->moves = (mest_host_report){0};
+    t->move_steps = 0;
+}
+
+/* Rare mutations are reported at once, frequent ones together. */
+static void note_moves(training *t, const mest_host_report *r)
+{
+    if (r->removed + r->grown + r->removed_samples + r->restored_samples == 0)
+        return;
+    t->moves.removed += r->removed;
+    t->moves.grown += r->grown;
+    t->moves.removed_samples += r->removed_samples;
+    t->moves.restored_samples += r->restored_samples;
+    memcpy(t->moves.text, r->text, sizeof t->moves.text);
+    t->move_steps++;
+    if (t->s->at.step - t->told_step >= TELL_STEPS)
+        flush_moves(t);
+}
+
+static mest_training_step step_of(const training *t, double lr)
+{
+    const mest_session *s = t->s;
+    mest_training_step e = {.struct_size = sizeof e, .step = s->at.step, .epoch = s->at.epoch, .n_epochs = mest_session_epochs(s), .batch = s->at.batch,
+                            .n_batches = mest_loader_batches(t->loader), .lr = lr};
+    if (e.n_epochs > 0)
+        e.progress = ((double)e.epoch + (double)e.batch / (double)e.n_batches) / (double)e.n_epochs;
+    if (s->config.max_steps > 0 && (double)e.step / (double)s->config.max_steps > e.progress)
+        e.progress = (double)e.step / (double)s->config.max_steps;
+    return e;
 }
 
 /* Before the first step of an epoch: schedulers, fresh sums, programs of both batch sizes. */
@@ -146,7 +193,13 @@ static mest_status train_batch(training *t, const mest_batch *b, mest_error *err
     if (snapshot) /* the update nodes write the gradients straight into the host's snapshots */
         for (int k = 0; k < s->host.n_params; k++)
             s->optimizer.state[s->host_param[k]].snapshot = s->host.params[k].grad_snapshot;
-    MEST_TRY(mest_session_run(s, p, b->inputs, b->targets, lr, true, snapshot, err));
+    mest_training_step step = step_of(t, lr);
+    mest_host_report report = {0};
+    if (t->watch_steps) {
+        MEST_TRY(mest_schedulers_step_begin(s->schedulers, &step, &report, err));
+        note_moves(t, &report);
+    }
+    MEST_TRY(mest_session_run(s, p, b->inputs, b->targets, lr, !(t->watch_steps && s->host.skip_update), snapshot, err));
     s->host.gradients_taken |= snapshot;
     note_classes(s, b);
     mest_session_hits(s, p, b->n);
@@ -158,8 +211,14 @@ static mest_status train_batch(training *t, const mest_batch *b, mest_error *err
     s->at.rows += rows;
     s->at.hits += hits;
     s->at.class_rows += class_rows;
+    if (t->watch_steps) {
+        step.loss = rows ? loss / (double)rows : 0;
+        MEST_TRY(mest_schedulers_step_end(s->schedulers, &step, &report, err));
+    }
     s->at.batch++;
     s->at.step++;
+    if (t->watch_steps)
+        note_moves(t, &report);
     mest_event e = event_of(t, MEST_EVENT_STEP);
     e.lr = lr;
     e.batch = metrics_of(loss, rows, hits, class_rows, b->n, 1, mest_seconds() - from);
@@ -172,6 +231,7 @@ static bool steps_done(const mest_session *s) { return s->config.max_steps && s-
 static mest_status close_epoch(training *t, mest_error *err)
 {
     mest_session *s = t->s;
+    flush_moves(t);
     mest_event e = event_of(t, MEST_EVENT_EPOCH);
     mest_epoch epoch = epoch_of(t, true);
     mest_host_report report = {0};
@@ -274,6 +334,8 @@ mest_status mest_session_train(mest_session *s, const mest_source *source, const
         status = mest_session_prepare(s, err);
     if (status == MEST_OK)
         s->host.samples = &s->samples, s->host.sample_class = s->classes;
+    t.watch_steps = mest_schedulers_watch_steps(s->schedulers);
+    t.told_step = s->at.step - TELL_STEPS;
     if (status == MEST_OK)
         status = run_epochs(&t, err);
     if (status == MEST_OK)

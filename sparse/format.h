@@ -93,6 +93,8 @@ mest_status mest_sparse_from_random(mest_sparse *s, int64_t n_units, uint64_t se
 /* Explicit units (ascending) and their values (unit order), NULL values = 0: sparse_initializer, checkpoints. */
 mest_status mest_sparse_from_units(mest_sparse *s, const int64_t *units, int64_t n, const mest_real *values, mest_error *err);
 
+/* New values (unit order) of active units, ascending; what reaches past the matrix stays 0. */
+void mest_sparse_set(mest_sparse *s, const int64_t *units, int64_t n, const mest_real *values);
 /* One change of pattern. drop and grow ascending, distinct; drop active, grow inactive or in drop. Survivors keep value and the
  * slots given (arrays of cap_units * unit_elements, moved in place); new entries get 0 in all of them. Scratch is preallocated by
  * mest_sparse_edit_scratch bytes. All is checked before anything changes. */
@@ -108,6 +110,8 @@ mest_status mest_sparse_sample_inactive(const mest_sparse *s, uint64_t seed, uin
 /* ||w|| + lambda * ||g|| of active units first..first+n-1; grad NULL = 0. normalised: both terms divided by their mean over all
  * active units (a pass over them in each call). */
 void mest_sparse_scores(const mest_sparse *s, const mest_real *grad, double lambda, bool normalised, int64_t first, int64_t n, float *out);
+/* L2 norms over the same units of an array in the order of storage (gradients, optimizer state). */
+void mest_sparse_norms(const mest_sparse *s, const mest_real *x, int64_t first, int64_t n, float *out);
 /* The k active units of smallest score, ties to the lower id, as ascending unit ids. Exact; no memory, no sort: O(u). A NaN score is
  * never among the smallest unless all others are. */
 mest_status mest_sparse_lowest(const mest_sparse *s, const mest_real *grad, double lambda, bool normalised, int64_t k, int64_t *out, mest_error *err);

@@ -157,6 +157,12 @@ void mest_sparse_scores(const mest_sparse *s, const mest_real *grad, double lamb
         out[i] = score_of(&t, first + i);
 }
 
+void mest_sparse_norms(const mest_sparse *s, const mest_real *x, int64_t first, int64_t n, float *out)
+{
+    for (int64_t i = 0; i < n; i++)
+        out[i] = (float)unit_norm(x + (first + i) * s->unit_elements, s->unit_elements);
+}
+
 mest_status mest_sparse_lowest(const mest_sparse *s, const mest_real *grad, double lambda, bool normalised, int64_t k, int64_t *out, mest_error *err)
 {
     MEST_CHECK(k >= 0 && k <= s->active_units, err, MEST_E_ARGUMENT, "%s: the lowest %" PRId64 " of %" PRId64 " active units were asked for",

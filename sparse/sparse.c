@@ -171,6 +171,15 @@ mest_status mest_sparse_from_units(mest_sparse *s, const int64_t *units, int64_t
     return MEST_OK;
 }
 
+void mest_sparse_set(mest_sparse *s, const int64_t *units, int64_t n, const mest_real *values)
+{
+    size_t bytes = (size_t)s->unit_elements * sizeof *values;
+    for (int64_t i = 0; i < n; i++)
+        memcpy(s->values + mest_sparse_lower_bound(s, units[i]) * s->unit_elements, values + i * s->unit_elements, bytes);
+    clear_padding(s);
+    s->value_version++;
+}
+
 int64_t mest_sparse_lower_bound(const mest_sparse *s, int64_t unit)
 {
     int64_t low = 0, high = s->active_units;

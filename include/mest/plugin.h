@@ -9,6 +9,8 @@
  * links nothing. Built-in schedulers use the same ABI. Proposals are checked when they are made (range, duplicates, capacity);
  * they are applied together after the callback returned MEST_OK, and none is applied when it did not.
  * All callbacks come from the thread that trains.
+ * Both tables grow at their end only, and struct_size says how far: a plugin built against an older header works with a newer host,
+ * one built against a newer header finds out with MEST_HOST_HAS what an older host lacks.
  */
 #ifndef MEST_PLUGIN_H
 #define MEST_PLUGIN_H
@@ -55,6 +57,17 @@ typedef struct mest_epoch {
     double train_loss, train_accuracy; /* of the epoch that ended; 0 at epoch_begin */
 } mest_epoch;
 
+/* A training step. */
+typedef struct mest_training_step {
+    uint32_t struct_size;
+    int64_t step;         /* steps done since the run began: the number of the step that begins or has just ended */
+    int64_t epoch, n_epochs;
+    int64_t batch, n_batches; /* place in this epoch */
+    double progress;      /* part of the run that is done when the step begins, 0..1: schedules that are fractions of the run */
+    double lr;            /* of this step */
+    double loss;          /* step_end: of this step, mean over its samples; otherwise 0 */
+} mest_training_step;
+
 /* What a scheduler did, for logs, progress and reports. */
 typedef struct mest_mutation_report {
     uint32_t struct_size;
@@ -85,7 +98,7 @@ typedef struct mest_host_api {
     /* Only in epoch_begin: keep |g| of the last step of this epoch for unit_scores. */
     mest_status (*keep_gradients)(mest_host *host, mest_error *err);
 
-    /* Proposals, in epoch_begin and epoch_end. Units must be ascending and distinct; drop: active; grow: inactive, or already dropped
+    /* Proposals, in epoch_begin, epoch_end, step_begin and step_end. Units must be ascending and distinct; drop: active; grow: inactive, or already dropped
      * in the same callback, and within the capacity once the drops so far are taken off. New units get value 0 and optimizer state 0;
      * survivors keep value and state bit for bit. A refused proposal leaves no trace. */
     mest_status (*drop)(mest_host *host, int param, const int64_t *units, int64_t n, mest_error *err);
@@ -103,7 +116,24 @@ typedef struct mest_host_api {
     void *(*allocate)(mest_host *host, size_t bytes);
     void (*release)(mest_host *host, void *memory, size_t bytes);
     void (*log)(mest_host *host, mest_log_level level, const char *text);
+
+    /* ---- 0.2: a plugin that uses one of these looks at MEST_HOST_HAS(api, name) in create ---- */
+
+    /* Values of active units first..first+n-1, unit_elements a unit (0 where a unit reaches past the matrix). */
+    mest_status (*get_values)(mest_host *host, int param, int64_t first, int64_t n, float *values, mest_error *err);
+    /* L2 norm of the optimizer's first moment (momentum of sgd, m of adamw) over those units. MEST_E_STATE when there is none. */
+    mest_status (*unit_momentum)(mest_host *host, int param, int64_t first, int64_t n, float *norms, mest_error *err);
+    /* A proposal like drop and grow: new values for units that are active, or were proposed for growth before in this callback.
+     * values: unit_elements a unit, finite. Optimizer state stays (0 for new units). A unit may be set once in a callback. */
+    mest_status (*set_values)(mest_host *host, int param, const int64_t *units, int64_t n, const float *values, mest_error *err);
+    /* Undoes remove_samples for those ids (ascending, distinct, removed), from the next epoch on (epoch_begin: from this one on). */
+    mest_status (*restore_samples)(mest_host *host, const int64_t *ids, int64_t n, mest_error *err);
+    /* Only in step_begin: this step computes loss and metrics, but the optimizer does nothing. */
+    mest_status (*skip_update)(mest_host *host, mest_error *err);
 } mest_host_api;
+
+/* Does the host know a service (field) of the table? Hosts before it have a shorter table. */
+#define MEST_HOST_HAS(api, field) ((api)->struct_size >= offsetof(mest_host_api, field) + sizeof (api)->field)
 
 /* Sequential state: write appends, read must ask for the same bytes in the same order. Non-zero status: give up. */
 typedef mest_status (*mest_state_io)(void *stream, void *bytes, size_t n);
@@ -125,6 +155,13 @@ typedef struct mest_scheduler {
     mest_status (*save)(void *self, mest_state_io write, void *stream);
     mest_status (*load)(void *self, mest_state_io read, void *stream);
     void (*destroy)(void *self, mest_host *host);
+
+    /* ---- 0.2 ---- */
+
+    /* Around each training step; both may be NULL. step_begin: the batch is there, nothing was computed yet; what it proposes holds
+     * for this step. step_end: after the update. A resumed run goes on with the step that follows the last one that ended. */
+    mest_status (*step_begin)(void *self, mest_host *host, const mest_training_step *step, mest_error *err);
+    mest_status (*step_end)(void *self, mest_host *host, const mest_training_step *step, mest_error *err);
 } mest_scheduler;
 
 /* The one symbol of a plugin. Returns NULL when it cannot serve a host of that ABI. */

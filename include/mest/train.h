@@ -113,7 +113,7 @@ typedef struct mest_event {
     mest_metrics train;      /* the epoch so far */
     mest_metrics validation; /* EPOCH: samples == 0 when there was none */
     double sparsity;         /* of the parameters that are sparse; 0 if none is */
-    int64_t removed, grown;  /* MUTATION: units */
+    int64_t removed, grown;  /* MUTATION: units; SAMPLES: samples taken out and put back */
     int64_t active_samples, n_samples;
     int64_t peak_bytes;      /* allocator's peak so far */
     const char *text;        /* MUTATION, SAMPLES, CHECKPOINT: one line; may be NULL */
