@@ -6,7 +6,10 @@
  *   mest.BatchNormTrain       batch statistics, biased variance for Y; updates the running ones (inputs 3, 4) by PyTorch's rule: unbiased
  *                             variance, running = momentum * running + (1 - momentum) * batch
  *   mest.BatchNormGrad        its gradient, through the batch statistics
- * Statistics are summed in double, mean first, then squared distances from it. */
+ * Statistics are summed in double, mean first, then squared distances from it.
+ *
+ * With params->clamp (pass bn_act) Y is cut off as it is written, by the rules of Relu and Clip, and the gradients take that Y as their last
+ * input and read dY as 0 where Y is not inside. The bits are those of the two nodes one after the other. */
 #include "ops/dense.h"
 #include "ops/nn.h"
 
@@ -24,8 +27,10 @@ static const mest_attr bn_attrs[] = {
 
 typedef struct norm {
     int64_t n, c, inner;
+    mest_clamp clamp;
     double epsilon, momentum;
     const mest_real *x, *scale, *bias, *mean, *var, *dy;
+    const mest_real *gate; /* gradients with a clamp: Y; otherwise NULL */
     mest_real *y, *save_mean, *save_invstd, *run_mean, *run_var, *dscale, *dbias;
 } norm;
 
@@ -34,7 +39,7 @@ static norm norm_of(const mest_args *a)
     const mest_bn_params *p = a->params;
     const mest_shape *x = &a->in[0].type->shape;
     return (norm){ .n = x->dim[0], .c = x->dim[1], .inner = mest_shape_span(x, 2, x->rank), .epsilon = p->epsilon, .momentum = p->momentum,
-                   .x = a->in[0].data };
+                   .clamp = p->clamp, .x = a->in[0].data };
 }
 
 /* X[N,C,...] and inputs first..last of shape [C]. */
@@ -67,7 +72,7 @@ static mest_status bn_infer(mest_infer *c)
     return MEST_OK;
 }
 
-/* y = x * factor + shift over one channel */
+/* y = x * factor + shift over one channel, cut off where wanted */
 static void affine(const norm *b, int64_t c, double factor, double shift)
 {
     mest_real f = (mest_real)factor, s = (mest_real)shift;
@@ -76,6 +81,10 @@ static void affine(const norm *b, int64_t c, double factor, double shift)
         mest_real *y = b->y + (n * b->c + c) * b->inner;
         for (int64_t i = 0; i < b->inner; i++)
             y[i] = x[i] * f + s;
+        for (int64_t i = 0; b->clamp.on && i < b->inner; i++) { /* in cache still */
+            mest_real t = y[i] < b->clamp.lo ? b->clamp.lo : y[i];
+            y[i] = t > b->clamp.hi ? b->clamp.hi : t;
+        }
     }
 }
 
@@ -101,22 +110,60 @@ static mest_status bn_forward(const mest_args *a)
     return MEST_OK;
 }
 
-static mest_status bn_vjp(mest_vjp *v)
+static mest_status emit_grad(mest_vjp *v, const char *op, mest_id mean, mest_id spread)
 {
-    mest_id in[5] = { mest_in(v, 0), mest_in(v, 1), mest_in(v, 3), mest_in(v, 4), mest_dout(v, 0) }, out[3];
+    const mest_bn_params *p = mest_vjp_node(v)->params;
+    mest_id in[6] = { mest_in(v, 0), mest_in(v, 1), mean, spread, mest_dout(v, 0), p->clamp.on ? mest_out(v, 0) : MEST_NONE }, out[3];
     bool want[3] = { mest_wants(v, 0), mest_wants(v, 1), mest_wants(v, 2) };
-    MEST_TRY(mest_emit(v, "mest.BatchNormFrozenGrad", NULL, 5, in, 3, want, out));
+    MEST_TRY(mest_emit(v, op, NULL, p->clamp.on ? 6 : 5, in, 3, want, out));
     for (int i = 0; i < 3; i++)
         if (want[i])
             MEST_TRY(mest_give(v, i, out[i]));
     return MEST_OK;
 }
 
+static mest_status bn_vjp(mest_vjp *v)
+{
+    return emit_grad(v, "mest.BatchNormFrozenGrad", mest_in(v, 3), mest_in(v, 4));
+}
+
 static mest_status grad_infer(mest_infer *c)
 {
+    const mest_bn_params *p = c->params;
+    bool gated = c->n_in > 5 && c->in[5];
     MEST_TRY(check(c, 1, 3));
+    MEST_INFER_CHECK(c, gated == p->clamp.on, "Y must be given with a clamp, and only then");
+    MEST_INFER_CHECK(c, !gated || mest_shape_equal(&c->in[5]->shape, &c->in[0]->shape), "Y must have the shape of X");
     like_x(c);
     return MEST_OK;
+}
+
+/* dY behind the activation, a piece at a time: what a node of its own would have written. */
+enum { PIECE = 256 };
+static const mest_real *gated(const mest_real *dy, const mest_real *y, mest_clamp clamp, int64_t n, mest_real to[PIECE])
+{
+    for (int64_t i = 0; i < n; i++) {
+        const mest_real g = dy[i];
+        to[i] = ((y[i] > clamp.lo) & (y[i] < clamp.hi)) ? g : 0;
+    }
+    return to;
+}
+
+/* The two sums below over one row of dY behind the activation, in the order of mest_dense_sum and mest_dense_cross. */
+static void gated_sums(const mest_real *x, const mest_real *dy, const mest_real *y, mest_clamp clamp, int64_t n, double mean, double *sum, double *cross)
+{
+    double s[8] = { 0 }, t[8] = { 0 };
+    mest_real piece[PIECE];
+    for (int64_t from = 0; from < n; from += PIECE) {
+        int64_t count = n - from < PIECE ? n - from : PIECE;
+        const mest_real *g = gated(dy + from, y + from, clamp, count, piece);
+        for (int64_t i = 0; i < count; i++) { /* PIECE is a multiple of 8: element k of the row is in running sum k mod 8 */
+            s[i & 7] += (double)g[i];
+            t[i & 7] += ((double)x[from + i] - mean) * (double)g[i];
+        }
+    }
+    *sum += mest_dense_fold(s);
+    *cross += mest_dense_fold(t);
 }
 
 /* Sums of dY and of dY * (X - mean) over a channel. */
@@ -125,6 +172,10 @@ static void channel_sums(const norm *b, int64_t c, double mean, double *sum, dou
     *sum = *cross = 0;
     for (int64_t n = 0; n < b->n; n++) {
         int64_t at = (n * b->c + c) * b->inner;
+        if (b->gate) {
+            gated_sums(b->x + at, b->dy + at, b->gate + at, b->clamp, b->inner, mean, sum, cross);
+            continue;
+        }
         *sum += mest_dense_sum(b->dy + at, b->inner);
         *cross += mest_dense_cross(b->x + at, b->dy + at, b->inner, mean);
     }
@@ -144,13 +195,15 @@ static void frozen_tile(void *context, size_t tile)
             b->dbias[c] = (mest_real)sum;
     }
     if (b->y) {
-        mest_real f = (mest_real)((double)b->scale[c] * invstd);
-        for (int64_t n = 0; n < b->n; n++) {
-            const mest_real *dy = b->dy + (n * b->c + c) * b->inner;
-            mest_real *dx = b->y + (n * b->c + c) * b->inner;
-            for (int64_t i = 0; i < b->inner; i++)
-                dx[i] = dy[i] * f;
-        }
+        mest_real f = (mest_real)((double)b->scale[c] * invstd), piece[PIECE];
+        for (int64_t n = 0; n < b->n; n++)
+            for (int64_t from = 0; from < b->inner; from += PIECE) {
+                int64_t at = (n * b->c + c) * b->inner + from, span = b->inner - from < PIECE ? b->inner - from : PIECE;
+                const mest_real *dy = b->gate ? gated(b->dy + at, b->gate + at, b->clamp, span, piece) : b->dy + at;
+                mest_real *dx = b->y + at;
+                for (int64_t i = 0; i < span; i++)
+                    dx[i] = dy[i] * f;
+            }
     }
 }
 
@@ -161,6 +214,7 @@ static mest_status frozen_forward(const mest_args *a)
     b.mean = a->in[2].data;
     b.var = a->in[3].data;
     b.dy = a->in[4].data;
+    b.gate = b.clamp.on ? a->in[5].data : NULL;
     b.y = a->out[0].data;
     b.dscale = a->n_out > 1 ? a->out[1].data : NULL;
     b.dbias = a->n_out > 2 ? a->out[2].data : NULL;
@@ -209,15 +263,7 @@ static mest_status train_forward(const mest_args *a)
 
 static mest_status train_vjp(mest_vjp *v)
 {
-    mest_id in[5] = { mest_in(v, 0), mest_in(v, 1), mest_out(v, 1), mest_out(v, 2), mest_dout(v, 0) }, out[3];
-    bool want[3] = { mest_wants(v, 0), mest_wants(v, 1), mest_wants(v, 2) };
-    if (in[4] == MEST_NONE)
-        return MEST_OK;
-    MEST_TRY(mest_emit(v, "mest.BatchNormGrad", NULL, 5, in, 3, want, out));
-    for (int i = 0; i < 3; i++)
-        if (want[i])
-            MEST_TRY(mest_give(v, i, out[i]));
-    return MEST_OK;
+    return mest_dout(v, 0) == MEST_NONE ? MEST_OK : emit_grad(v, "mest.BatchNormGrad", mest_out(v, 1), mest_out(v, 2));
 }
 
 static void grad_tile(void *context, size_t tile)
@@ -235,14 +281,15 @@ static void grad_tile(void *context, size_t tile)
     /* dx = scale * invstd * (dy - mean(dy) - xhat * mean(dy * xhat)) = dy * f + (x - mean) * g + h */
     double factor = (double)b->scale[c] * invstd;
     mest_real f = (mest_real)factor, g = (mest_real)(-factor * invstd * invstd * cross / count), h = (mest_real)(-factor * sum / count);
-    mest_real m = (mest_real)mean;
-    for (int64_t n = 0; n < b->n; n++) {
-        int64_t at = (n * b->c + c) * b->inner;
-        const mest_real *x = b->x + at, *dy = b->dy + at;
-        mest_real *dx = b->y + at;
-        for (int64_t i = 0; i < b->inner; i++)
-            dx[i] = dy[i] * f + ((x[i] - m) * g + h);
-    }
+    mest_real m = (mest_real)mean, piece[PIECE];
+    for (int64_t n = 0; n < b->n; n++)
+        for (int64_t from = 0; from < b->inner; from += PIECE) {
+            int64_t at = (n * b->c + c) * b->inner + from, span = b->inner - from < PIECE ? b->inner - from : PIECE;
+            const mest_real *x = b->x + at, *dy = b->gate ? gated(b->dy + at, b->gate + at, b->clamp, span, piece) : b->dy + at;
+            mest_real *dx = b->y + at;
+            for (int64_t i = 0; i < span; i++)
+                dx[i] = dy[i] * f + ((x[i] - m) * g + h);
+        }
 }
 
 static mest_status grad_forward(const mest_args *a)
@@ -252,6 +299,7 @@ static mest_status grad_forward(const mest_args *a)
     b.save_mean = a->in[2].data;
     b.save_invstd = a->in[3].data;
     b.dy = a->in[4].data;
+    b.gate = b.clamp.on ? a->in[5].data : NULL;
     b.y = a->out[0].data;
     b.dscale = a->n_out > 1 ? a->out[1].data : NULL;
     b.dbias = a->n_out > 2 ? a->out[2].data : NULL;
@@ -263,12 +311,12 @@ const mest_op mest_ops_batchnorm[] = {
     { .domain = "", .name = "BatchNormalization", .since = 1, .in_min = 5, .in_max = 5, .out_min = 1, .out_max = 5, .flags = MEST_OP_INPLACE,
       .act_in = 1u << 0, .act_out = 1u << 0, .attrs = bn_attrs, .params_bytes = sizeof(mest_bn_params), .infer = bn_infer,
       .forward = bn_forward, .vjp = bn_vjp },
-    { .domain = "mest", .name = "mest.BatchNormFrozenGrad", .since = 1, .in_min = 5, .in_max = 5, .out_min = 1, .out_max = 3,
-      .act_in = 1u << 0 | 1u << 4, .act_out = 1u << 0, .params_bytes = sizeof(mest_bn_params), .infer = grad_infer, .forward = frozen_forward },
+    { .domain = "mest", .name = "mest.BatchNormFrozenGrad", .since = 1, .in_min = 5, .in_max = 6, .out_min = 1, .out_max = 3,
+      .act_in = 1u << 0 | 1u << 4 | 1u << 5, .act_out = 1u << 0, .params_bytes = sizeof(mest_bn_params), .infer = grad_infer, .forward = frozen_forward },
     { .domain = "mest", .name = "mest.BatchNormTrain", .since = 1, .in_min = 5, .in_max = 5, .out_min = 1, .out_max = 3,
       .flags = MEST_OP_SIDE_EFFECT, .act_in = 1u << 0, .act_out = 1u << 0, .attrs = bn_attrs, .params_bytes = sizeof(mest_bn_params),
       .infer = bn_infer, .forward = train_forward, .vjp = train_vjp },
-    { .domain = "mest", .name = "mest.BatchNormGrad", .since = 1, .in_min = 5, .in_max = 5, .out_min = 1, .out_max = 3,
-      .act_in = 1u << 0 | 1u << 4, .act_out = 1u << 0, .params_bytes = sizeof(mest_bn_params), .infer = grad_infer, .forward = grad_forward },
+    { .domain = "mest", .name = "mest.BatchNormGrad", .since = 1, .in_min = 5, .in_max = 6, .out_min = 1, .out_max = 3,
+      .act_in = 1u << 0 | 1u << 4 | 1u << 5, .act_out = 1u << 0, .params_bytes = sizeof(mest_bn_params), .infer = grad_infer, .forward = grad_forward },
     { .name = NULL },
 };

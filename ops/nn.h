@@ -13,10 +13,10 @@
  *   MatMul                   A B                                      Y (numpy rules)
  *   mest.MatMulGrad          A B dY                                   dA dB (types of A and B: broadcast axes summed)
  *   BatchNormalization       X scale B mean var                       Y                     (running statistics)
- *   mest.BatchNormFrozenGrad X scale mean var dY                      dX dscale dB
+ *   mest.BatchNormFrozenGrad X scale mean var dY Y?                   dX dscale dB (Y: with a clamp only)
  *   mest.BatchNormTrain      X scale B mean var                       Y save_mean[C] save_invstd[C]; updates mean and var (PyTorch's rule:
  *                            unbiased variance; momentum as ONNX has it: running = running * momentum + batch * (1 - momentum))
- *   mest.BatchNormGrad       X scale save_mean save_invstd dY         dX dscale dB
+ *   mest.BatchNormGrad       X scale save_mean save_invstd dY Y?      dX dscale dB (Y: with a clamp only)
  *   mest.DropoutTrain        X                                        Y, keyed by (run->seed, run->step, params->key, element)
  *   mest.DropoutGrad         dY                                       dX
  *   MaxPool                  X                                        Y Indices (the latter by the reference only)
@@ -65,10 +65,18 @@ typedef struct mest_gemm_params {
     int64_t trans_a, trans_b;
 } mest_gemm_params;
 
+/* An activation that a layer does itself: y = min(max(y, lo), hi); NaN stays NaN. Relu is [0, inf), ReLU6 [0, 6]. Set by passes, never by a
+ * file. The gradient passes strictly inside. */
+typedef struct mest_clamp {
+    bool on;
+    mest_real lo, hi;
+} mest_clamp;
+
 typedef struct mest_bn_params {
     double epsilon, momentum; /* ONNX: 1 - PyTorch's momentum */
     int64_t training_mode;
     int64_t spatial;          /* opset < 9, must be 1 */
+    mest_clamp clamp;         /* pass bn_act: of Y; the gradients mask dY by where Y is inside */
 } mest_bn_params;
 
 typedef struct mest_pool_params {

@@ -4,6 +4,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "ops/nn.h"
 #include "runtime/infer.h"
 
 bool mest_is_op(const mest_node *n, const char *op)
@@ -118,6 +119,47 @@ mest_status mest_rewrite(mest_pass_args *a, mest_id node, const char *op_name, c
     n->n_out = n_out;
     a->count++;
     return infer ? mest_infer_node(g, node, a->err) : MEST_OK;
+}
+
+mest_id mest_only_reader(const mest_pass_args *a, mest_id v)
+{
+    const mest_graph *g = a->graph;
+    for (mest_id i = mest_read_once(a, v) ? g->values[v].producer + 1 : g->n_nodes; i < g->n_nodes; i++)
+        for (int k = 0; k < g->nodes[i].n_in; k++)
+            if (g->nodes[i].in[k] == v)
+                return i;
+    return MEST_NONE;
+}
+
+void mest_absorb(mest_pass_args *a, mest_id layer, mest_id next)
+{
+    mest_graph *g = a->graph;
+    mest_node *from = &g->nodes[layer], *to = &g->nodes[next];
+    /* They swap results: `next` then makes a value nobody reads, and the order stays valid, for whoever read its result comes later still. */
+    mest_id inner = from->out[0], result = to->out[0];
+    from->out[0] = result;
+    g->values[result].producer = layer;
+    to->out[0] = inner;
+    to->in[0] = result;
+    g->values[inner].producer = next;
+    to->mark = 1;
+    a->count++;
+}
+
+bool mest_match_clamp(const mest_graph *g, const mest_node *n, mest_clamp *clamp)
+{
+    *clamp = (mest_clamp){.on = true, .lo = 0, .hi = (mest_real)INFINITY};
+    if (mest_is_op(n, "Relu"))
+        return true;
+    double bound[2] = {-(double)INFINITY, (double)INFINITY};
+    if (!mest_is_op(n, "Clip") || g->values[n->in[0]].type.dtype != MEST_F32)
+        return false;
+    for (int i = 1; i < 3; i++)
+        if (n->n_in > i && n->in[i] != MEST_NONE && !mest_scalar(g, n->in[i], &bound[i - 1]))
+            return false;
+    clamp->lo = (mest_real)bound[0];
+    clamp->hi = (mest_real)bound[1];
+    return bound[0] < bound[1];
 }
 
 void *mest_pass_alloc(mest_pass_args *a, size_t bytes)

@@ -38,6 +38,13 @@ static inline bool mest_taken(const mest_node *n) { return n->mark != 0; }
 /* The node becomes another operator: op, params and inputs (copied), outputs as they are but for those from n_out on. infer: types anew (not
  * possible before shapes are known). Counts. */
 mest_status mest_rewrite(mest_pass_args *a, mest_id node, const char *op, const void *params, int n_in, const mest_id *in, int n_out, bool infer);
+/* Node `layer` computes what node `next`, its only reader, makes of its output 0: it takes over the result. `next` is swallowed. Counts. */
+void mest_absorb(mest_pass_args *a, mest_id layer, mest_id next);
+/* The node that reads v, if there is exactly one reader and that is a node; otherwise MEST_NONE. */
+mest_id mest_only_reader(const mest_pass_args *a, mest_id v);
+/* Is the node Relu or a Clip by constants: what a layer can do itself? Fills *clamp. */
+struct mest_clamp;
+bool mest_match_clamp(const mest_graph *g, const mest_node *n, struct mest_clamp *clamp);
 /* Memory that lives as long as the graph, zeroed; NULL and a text in a->err when there is none. */
 void *mest_pass_alloc(mest_pass_args *a, size_t bytes);
 

@@ -4,12 +4,16 @@
  * Rows are cut into tiles that fit the second-level cache; a tile never mixes full image blocks with a last block that has idle lanes.
  * Statistics: each tile takes its own mean and its sum of squared deviations (the second pass finds the tile in cache), and tiles are
  * merged in order in double (Chan, Golub, LeVeque 1979). The number of tiles depends on the shape only, so results do not depend on the
- * number of threads. Inside a tile, sums run over a "period" of pixels side by side, so that even 3 channels fill vectors and no float sum has
- * more than a few dozen terms in sequence.
+ * number of threads. Inside a tile, sums run over a "period" of pixels side by side, so that even 3 channels fill vectors and no float sum
+ * has more than a few dozen terms in sequence.
+ *
+ * With params->clamp, Y is cut off as it is written, and the gradients take that Y and read dY as 0 where it is not inside: the bits are
+ * those of Relu or Clip and its gradient as nodes of their own.
  *
  * Letters: N batch, C channels, H W image, v lanes, L period in elements. */
 #include <math.h>
 
+#include "ops/elements.h"
 #include "ops/kernels/pixel.h"
 
 typedef struct bn_plan {
@@ -108,18 +112,34 @@ static void add_gradient(const mest_real *restrict x, const mest_real *restrict 
     }
 }
 
+/* The same with dY behind the activation whose result is y. */
+static void add_gated_gradient(const mest_real *restrict x, const mest_real *restrict dy, const mest_real *restrict y, mest_clamp clamp,
+                               int64_t length, int64_t period, const mest_real *restrict mean, mest_real *restrict acc, mest_real *restrict acc_x)
+{
+    for (; length > 0; length -= period, x += period, dy += period, y += period) {
+        const int64_t n = px_min(period, length);
+        for (int64_t i = 0; i < n; i++) {
+            const mest_real g = dy[i], d = ((y[i] > clamp.lo) & (y[i] < clamp.hi)) ? g : 0;
+            acc[i] += d;
+            acc_x[i] += d * (x[i] - mean[i]);
+        }
+    }
+}
+
 typedef struct bn_run {
     bn_plan p;
     const mest_threads *threads;
     const mest_real *x, *dy;
+    const mest_real *gate;      /* gradient with a clamp: Y of the forward node; otherwise NULL */
     mest_real *y;               /* Y or dX */
-    mest_pixels gy, gdy;        /* geometry of y and dy */
+    mest_pixels gy, gdy, ggate; /* geometry of y, dy and gate */
     mest_real *workers;         /* p.worker reals each */
     double *partial;            /* [tiles][2][C] */
     double *k0, *k1, *k2, *k3;  /* [C] each */
     mest_real *m, *a, *b;       /* one period each: y = (x - m) a + b; gradient: dx = dy a + (x - m) b + c */
     mest_real *c;
     bool gradient;
+    mest_clamp clamp;
     bool spread_x;              /* gradient: the term with x exists */
 } bn_run;
 
@@ -204,7 +224,11 @@ static void gradient_tile(void *context, size_t worker, size_t tile)
     double *sum = r->partial + tile * 2 * (size_t)p->g.c;
     memset(acc, 0, p->worker / 3 * 2 * sizeof *acc);
     for (int64_t row = from; row < to; row++)
-        add_gradient(px_row(&p->g, r->x, row), px_row(&r->gdy, r->dy, row), p->length, p->period, r->m, acc, acc_x);
+        if (r->gate)
+            add_gated_gradient(px_row(&p->g, r->x, row), px_row(&r->gdy, r->dy, row), px_row(&r->ggate, r->gate, row), r->clamp, p->length, p->period,
+                               r->m, acc, acc_x);
+        else
+            add_gradient(px_row(&p->g, r->x, row), px_row(&r->gdy, r->dy, row), p->length, p->period, r->m, acc, acc_x);
     fold(p, acc, lanes, sum);
     fold(p, acc_x, lanes, sum + p->g.c);
 }
@@ -222,27 +246,68 @@ static void merge_gradient(const bn_run *r)
         }
 }
 
-static void apply_tile(void *context, size_t tile)
+/* One period of the forms below. y may be x or dy: each element is read before it is written. */
+static inline void forward_period(const mest_real *x, int64_t n, const mest_real *restrict m, const mest_real *restrict a,
+                                  const mest_real *restrict b, mest_clamp clamp, mest_real *y)
+{
+    if (clamp.on) {
+        MEST_IVDEP
+        for (int64_t i = 0; i < n; i++) {
+            const mest_real value = (x[i] - m[i]) * a[i] + b[i];
+            const mest_real t = value < clamp.lo ? clamp.lo : value;
+            y[i] = t > clamp.hi ? clamp.hi : t;
+        }
+    } else {
+        MEST_IVDEP
+        for (int64_t i = 0; i < n; i++)
+            y[i] = (x[i] - m[i]) * a[i] + b[i];
+    }
+}
+
+/* x NULL: without the term that has it. gate NULL: without activation. dy is read in any case: a conditional load would keep a loop scalar. */
+static inline void gradient_period(const mest_real *x, const mest_real *dy, const mest_real *gate, mest_clamp clamp, int64_t n,
+                                   const mest_real *restrict m, const mest_real *restrict a, const mest_real *restrict b, const mest_real *restrict c, mest_real *y)
+{
+    if (x && gate) {
+        MEST_IVDEP
+        for (int64_t i = 0; i < n; i++) {
+            const mest_real g = dy[i], d = ((gate[i] > clamp.lo) & (gate[i] < clamp.hi)) ? g : 0;
+            y[i] = (d * a[i] + c[i]) + (x[i] - m[i]) * b[i];
+        }
+    } else if (x) {
+        MEST_IVDEP
+        for (int64_t i = 0; i < n; i++)
+            y[i] = (dy[i] * a[i] + c[i]) + (x[i] - m[i]) * b[i];
+    } else if (gate) {
+        MEST_IVDEP
+        for (int64_t i = 0; i < n; i++) {
+            const mest_real g = dy[i], d = ((gate[i] > clamp.lo) & (gate[i] < clamp.hi)) ? g : 0;
+            y[i] = d * a[i];
+        }
+    } else {
+        MEST_IVDEP
+        for (int64_t i = 0; i < n; i++)
+            y[i] = dy[i] * a[i];
+    }
+}
+
+/* Tiles are taken from the last to the first: the pass before this one has left the last ones in cache. */
+static void apply_tile(void *context, size_t turn)
 {
     const bn_run *r = context;
     const bn_plan *p = &r->p;
     int64_t from, to;
-    const int64_t lanes = tile_rows(p, tile, &from, &to), period = p->period;
-    const mest_real *restrict m = r->m, *restrict a = r->a, *restrict b = r->b, *restrict c = r->c;
+    const int64_t lanes = tile_rows(p, (size_t)p->tiles - 1 - turn, &from, &to), period = p->period;
     for (int64_t row = from; row < to; row++) {
-        const mest_real *x = r->x ? px_row(&p->g, r->x, row) : NULL, *dy = r->gradient ? px_row(&r->gdy, r->dy, row) : NULL;
+        const mest_real *x = px_row(&p->g, r->x, row), *dy = r->gradient ? px_row(&r->gdy, r->dy, row) : NULL;
+        const mest_real *gate = r->gate ? px_row(&r->ggate, r->gate, row) : NULL;
         mest_real *y = px_row(&r->gy, r->y, row);
         for (int64_t o = 0; o < p->length; o += period) {
             const int64_t n = px_min(period, p->length - o);
-            if (!r->gradient)
-                for (int64_t i = 0; i < n; i++)
-                    y[o + i] = (x[o + i] - m[i]) * a[i] + b[i];
-            else if (r->spread_x)
-                for (int64_t i = 0; i < n; i++)
-                    y[o + i] = (dy[o + i] * a[i] + c[i]) + (x[o + i] - m[i]) * b[i];
+            if (r->gradient)
+                gradient_period(r->spread_x ? x + o : NULL, dy + o, gate ? gate + o : NULL, r->clamp, n, r->m, r->a, r->b, r->c, y + o);
             else
-                for (int64_t i = 0; i < n; i++)
-                    y[o + i] = dy[o + i] * a[i];
+                forward_period(x + o, n, r->m, r->a, r->b, r->clamp, y + o);
         }
         if (r->gradient && lanes < p->g.v)
             px_zero_lanes(&r->gy, y, lanes);
@@ -281,6 +346,7 @@ static mest_status train_run(const mest_args *a)
     spread(&r.p, r.k0, r.m);
     spread(&r.p, r.k1, r.a);
     spread(&r.p, r.k2, r.b);
+    r.clamp = params->clamp;
     r.y = a->out[0].data;
     r.gy = mest_pixel_geometry(a->out[0].type);
     mest_parallel(a->threads, (size_t)r.p.tiles, apply_tile, &r);
@@ -290,7 +356,8 @@ static mest_status train_run(const mest_args *a)
 static mest_status frozen_run(const mest_args *a)
 {
     const mest_bn_params *params = a->params;
-    bn_run r = {.p = plan_of(a->in[0].type), .threads = a->threads, .x = a->in[0].data, .y = a->out[0].data};
+    bn_run r = {.p = plan_of(a->in[0].type), .threads = a->threads, .x = a->in[0].data, .y = a->out[0].data,
+                .clamp = params->clamp};
     lay_out(&r, a->scratch);
     const mest_real *scale = values_of(a, 1), *bias = values_of(a, 2), *mean = values_of(a, 3), *var = values_of(a, 4);
     for (int64_t c = 0; c < r.p.g.c; c++) {
@@ -306,14 +373,19 @@ static mest_status frozen_run(const mest_args *a)
     return MEST_OK;
 }
 
-/* Both gradients. frozen: inputs X scale mean var dY, the statistics are constants; otherwise X scale save_mean save_invstd dY. */
+/* Both gradients. frozen: inputs X scale mean var dY, the statistics are constants; otherwise X scale save_mean save_invstd dY. With a clamp
+ * Y follows. */
 static mest_status grad_run(const mest_args *a, bool frozen)
 {
     const mest_bn_params *params = a->params;
-    bn_run r = {.p = plan_of(a->in[0].type), .threads = a->threads, .x = a->in[0].data, .dy = a->in[4].data, .gradient = true};
+    bn_run r = {.p = plan_of(a->in[0].type), .threads = a->threads, .x = a->in[0].data, .dy = a->in[4].data, .clamp = params->clamp, .gradient = true};
     const int64_t channels = r.p.g.c;
     lay_out(&r, a->scratch);
     r.gdy = mest_pixel_geometry(a->in[4].type);
+    if (params->clamp.on) {
+        r.gate = a->in[5].data;
+        r.ggate = mest_pixel_geometry(a->in[5].type);
+    }
     const mest_real *scale = values_of(a, 1), *mean = values_of(a, 2), *spread_of = values_of(a, 3);
     mest_real *dscale = px_out_data(a, 1), *dbias = px_out_data(a, 2);
     for (int64_t c = 0; c < channels; c++) {
@@ -358,15 +430,20 @@ static mest_status grad_run(const mest_args *a, bool frozen)
 static mest_status train_grad_run(const mest_args *a) { return grad_run(a, false); }
 static mest_status frozen_grad_run(const mest_args *a) { return grad_run(a, true); }
 
+static bool with_clamp(const mest_kernel_query *q) { return ((const mest_bn_params *)q->params)->clamp.on; }
 static bool forward_fits(const mest_kernel_query *q, const char **why)
 {
-    (void)why;
+    if (with_clamp(q))
+        *why = "with its activation";
     return px_pixel(q->in[0]) && (!q->out[0] || px_same_rows(q->in[0], q->out[0]));
 }
 static bool grad_fits(const mest_kernel_query *q, const char **why)
 {
-    (void)why;
-    return px_pixel(q->in[0]) && px_same_rows(q->in[0], q->in[4]) && (!q->out[0] || px_same_rows(q->in[0], q->out[0]));
+    const bool clamp = with_clamp(q);
+    if (clamp)
+        *why = "with its activation";
+    return px_pixel(q->in[0]) && px_same_rows(q->in[0], q->in[4]) && (!clamp || (q->n_in > 5 && px_same_rows(q->in[0], q->in[5]))) &&
+           (!q->out[0] || px_same_rows(q->in[0], q->out[0]));
 }
 static double train_cost(const mest_kernel_query *q) { return px_cost(q, 1.5); }
 static mest_status bn_prepare(const mest_kernel_query *q, void **state, size_t *scratch_bytes, mest_error *err)

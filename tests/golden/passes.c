@@ -12,8 +12,9 @@
 #include "mest/train.h"
 #include "runtime/tensor.h"
 
-/* In double only the constants of the file are rounded (1 / sqrt 2, 1/6), and what the API hands out as float. */
-static const double most_output = MEST_REAL_IS_DOUBLE ? 2e-7 : 2e-6, most_gradient = MEST_REAL_IS_DOUBLE ? 1e-6 : 2e-5;
+/* The proof is in double: only the constants of the file are rounded there (1 / sqrt 2, 1/6), and what the API hands out as float. In float,
+ * where kernels and layouts may differ with the nodes, sums are rounded in another order. */
+static const double most_output = MEST_REAL_IS_DOUBLE ? 2e-7 : 5e-6, most_gradient = MEST_REAL_IS_DOUBLE ? 1e-6 : 1e-4;
 
 enum { BATCH = 5, STEPS = 10, MANY = 64 };
 

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Gradient cases of the neural-network operators. */
+#include <math.h>
+
 #include "ops/nn.h"
 #include "tests/grad/cases.h"
 
@@ -32,7 +34,9 @@ static const mest_conv_params up_line = { .group = 3, .strides = INTS(3), .pads 
 static const mest_gemm_params gemm_plain = { 1, 1, 0, 0 }, gemm_b = { 0.7, 1.3, 0, 1 }, gemm_a = { -2, 0.5, 1, 0 }, gemm_ab = { 1.5, 2, 1, 1 };
 
 /* ---- normalisation ---- */
-static const mest_bn_params bn = { 1e-5, 0.9, 0, 1 };
+static const mest_bn_params bn = { .epsilon = 1e-5, .momentum = 0.9, .spatial = 1 },
+    bn_relu = { .epsilon = 1e-5, .momentum = 0.9, .spatial = 1, .clamp = { true, 0, INFINITY } },
+    bn_clip = { .epsilon = 1e-5, .momentum = 0.9, .spatial = 1, .clamp = { true, -0.3, 0.6 } };
 typedef struct layernorm_params { int64_t axis; double epsilon; int64_t stash_type; } layernorm_params;
 static const layernorm_params ln_last = { -1, 1e-5, 1 }, ln_two = { 1, 1e-3, 1 };
 typedef struct groupnorm_params { double epsilon; int64_t groups, stash_type; } groupnorm_params;
@@ -99,6 +103,18 @@ const grad_case grad_cases_nn[] = {
     { "image", "mest.BatchNormTrain", .params = &bn, .n_out = 3, .skip_out = 6, .n_in = 5,
       .in = { VAR(3, 2, 3, 3), VAR(2), VAR(2), FIXED(2), FIXED_POSITIVE(2) } },
     { "rows", "mest.BatchNormTrain", .params = &bn, .n_out = 3, .skip_out = 6, .n_in = 5, .in = { VAR(6, 3), VAR(3), VAR(3), FIXED(3), FIXED_POSITIVE(3) } },
+    /* None of these pre-activations is within a step of a bound, where a difference would be halved; 300 is past a piece of the masked sums. */
+    { "image, relu", "BatchNormalization", .params = &bn_relu, .n_in = 5, .in = { VAR(2, 3, 3, 2), VAR(3), VAR(3), FIXED(3), FIXED_POSITIVE(3) } },
+    { "line, relu", "BatchNormalization", .params = &bn_relu, .n_in = 5,
+      .in = { { .shape = GRAD_SHAPE(1, 2, 300), .lo = -1, .hi = 1.01 }, VAR(2), VAR(2), FIXED(2), FIXED_POSITIVE(2) } },
+    { "image, relu", "mest.BatchNormTrain", .params = &bn_relu, .n_out = 3, .skip_out = 6, .n_in = 5,
+      .in = { VAR(3, 2, 3, 3), VAR(2), VAR(2), FIXED(2), FIXED_POSITIVE(2) } },
+    { "line, relu", "mest.BatchNormTrain", .params = &bn_relu, .n_out = 3, .skip_out = 6, .n_in = 5,
+      .in = { VAR(1, 2, 300), VAR(2), VAR(2), FIXED(2), FIXED_POSITIVE(2) } },
+    { "image, clip", "BatchNormalization", .params = &bn_clip, .n_in = 5, .in = { VAR(2, 3, 3, 2), VAR(3), VAR(3), FIXED(3), FIXED_POSITIVE(3) } },
+    { "image, clip", "mest.BatchNormTrain", .params = &bn_clip, .n_out = 3, .skip_out = 6, .n_in = 5,
+      .in = { VAR(3, 2, 3, 3), VAR(2), VAR(2), FIXED(2), FIXED_POSITIVE(2) } },
+    { "rows, relu", "mest.BatchNormTrain", .params = &bn_relu, .n_out = 3, .skip_out = 6, .n_in = 5, .in = { VAR(6, 3), VAR(3), VAR(3), FIXED(3), FIXED_POSITIVE(3) } },
     { "last axis", "LayerNormalization", .params = &ln_last, .n_in = 3, .in = { VAR(2, 3, 6), VAR(6), VAR(6) } },
     { "two axes, no bias, all outputs", "LayerNormalization", .params = &ln_two, .n_out = 3, .skip_out = 6, .n_in = 2, .in = { VAR(2, 3, 4), VAR(3, 4) } },
     { "image", "InstanceNormalization", .params = &gn_instance, .n_in = 3, .in = { VAR(2, 3, 3, 2), VAR(3), VAR(3) } },

@@ -105,12 +105,12 @@ case("GlobalAveragePool", "image", None, [x], [x.mean((2, 3), keepdim=True)])
 case("GlobalMaxPool", "image", None, [x], [x.amax((2, 3), keepdim=True)])
 
 x, s, b, mean, var = t(3, 2, 2, 2), t(2), t(2), t(2), t(2).abs() + 0.5
-case("BatchNormalization", "running statistics", "&(const mest_bn_params){ 1e-3, 0.9, 0, 1 }", [x, s, b, mean, var],
+case("BatchNormalization", "running statistics", "&(const mest_bn_params){ .epsilon = 1e-3, .momentum = 0.9, .spatial = 1 }", [x, s, b, mean, var],
      [F.batch_norm(x, mean, var, s, b, False, 0.1, 1e-3)])
 # the last two outputs are what inputs 3 and 4 hold afterwards
 rm, rv = mean.clone(), var.clone()
 y = F.batch_norm(x, rm, rv, s, b, True, 0.3, 1e-3)
-case("mest.BatchNormTrain", "PyTorch's running statistics", "&(const mest_bn_params){ 1e-3, 0.7, 0, 1 }", [x, s, b, mean, var],
+case("mest.BatchNormTrain", "PyTorch's running statistics", "&(const mest_bn_params){ .epsilon = 1e-3, .momentum = 0.7, .spatial = 1 }", [x, s, b, mean, var],
      [y, x.mean((0, 2, 3)), 1 / (x.var((0, 2, 3), unbiased=False) + 1e-3).sqrt(), rm, rv])
 x, s, b = t(2, 2, 3), t(2, 3), t(2, 3)
 m = x.mean((1, 2), keepdim=True)

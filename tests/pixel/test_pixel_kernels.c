@@ -17,7 +17,8 @@ static void check(const twin_case *c)
 START_TEST(normalization)
 {
     static const int64_t shapes[][4] = {{5, 3, 4, 6}, {16, 16, 8, 8}, {33, 32, 3, 5}, {2, 7, 1, 1}, {1, 64, 7, 7}, {40, 5, 9, 2}};
-    const mest_bn_params p = {.epsilon = 1e-5, .momentum = 0.9, .spatial = 1};
+    const mest_bn_params p = {.epsilon = 1e-5, .momentum = 0.9, .spatial = 1}, clamps[2] = {{.epsilon = 1e-5, .momentum = 0.9, .spatial = 1, .clamp = {true, 0, INFINITY}},
+                                                                                                    {.epsilon = 1e-5, .momentum = 0.9, .spatial = 1, .clamp = {true, (mest_real)-0.5, (mest_real)0.5}}};
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
         const int64_t n = shapes[i][0], c = shapes[i][1], h = shapes[i][2], w = shapes[i][3];
         check(&(twin_case){"mest.BatchNormTrain", &p, {VALUE(n, c, h, w), PLAIN(c), PLAIN(c), PLAIN(c), POSITIVE(c)},
@@ -30,6 +31,22 @@ START_TEST(normalization)
                            .tolerance = 2e-6});
         check(&(twin_case){"mest.BatchNormFrozenGrad", &p, {VALUE(n, c, h, w), PLAIN(c), PLAIN(c), POSITIVE(c), GRADIENT(n, c, h, w)},
                            {GRADIENT(n, c, h, w), PLAIN(c), PLAIN(c)}, .tolerance = 2e-5});
+        /* with its activation; Y of the gradients is any value here: ties make some of it the bounds */
+        for (int act = 0; act < 2; act++) {
+            check(&(twin_case){"mest.BatchNormTrain", &clamps[act], {VALUE(n, c, h, w), PLAIN(c), PLAIN(c), PLAIN(c), POSITIVE(c)},
+                               {VALUE(n, c, h, w), PLAIN(c), PLAIN(c)}, .tolerance = 2e-6, .updates = 3 << 3});
+            check(&(twin_case){"BatchNormalization", &clamps[act], {VALUE(n, c, h, w), PLAIN(c), PLAIN(c), PLAIN(c), POSITIVE(c)}, {VALUE(n, c, h, w)},
+                               .tolerance = 2e-6});
+            static const char *const gradients[] = {"mest.BatchNormGrad", "mest.BatchNormFrozenGrad"};
+            for (int k = 0; k < 4; k++) {
+                twin_case gated = {gradients[k / 2], &clamps[act], {VALUE(n, c, h, w), PLAIN(c), PLAIN(c), POSITIVE(c), GRADIENT(n, c, h, w), VALUE(n, c, h, w)},
+                                   {GRADIENT(n, c, h, w), PLAIN(c), PLAIN(c)}, .tolerance = 2e-5};
+                gated.in[5].ties = true;
+                if (k & 1)
+                    gated.out[0].kind = TWIN_NONE;
+                check(&gated);
+            }
+        }
     }
     check(&(twin_case){"mest.BatchNormTrain", &p, {VALUE(19, 10), PLAIN(10), PLAIN(10), PLAIN(10), POSITIVE(10)},
                        {VALUE(19, 10), PLAIN(10), PLAIN(10)}, .tolerance = 2e-6, .updates = 3 << 3});
