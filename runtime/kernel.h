@@ -32,7 +32,7 @@ typedef struct mest_kernel {
     const char *name;        /* "conv_csr_lanes_avx512" */
     const char *op;          /* "Conv", "mest.ConvGrad" */
     unsigned cpu;            /* features needed, all of them */
-    bool inplace;            /* run may write out[0] over in[0] */
+    uint32_t inplace;        /* bit i: run may write out[0] over in[i], if both have one type and layout */
     /* Can it run the node with these types? NULL why: silent. why: short text for --explain in either case. Halo of PIXEL inputs
      * is not yet final here; `halo` says what is needed. */
     bool (*fits)(const mest_kernel_query *q, const char **why);

@@ -416,6 +416,7 @@ static mest_status materialise(search *s, const edges *e, mest_error *err)
         mest_id was = g->nodes[i].mark;
         p->steps[i].kernel = was < n_nodes ? s->nodes[was].kernel[s->nodes[was].family] : NULL;
         p->steps[i].why = was < n_nodes ? s->nodes[was].why[s->nodes[was].family] : "conversion of layout";
+        p->steps[i].seconds = was < n_nodes ? s->nodes[was].cost[s->nodes[was].family] : conversion_cost(g, g->nodes[i].in[0]);
     }
 out:
     mest_free(heap, key, cap + 1, sizeof *key);

@@ -40,6 +40,13 @@ const mest_op *mest_op_find(const char *domain, const char *name, int64_t opset)
     return best;
 }
 
+uint32_t mest_op_over(const mest_op *op)
+{
+    if (!(op->flags & MEST_OP_INPLACE))
+        return 0;
+    return !(op->flags & MEST_OP_ELEMENTWISE) ? 1 : op->in_max < 0 ? 3 : ~0u;
+}
+
 static mest_status fail_at(const mest_node *node, mest_error *err, mest_status code, const char *format, va_list ap)
 {
     char text[400];

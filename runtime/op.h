@@ -108,7 +108,8 @@ mest_error *mest_vjp_err(mest_vjp *v);
 
 /* ---- the operator ---- */
 enum {
-    MEST_OP_INPLACE = 1u << 0,      /* forward may write out[0] over in[0] (same bytes, same index read before written) */
+    MEST_OP_INPLACE = 1u << 0,      /* forward may write out[0] over in[0] (same bytes, same index read before written); if ELEMENTWISE too,
+                                     * over any input, of variadic operators over the first two (they are folded from the left) */
     MEST_OP_ELEMENTWISE = 1u << 1,  /* out[i] depends on in[*][i] only: the reference runs on storage rows in any layout (all operands
                                      * of one shape); use mest_for_rows */
     MEST_OP_SIDE_EFFECT = 1u << 2,  /* never pruned (statistics, updates) */
@@ -144,6 +145,8 @@ void mest_for_rows(const mest_threads *threads, const mest_type *type, void (*fn
 /* The newest variant of an op with since <= opset; NULL if there is none. domain NULL, "" and "ai.onnx" are the same; "mest" for helpers
  * (opset is ignored). */
 const mest_op *mest_op_find(const char *domain, const char *name, int64_t opset);
+/* Bit i: forward may write out[0] over in[i], if both have one type, shape and layout (mest_op.flags: MEST_OP_INPLACE). */
+uint32_t mest_op_over(const mest_op *op);
 /* Every op, NULL past the end: tables, docs, tests. */
 const mest_op *mest_op_at(int index);
 

@@ -1,21 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Memory plan: lifetimes of values over the order of execution, in-place and view sharing, offsets in one arena.
- *
- * Offsets: values are placed largest first at the lowest gap among those alive at the same time (greedy by size, as in Pisarchyk and
- * Lee 2020, "Efficient memory management for deep neural net inference"). */
+/* Memory plan of a program: lifetimes over the order of execution, in-place and view sharing (runtime/lives.c), places in one arena
+ * (runtime/place.c). Scratch of a kernel is a block that lives while its node runs. */
 #include <string.h>
 
-#include "runtime/program.h"
+#include "runtime/place.h"
+#include "runtime/plan.h"
 
 #define ALIGN_UP(n) (((n) + 63) & ~(size_t)63)
 
-typedef struct span {
-    int32_t value; /* root */
-    int32_t first, last;
-    size_t bytes, offset;
-} span;
-
-static size_t storage_bytes(const mest_program *p, mest_id v)
+size_t mest_plan_bytes(const mest_program *p, mest_id v)
 {
     const mest_type *t = &p->graph.values[v].type;
     int64_t n = 0;
@@ -31,158 +24,132 @@ static size_t storage_bytes(const mest_program *p, mest_id v)
     return ALIGN_UP(bytes + 64); /* slack: vector tails and XNN_EXTRA_BYTES */
 }
 
-static int32_t root_of(const mest_program *p, int32_t v)
+/* Inputs over which the node may write output 0: what the kernel or operator allows, where the types make it possible. */
+static uint32_t over_of(const mest_program *p, mest_id i)
 {
-    while (p->root[v] != v)
-        v = p->root[v];
-    return v;
+    const mest_graph *g = &p->graph;
+    const mest_node *n = &g->nodes[i];
+    const mest_step *st = &p->steps[i];
+    const uint32_t allowed = st->kernel ? st->kernel->inplace : mest_op_over(n->op);
+    const mest_value *y = &g->values[n->out[0]];
+    uint32_t over = 0;
+    for (int k = 0; k < n->n_in && k < 32; k++) {
+        if (n->in[k] == MEST_NONE || !(allowed >> k & 1))
+            continue;
+        const mest_value *x = &g->values[n->in[k]];
+        if (x->type.dtype == y->type.dtype && memcmp(&x->type.layout, &y->type.layout, sizeof x->type.layout) == 0 &&
+            mest_shape_equal(&x->type.shape, &y->type.shape))
+            over |= 1u << k;
+    }
+    return over;
 }
 
-/* Views share memory; in-place results take over an input that dies here. */
-static void share(mest_program *p, int32_t *last)
+static bool is_view(const mest_program *p, mest_id i)
 {
-    mest_graph *g = &p->graph;
+    const mest_graph *g = &p->graph;
+    const mest_node *n = &g->nodes[i];
+    if (p->steps[i].kernel || !(n->op->flags & MEST_OP_VIEW) || n->in[0] == MEST_NONE)
+        return false;
+    const mest_value *x = &g->values[n->in[0]], *y = &g->values[n->out[0]];
+    return x->type.layout.kind == MEST_PLAIN && y->type.layout.kind == MEST_PLAIN && x->type.dtype == y->type.dtype;
+}
+
+mest_status mest_plan_lives(const mest_program *p, mest_lives *l, mest_error *err)
+{
+    const mest_graph *g = &p->graph;
+    MEST_TRY(mest_lives_create(l, &p->model->heap, g->n_nodes, g->n_values, err));
+    for (int32_t v = 0; v < g->n_values; v++) {
+        const mest_value *value = &g->values[v];
+        mest_lives_value *lv = &l->values[v];
+        lv->producer = value->producer;
+        lv->planned = value->kind == MEST_VALUE_RESULT && value->producer != MEST_NONE;
+        lv->bytes = lv->planned ? mest_plan_bytes(p, v) : 0;
+        lv->kept = v == g->loss;
+        if (lv->bytes == SIZE_MAX) {
+            mest_lives_free(l);
+            return mest_fail(err, MEST_E_LIMIT, "plan: value '%s' is too large", value->name);
+        }
+    }
+    for (int32_t v = 0; v < g->n_values; v++)
+        if (p->spec.keep_gradients && (g->values[v].kind == MEST_VALUE_PARAM || g->values[v].kind == MEST_VALUE_INPUT) && g->values[v].grad != MEST_NONE)
+            l->values[g->values[v].grad].kept = true;
+    for (int i = 0; i < g->n_outputs; i++)
+        l->values[g->outputs[i]].kept = true;
     for (mest_id i = 0; i < g->n_nodes; i++) {
-        mest_node *n = &g->nodes[i];
-        mest_step *st = &p->steps[i];
-        if (n->n_in == 0 || n->n_out == 0 || n->in[0] == MEST_NONE || n->out[0] == MEST_NONE)
-            continue;
-        mest_id x = n->in[0], y = n->out[0];
-        const mest_value *vx = &g->values[x], *vy = &g->values[y];
-        bool plain = vx->type.layout.kind == MEST_PLAIN && vy->type.layout.kind == MEST_PLAIN;
-        if (!st->kernel && (n->op->flags & MEST_OP_VIEW) && plain && vx->kind == MEST_VALUE_RESULT && vx->type.dtype == vy->type.dtype) {
-            p->root[y] = root_of(p, x);
-            if (last[y] > last[p->root[y]])
-                last[p->root[y]] = last[y];
-            st->nothing = true;
-            continue;
-        }
-        bool in_place = st->kernel ? st->kernel->inplace : (n->op->flags & MEST_OP_INPLACE) != 0;
-        int32_t root = root_of(p, x);
-        bool twice = false; /* x (or a view of it) read through another input as well */
-        for (int k = 1; k < n->n_in; k++)
-            twice |= n->in[k] != MEST_NONE && root_of(p, n->in[k]) == root;
-        bool same_layout = memcmp(&vx->type.layout, &vy->type.layout, sizeof vx->type.layout) == 0;
-        if (in_place && !twice && g->values[root].kind == MEST_VALUE_RESULT && last[root] == i && same_layout && vx->type.dtype == vy->type.dtype &&
-            storage_bytes(p, y) <= storage_bytes(p, root)) {
-            p->root[y] = root;
-            last[root] = last[y];
+        const mest_node *n = &g->nodes[i];
+        mest_lives_op *op = &l->ops[i];
+        const mest_step *st = &p->steps[i];
+        *op = (mest_lives_op){.in = n->in, .out = n->out, .n_in = n->n_in, .n_out = n->n_out, .forward = n->phase == MEST_PHASE_FORWARD,
+                              .seconds = st->seconds, .scratch = st->scratch_bytes ? ALIGN_UP(st->scratch_bytes + 64) : 0};
+        if (n->n_in && n->n_out && n->out[0] != MEST_NONE) {
+            op->view = is_view(p, i);
+            op->over = op->view ? 0 : over_of(p, i);
         }
     }
+    return MEST_OK;
 }
 
-/* Largest first; ties by id, so that the plan is the same everywhere. */
-static void sort_spans(span *s, int32_t n)
+/* Offsets of values and of scratch, from the lifetimes. */
+static mest_status place(mest_program *p, const mest_lives *l, const mest_lives_run *r, mest_error *err)
 {
-    for (int32_t gap = n / 2; gap > 0; gap /= 2) /* shell sort: no recursion, no libc callback, n is a few thousand */
-        for (int32_t i = gap; i < n; i++) {
-            span t = s[i];
-            int32_t k = i;
-            for (; k >= gap && (s[k - gap].bytes < t.bytes || (s[k - gap].bytes == t.bytes && s[k - gap].value > t.value)); k -= gap)
-                s[k] = s[k - gap];
-            s[k] = t;
-        }
-}
-
-/* Lowest offset at which a span fits among those already placed that live at the same time. */
-static size_t place(const span *placed, int32_t n, const span *s)
-{
-    size_t at = 0;
-    for (bool moved = true; moved;) {
-        moved = false;
-        for (int32_t i = 0; i < n; i++) {
-            const span *o = &placed[i];
-            if (o->last < s->first || s->last < o->first)
-                continue;
-            if (at < o->offset + o->bytes && o->offset < at + s->bytes) {
-                at = o->offset + o->bytes;
-                moved = true;
-            }
-        }
+    const mest_graph *g = &p->graph;
+    mest_heap *heap = &p->model->heap;
+    const size_t most = (size_t)g->n_values + (size_t)g->n_nodes + 1;
+    mest_span *spans = mest_alloc(heap, most, sizeof *spans);
+    MEST_CHECK(spans, err, MEST_E_NOMEM, "memory plan: no memory to place %d values", g->n_values);
+    int32_t n = 0;
+    for (int32_t v = 0; v < g->n_values; v++)
+        if (l->values[v].planned && r->root[v] == v && r->first[v] <= r->last[v])
+            spans[n++] = (mest_span){.id = v, .first = r->first[v], .last = r->last[v], .bytes = l->values[v].bytes};
+    for (mest_id i = 0; i < g->n_nodes; i++)
+        if (l->ops[i].scratch)
+            spans[n++] = (mest_span){.id = g->n_values + i, .first = i, .last = i, .bytes = l->ops[i].scratch};
+    mest_status status = mest_place(heap, spans, n, r->peak, &p->arena_bytes, err);
+    for (int32_t i = 0; i < n && status == MEST_OK; i++) {
+        if (spans[i].id < g->n_values)
+            p->offset[spans[i].id] = spans[i].offset;
+        else
+            p->steps[spans[i].id - g->n_values].scratch_offset = spans[i].offset;
     }
-    return at;
+    for (int32_t v = 0; v < g->n_values; v++)
+        if (p->root[v] != v)
+            p->offset[v] = p->offset[p->root[v]];
+    mest_free(heap, spans, most, sizeof *spans);
+    return status;
 }
 
 mest_status mest_plan_memory(mest_program *p, mest_error *err)
 {
     mest_graph *g = &p->graph;
-    mest_heap *heap = &p->model->heap;
-    size_t nv = (size_t)g->n_values + 1;
+    const size_t nv = (size_t)g->n_values + 1;
     p->root = mest_region_alloc(&g->region, nv, sizeof *p->root);
     p->offset = mest_region_alloc(&g->region, nv, sizeof *p->offset);
-    int32_t *first = mest_alloc(heap, nv, sizeof *first), *last = mest_alloc(heap, nv, sizeof *last);
-    span *spans = mest_alloc(heap, nv, sizeof *spans);
-    mest_status status = MEST_OK;
-    if (!p->root || !p->offset || !first || !last || !spans) {
-        status = mest_fail(err, MEST_E_NOMEM, "plan: out of memory");
-        goto out;
-    }
-    for (int32_t i = 0; i < g->n_values; i++) {
-        p->root[i] = i;
-        p->offset[i] = SIZE_MAX;
-        first[i] = g->n_nodes;
-        last[i] = -1;
-    }
-    size_t scratch = 0;
-    for (mest_id i = 0; i < g->n_nodes; i++) {
-        for (int k = 0; k < g->nodes[i].n_in; k++)
-            if (g->nodes[i].in[k] != MEST_NONE)
-                last[g->nodes[i].in[k]] = i;
-        for (int k = 0; k < g->nodes[i].n_out; k++)
-            if (g->nodes[i].out[k] != MEST_NONE) {
-                first[g->nodes[i].out[k]] = i;
-                if (last[g->nodes[i].out[k]] < i)
-                    last[g->nodes[i].out[k]] = i;
-            }
-        if (p->steps[i].scratch_bytes > scratch)
-            scratch = p->steps[i].scratch_bytes;
-    }
-    for (int i = 0; i < g->n_outputs; i++)
-        last[g->outputs[i]] = g->n_nodes;
-    if (g->loss != MEST_NONE)
-        last[g->loss] = g->n_nodes;
-    if (p->spec.keep_gradients)
-        for (int32_t i = 0; i < g->n_values; i++)
-            if ((g->values[i].kind == MEST_VALUE_PARAM || g->values[i].kind == MEST_VALUE_INPUT) && g->values[i].grad != MEST_NONE)
-                last[g->values[i].grad] = g->n_nodes;
-    share(p, last);
-
-    int32_t n = 0;
-    for (int32_t i = 0; i < g->n_values; i++) {
-        if (g->values[i].kind != MEST_VALUE_RESULT || g->values[i].producer == MEST_NONE || p->root[i] != i)
-            continue;
-        size_t bytes = storage_bytes(p, i);
-        if (bytes == SIZE_MAX) {
-            status = mest_fail(err, MEST_E_LIMIT, "plan: value '%s' is too large", g->values[i].name);
-            goto out;
+    p->first = mest_region_alloc(&g->region, nv, sizeof *p->first);
+    p->last = mest_region_alloc(&g->region, nv, sizeof *p->last);
+    MEST_CHECK(p->root && p->offset && p->first && p->last, err, MEST_E_NOMEM, "memory plan: out of memory");
+    mest_lives lives = {.heap = NULL};
+    mest_lives_run run = {.problem = NULL};
+    MEST_TRY(mest_plan_lives(p, &lives, err));
+    mest_status status = mest_lives_run_create(&run, &lives, err);
+    if (status == MEST_OK) {
+        mest_lives_evaluate(&run, NULL, SIZE_MAX);
+        for (int32_t v = 0; v < g->n_values; v++) {
+            int32_t root = v;
+            while (run.root[root] != root)
+                root = run.root[root];
+            p->root[v] = root;
+            p->offset[v] = SIZE_MAX;
+            p->first[v] = run.first[v];
+            p->last[v] = run.last[v];
         }
-        spans[n++] = (span){.value = i, .first = first[i], .last = last[i], .bytes = bytes};
+        for (mest_id i = 0; i < g->n_nodes; i++)
+            p->steps[i].nothing = lives.ops[i].view && p->root[g->nodes[i].out[0]] != g->nodes[i].out[0];
+        p->peak_live_bytes = run.peak;
+        p->peak_node = run.peak_step;
+        status = place(p, &lives, &run, err);
     }
-    sort_spans(spans, n);
-    size_t end = 0;
-    for (int32_t i = 0; i < n; i++) {
-        spans[i].offset = place(spans, i, &spans[i]);
-        p->offset[spans[i].value] = spans[i].offset;
-        if (spans[i].offset + spans[i].bytes > end)
-            end = spans[i].offset + spans[i].bytes;
-    }
-    for (int32_t i = 0; i < g->n_values; i++)
-        if (p->root[i] != i)
-            p->offset[i] = p->offset[root_of(p, i)];
-    for (mest_id t = 0; t < g->n_nodes; t++) { /* the lower bound no plan can beat, for reports */
-        size_t live = 0;
-        for (int32_t i = 0; i < n; i++)
-            if (spans[i].first <= t && t <= spans[i].last)
-                live += spans[i].bytes;
-        if (live > p->peak_live_bytes)
-            p->peak_live_bytes = live;
-    }
-    p->scratch_offset = end;
-    p->arena_bytes = end + ALIGN_UP(scratch + 64);
-out:
-    mest_free(heap, first, nv, sizeof *first);
-    mest_free(heap, last, nv, sizeof *last);
-    mest_free(heap, spans, nv, sizeof *spans);
+    mest_lives_run_free(&run);
+    mest_lives_free(&lives);
     return status;
 }
 
@@ -190,12 +157,11 @@ mest_status mest_arena_reserve(mest_arena *arena, size_t bytes, mest_error *err)
 {
     if (bytes <= arena->bytes)
         return MEST_OK;
-    char *base = mest_alloc(arena->heap, bytes, 1);
-    MEST_CHECK(base, err, MEST_E_NOMEM, "no memory for the activations of one step: %zu bytes", bytes);
-    mest_free(arena->heap, arena->base, arena->bytes, 1);
-    arena->base = base;
-    arena->bytes = bytes;
+    mest_arena_free(arena); /* first: nothing in it outlives a run, and both at once would be the peak */
+    arena->base = mest_alloc(arena->heap, bytes, 1);
     arena->generation++;
+    MEST_CHECK(arena->base, err, MEST_E_NOMEM, "no memory for the activations of one step: %zu bytes", bytes);
+    arena->bytes = bytes;
     return MEST_OK;
 }
 

@@ -93,7 +93,9 @@ static mest_status make_args(mest_program *p, mest_error *err)
         for (int k = 0; k < n->n_out; k++)
             if (n->out[k] != MEST_NONE) {
                 const mest_layout *l = &g->values[n->out[k]].type.layout;
-                bool in_place = n->n_in && n->in[0] != MEST_NONE && p->root[n->out[k]] == p->root[n->in[0]];
+                bool in_place = false; /* the halo of what it is written over is clear */
+                for (int j = 0; j < n->n_in; j++)
+                    in_place |= n->in[j] != MEST_NONE && p->root[n->out[k]] == p->root[n->in[j]];
                 st->clear_halo |= l->kind == MEST_PIXEL && (l->top | l->left | l->bottom | l->right) && !in_place;
             }
         p->macs += mest_program_macs(p, i);
@@ -221,7 +223,7 @@ static void bind(mest_program *p)
             *in++ = n->in[k] == MEST_NONE ? absent : p->tensors[n->in[k]];
         for (int k = 0; k < n->n_out; k++)
             *out++ = n->out[k] == MEST_NONE ? absent : p->tensors[n->out[k]];
-        p->steps[i].args.scratch = arena->base + p->scratch_offset;
+        p->steps[i].args.scratch = arena->base + p->steps[i].scratch_offset;
     }
     p->bound_generation = arena->generation;
 }
@@ -280,6 +282,7 @@ static mest_status run_steps(mest_program *p, mest_id from, mest_id to, const me
 
 mest_status mest_program_run(mest_program *p, const mest_run *run, bool forward_only, mest_error *err)
 {
+    MEST_TRY(mest_arena_reserve(p->spec.arena, p->arena_bytes, err)); /* nothing to do, unless a larger arena could not be had meanwhile */
     if (p->bound_generation != p->spec.arena->generation)
         bind(p);
     refresh_counts(p);

@@ -60,7 +60,8 @@ typedef struct mest_step {            /* one planned node */
     const mest_kernel *kernel;        /* NULL: reference forward of the op; views: neither */
     const char *why;
     void *state;
-    size_t scratch_bytes;
+    double seconds;                   /* modelled time of one run; only ratios mean something */
+    size_t scratch_bytes, scratch_offset;
     mest_args args;
     bool nothing;                     /* a view: no code runs */
     bool clear_halo;                  /* an output has a halo that must be cleared after the node */
@@ -74,8 +75,10 @@ typedef struct mest_program {
     mest_tensor *tensors;             /* one per value */
     size_t *offset;                   /* per value: place in the arena, SIZE_MAX = not there */
     int32_t *root;                    /* per value: value whose memory it shares */
-    size_t arena_bytes, peak_live_bytes;
-    size_t scratch_offset;
+    int32_t *first, *last;            /* per value: nodes between which it (not what shares its memory) is alive; first > last: never */
+    size_t arena_bytes;
+    size_t peak_live_bytes;           /* alive at once at most, while peak_node runs: no arena can be smaller */
+    mest_id peak_node;
     mest_tensor *in_pool, *out_pool;  /* argument tensors of all steps */
     int32_t *in_ids, *out_ids;
     int n_pool_in, n_pool_out;

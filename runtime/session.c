@@ -479,7 +479,7 @@ mest_status mest_session_read_gradient(mest_session *s, int parameter, float *ou
         mest_program *p = s->programs[MEST_PROGRAM_TRAIN * 2 + slot];
         mest_id g = p ? mest_program_param_grad(p, parameter) : MEST_NONE;
         const mest_real *data = mest_program_data(p, g);
-        if (!p || !data)
+        if (!p || !data || p->bound_generation != s->arena.generation) /* memory has moved since: nothing of that step is left */
             continue;
         if (param->sparse)
             mest_sparse_dense_rows(param->sparse, data, 0, param->sparse->rows, out);

@@ -3,7 +3,7 @@
  *
  * Per case: a graph with the one node and a loss behind it, the driver's autodiff, then all nodes run by their reference forwards, each
  * value in memory of its own. Beside the gradient this checks that one and two threads give the same bits, and that operators marked
- * as in-place may indeed write over their first input. Arguments: names of operators or cases to run (default: all). */
+ * as in-place may indeed write over the inputs they may (mest_op_over). Arguments: names of operators or cases to run (default: all). */
 #include "tests/grad/cases.h"
 
 #include <math.h>
@@ -207,7 +207,7 @@ static mest_tensor tensor(const bench *b, mest_id id)
     return t;
 }
 
-static mest_status call(const bench *b, const mest_node *n, const mest_threads *threads, void *inplace, mest_error *err)
+static mest_status call(const bench *b, const mest_node *n, const mest_threads *threads, int over, void *inplace, mest_error *err)
 {
     enum { MOST = 16 };
     mest_tensor in[MOST] = { { .data = NULL } }, out[MOST] = { { .data = NULL } };
@@ -217,7 +217,7 @@ static mest_status call(const bench *b, const mest_node *n, const mest_threads *
     for (int i = 0; i < n->n_out && i < MOST; i++)
         out[i] = tensor(b, n->out[i]);
     if (inplace)
-        in[0].data = out[0].data = inplace;
+        in[over].data = out[0].data = inplace;
     if (n->op->flags & MEST_OP_VIEW) {
         memmove(out[0].data, in[0].data, b->bytes[n->out[0]]);
         return MEST_OK;
@@ -240,18 +240,20 @@ static double run(bench *b, bool backward, const mest_threads *threads, int move
         const mest_node *n = &b->g.nodes[k];
         if (!backward && n->phase != MEST_PHASE_FORWARD)
             continue;
-        if (call(b, n, threads, NULL, err) != MEST_OK)
+        if (call(b, n, threads, 0, NULL, err) != MEST_OK)
             return NAN;
-        bool inplace = n->op->flags & MEST_OP_INPLACE && n->in[0] != MEST_NONE && n->out[0] != MEST_NONE &&
-                       b->bytes[n->in[0]] == b->bytes[n->out[0]] && !(n->op->flags & (MEST_OP_VIEW | MEST_OP_SIDE_EFFECT));
-        if (backward && inplace) {
-            void *copy = aligned_alloc(64, (b->bytes[n->in[0]] + 64 + 63) / 64 * 64);
-            memcpy(copy, b->data[n->in[0]], b->bytes[n->in[0]]);
-            mest_status s = call(b, n, threads, copy, err);
-            bool same = s == MEST_OK && !memcmp(copy, b->data[n->out[0]], b->bytes[n->out[0]]);
+        for (int over = 0; backward && over < n->n_in && over < 32; over++) {
+            const mest_id x = n->in[over], y = n->n_out ? n->out[0] : MEST_NONE;
+            if (!(mest_op_over(n->op) >> over & 1) || x == MEST_NONE || y == MEST_NONE || n->op->flags & (MEST_OP_VIEW | MEST_OP_SIDE_EFFECT) ||
+                b->g.values[x].type.dtype != b->g.values[y].type.dtype || !mest_shape_equal(&b->g.values[x].type.shape, &b->g.values[y].type.shape))
+                continue;
+            void *copy = aligned_alloc(64, (b->bytes[x] + 64 + 63) / 64 * 64);
+            memcpy(copy, b->data[x], b->bytes[x]);
+            mest_status s = call(b, n, threads, over, copy, err);
+            bool same = s == MEST_OK && !memcmp(copy, b->data[y], b->bytes[y]);
             free(copy);
             if (!same) {
-                mest_fail(err, MEST_E_INTERNAL, "%s gives another result in place", n->op->name);
+                mest_fail(err, MEST_E_INTERNAL, "%s gives another result when it is written over input %d", n->op->name, over);
                 return NAN;
             }
         }
