@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* NumPy .npy files, format 1.0 to 3.0, first axis = samples; mapped, converted while reading.
+/* NumPy .npy files, format 1.0 to 3.0, first axis = samples; mapped, converted while reading. One file for each input of the network.
  *   inputs   f2 f4 f8, bool, i1 u1 i2 u2 -> float32;  i4 u4 i8 u8 -> int64 (token ids)
  *   targets  f2 f4 f8, bool -> float32;  all integers -> int64
  * A target of one integer a sample is a class index: with all of them >= 0, n_classes is the largest + 1. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "importers/npy_header.h"
 #include "importers/source.h"
@@ -22,7 +23,9 @@ typedef struct array {
 typedef struct npy {
     mest_heap *heap;
     mest_region region;
-    array input, target;
+    int n_inputs;
+    array input[MEST_SAMPLE_MAX_INPUTS], target;
+    const char *name[MEST_SAMPLE_MAX_INPUTS]; /* NULL: by place */
 } npy;
 
 static mest_status open_array(array *a, mest_error *err)
@@ -112,27 +115,34 @@ static mest_sample_type type_of(const array *a, bool is_target)
     return integer && (is_target || a->header.item_bytes >= 4) ? MEST_SAMPLE_I64 : MEST_SAMPLE_F32;
 }
 
-static mest_status npy_read(void *self, int64_t id, void *input, void *target, mest_error *err)
+static mest_status npy_read_inputs(void *self, int64_t id, void *const *inputs, void *target, mest_error *err)
 {
     const npy *s = self;
     (void)err;
-    if (input)
-        convert(&s->input, type_of(&s->input, false), id, input);
+    for (int k = 0; k < s->n_inputs; k++)
+        if (inputs[k])
+            convert(&s->input[k], type_of(&s->input[k], false), id, inputs[k]);
     if (target)
         convert(&s->target, type_of(&s->target, true), id, target);
     return MEST_OK;
 }
 
+static mest_status npy_read(void *self, int64_t id, void *input, void *target, mest_error *err)
+{
+    return npy_read_inputs(self, id, &input, target, err);
+}
+
 static void npy_sample_name(void *self, int64_t id, char *text, size_t size)
 {
     const npy *s = self;
-    snprintf(text, size, "%s, row %" PRId64, s->input.path, id);
+    snprintf(text, size, "%s, row %" PRId64, s->input[0].path, id);
 }
 
 static void npy_rest(void *self)
 {
     npy *s = self;
-    mest_mapfile_forget(&s->input.map);
+    for (int k = 0; k < s->n_inputs; k++)
+        mest_mapfile_forget(&s->input[k].map);
     mest_mapfile_forget(&s->target.map);
 }
 
@@ -140,7 +150,8 @@ static void npy_destroy(void *self)
 {
     npy *s = self;
     mest_heap *heap = s->heap;
-    mest_mapfile_close(&s->input.map);
+    for (int k = 0; k < MEST_SAMPLE_MAX_INPUTS; k++)
+        mest_mapfile_close(&s->input[k].map);
     mest_mapfile_close(&s->target.map);
     mest_region_free(&s->region);
     mest_free(heap, s, 1, sizeof *s);
@@ -163,6 +174,62 @@ static mest_status count_classes(const array *a, int64_t *n_classes, mest_error 
     return MEST_OK;
 }
 
+/* "A", "A,T", "A,B,T", "A,B,-", "a=A,b=B,target=T": names and paths, copies in the region. */
+static mest_status read_spec(npy *s, const char *rest, mest_error *err)
+{
+    char *text = mest_region_strdup(&s->region, rest);
+    MEST_CHECK(text, err, MEST_E_NOMEM, "npy: no memory");
+    if (access(rest, F_OK) == 0) { /* a file whose name holds commas or equals signs is that file */
+        s->input[s->n_inputs++].path = text;
+        return MEST_OK;
+    }
+    int named = 0, total = 0;
+    for (char *word = text, *next; word; word = next, total++) {
+        if ((next = strchr(word, ',')) != NULL)
+            *next++ = 0;
+        char *equals = strchr(word, '='), *path = equals ? equals + 1 : word;
+        bool target = equals ? (size_t)(equals - word) == strlen("target") && !memcmp(word, "target", strlen("target")) : !next && total > 0;
+        MEST_CHECK(*path && word != equals, err, MEST_E_ARGUMENT, "data '%s': a file name is missing beside the comma", rest);
+        MEST_CHECK(equals ? named == total : named == 0, err, MEST_E_ARGUMENT, "data '%s': files with and without a name; all or none must have one", rest);
+        named += equals != NULL;
+        if (target) {
+            MEST_CHECK(!s->target.path, err, MEST_E_ARGUMENT, "data '%s': two targets", rest);
+            s->target.path = path;
+            continue;
+        }
+        MEST_CHECK(s->n_inputs < MEST_SAMPLE_MAX_INPUTS, err, MEST_E_ARGUMENT, "data '%s': more than %d inputs", rest, MEST_SAMPLE_MAX_INPUTS);
+        if (equals)
+            *equals = 0;
+        s->name[s->n_inputs] = equals ? word : NULL;
+        s->input[s->n_inputs++].path = path;
+    }
+    MEST_CHECK(s->n_inputs > 0, err, MEST_E_ARGUMENT, "data '%s': no input", rest);
+    if (s->target.path && !named && !strcmp(s->target.path, "-"))
+        s->target.path = NULL;
+    return MEST_OK;
+}
+
+static mest_status open_inputs(npy *s, mest_source_info *info, mest_error *err)
+{
+    for (int k = 0; k < s->n_inputs; k++) {
+        array *a = &s->input[k];
+        MEST_TRY(open_array(a, err));
+        MEST_CHECK(a->header.dim[0] == s->input[0].header.dim[0], err, MEST_E_DATA, "%s: %" PRId64 " samples, %s has %" PRId64, a->path, a->header.dim[0],
+                   s->input[0].path, s->input[0].header.dim[0]);
+        mest_sample_input *in = &info->input[k];
+        in->name = s->name[k];
+        in->type = type_of(a, false);
+        in->rank = a->header.rank - 1;
+        memcpy(in->dim, a->header.dim + 1, (size_t)in->rank * sizeof *in->dim);
+    }
+    info->count = s->input[0].header.dim[0];
+    info->input_type = info->input[0].type;
+    info->input_rank = info->input[0].rank;
+    memcpy(info->input_dim, info->input[0].dim, sizeof info->input_dim);
+    info->n_inputs = s->n_inputs > 1 || s->name[0] ? s->n_inputs : 0;
+    return MEST_OK;
+}
+
 static mest_status npy_open(mest_heap *heap, const char *rest, const mest_source_options *options, mest_dataset *data, mest_error *err)
 {
     (void)options;
@@ -173,21 +240,18 @@ static mest_status npy_open(mest_heap *heap, const char *rest, const mest_source
     data->self = s;
     data->destroy = npy_destroy;
     data->read = npy_read;
+    data->read_inputs = npy_read_inputs;
     data->rest = npy_rest;
     data->sample_name = npy_sample_name;
-    MEST_TRY(mest_split_pair(&s->region, rest, &s->input.path, &s->target.path, err));
-    MEST_TRY(open_array(&s->input, err));
+    MEST_TRY(read_spec(s, rest, err));
     mest_source_info *info = &data->info;
-    info->count = s->input.header.dim[0];
-    info->input_type = type_of(&s->input, false);
+    MEST_TRY(open_inputs(s, info, err));
     data->raw = info->input_type == MEST_SAMPLE_F32 ? MEST_RAW_F32 : MEST_RAW_I64;
-    info->input_rank = s->input.header.rank - 1;
-    memcpy(info->input_dim, s->input.header.dim + 1, (size_t)info->input_rank * sizeof *info->input_dim);
     if (!s->target.path)
         return MEST_OK;
     MEST_TRY(open_array(&s->target, err));
     MEST_CHECK(s->target.header.dim[0] == info->count, err, MEST_E_DATA, "%s: %" PRId64 " targets for the %" PRId64 " samples of %s",
-               s->target.path, s->target.header.dim[0], info->count, s->input.path);
+               s->target.path, s->target.header.dim[0], info->count, s->input[0].path);
     info->has_targets = true;
     info->target_type = type_of(&s->target, true);
     info->target_rank = s->target.header.rank - 1;
@@ -198,6 +262,6 @@ static mest_status npy_open(mest_heap *heap, const char *rest, const mest_source
 }
 
 const mest_source_kind mest_source_npy[] = {
-    {"npy", "INPUT[,TARGET]  NumPy .npy files, first axis = samples", npy_open},
+    {"npy", "INPUT[,INPUT..][,TARGET] or NAME=INPUT,..,target=TARGET  NumPy .npy files, first axis = samples", npy_open},
     {NULL, NULL, NULL},
 };

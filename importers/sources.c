@@ -53,6 +53,7 @@ typedef struct opened {
     mest_normaliser norm;
     mest_augmenter augment; /* pad 0 and flip 0: nothing to do */
     size_t raw_bytes, input_bytes, target_bytes; /* of one sample */
+    size_t each_bytes[MEST_SAMPLE_MAX_INPUTS];   /* of each input, where there are several */
     uint8_t *raw, *augmented; /* one raw sample each */
 } opened;
 
@@ -93,6 +94,24 @@ static mest_status source_fetch(void *self, const int64_t *ids, int64_t n, const
         }
         in += o->input_bytes;
         target = target ? target + o->target_bytes : NULL;
+    }
+    if (o->data.rest)
+        o->data.rest(o->data.self);
+    return MEST_OK;
+}
+
+static mest_status source_fetch_inputs(void *self, const int64_t *ids, int64_t n, const mest_fetch *how, void *const *inputs, void *targets,
+                                       mest_error *err)
+{
+    opened *o = self;
+    void *at[MEST_SAMPLE_MAX_INPUTS];
+    (void)how;
+    MEST_CHECK(!targets || o->data.info.has_targets, err, MEST_E_ARGUMENT, "data source: it has no targets");
+    for (int64_t i = 0; i < n; i++) {
+        MEST_CHECK(ids[i] >= 0 && ids[i] < o->count, err, MEST_E_ARGUMENT, "data source: sample %" PRId64 " of %" PRId64, ids[i], o->count);
+        for (int k = 0; k < o->data.info.n_inputs; k++)
+            at[k] = (char *)inputs[k] + (size_t)i * o->each_bytes[k];
+        MEST_TRY(o->data.read_inputs(o->data.self, raw_id(o, ids[i]), at, targets ? (char *)targets + (size_t)i * o->target_bytes : NULL, err));
     }
     if (o->data.rest)
         o->data.rest(o->data.self);
@@ -182,7 +201,14 @@ static mest_status prepare(opened *o, const mest_source_options *options, mest_e
     MEST_TRY(bytes_of(info->input_rank, info->input_dim, info->input_type == MEST_SAMPLE_F32 ? 4 : 8, &o->input_bytes, err));
     if (info->has_targets)
         MEST_TRY(bytes_of(info->target_rank, info->target_dim, info->target_type == MEST_SAMPLE_F32 ? 4 : 8, &o->target_bytes, err));
+    for (int k = 0; k < info->n_inputs; k++)
+        MEST_TRY(bytes_of(info->input[k].rank, info->input[k].dim, info->input[k].type == MEST_SAMPLE_F32 ? 4 : 8, &o->each_bytes[k], err));
     MEST_TRY(choose_samples(o, options, err));
+    if (info->n_inputs) {
+        MEST_CHECK(!options->measure && !options->n_mean && !options->n_std && !(options->scale > 0) && !options->pad_crop && !(options->flip > 0), err,
+                   MEST_E_ARGUMENT, "data source: normalisation and augmentation are for one input; these data have %d by name or place", info->n_inputs);
+        return MEST_OK;
+    }
     MEST_NEW(&o->heap, o->raw, o->raw_bytes, err, "data source");
     MEST_TRY(mest_normaliser_init(&o->norm, &o->heap, &o->data, options, err));
     if (options->measure)
@@ -269,12 +295,16 @@ mest_status mest_source_open(mest_source *source, const char *spec, const mest_s
     }
     *source = (mest_source){.struct_size = sizeof *source, .self = o, .info = source_info, .fetch = source_fetch,
                             .class_name = source_class_name, .sample_name = source_sample_name, .destroy = source_destroy};
+    if (o->data.info.n_inputs) {
+        source->fetch = NULL;
+        source->fetch_inputs = source_fetch_inputs;
+    }
     return MEST_OK;
 }
 
 void mest_source_normalisation(const mest_source *source, double *scale, int *n, double mean[16], double std[16])
 {
-    const opened *o = source->fetch == source_fetch ? source->self : NULL;
+    const opened *o = source->fetch == source_fetch ? source->self : NULL; /* several inputs are not normalised */
     *scale = 1;
     *n = 0;
     if (!o || !o->norm.active)

@@ -6,6 +6,7 @@
 #include <inttypes.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stddef.h>
 #include <string.h>
 
 #include "runtime/rng.h"
@@ -13,7 +14,8 @@
 enum { SLOTS = 2, SLACK_BYTES = 64 /* kernels may read a vector past the last sample */ };
 
 typedef struct slot {
-    void *inputs, *targets;
+    void *inputs[MEST_SAMPLE_MAX_INPUTS], *targets;
+    const void *lent[MEST_SAMPLE_MAX_INPUTS]; /* the same, as the caller gets them */
     mest_status status; /* of the fetch */
     mest_error error;
 } slot;
@@ -23,7 +25,8 @@ struct mest_loader {
     mest_source source;
     mest_source_info info;
     int64_t batch;
-    size_t input_bytes, target_bytes; /* of one sample */
+    int n_inputs;
+    size_t input_bytes[MEST_SAMPLE_MAX_INPUTS], target_bytes; /* of one sample */
     int64_t *order;                   /* info.count ids, the first n_order are this epoch's */
     int64_t n_order;
     mest_fetch how;
@@ -97,9 +100,11 @@ static int64_t batch_size(const mest_loader *l, int64_t k)
 static void fetch_batch(mest_loader *l, int64_t k)
 {
     slot *s = &l->slots[k % SLOTS];
+    const int64_t *ids = l->order + k * l->batch, n = batch_size(l, k);
+    void *targets = l->info.has_targets ? s->targets : NULL;
     mest_error_clear(&s->error);
-    s->status = l->source.fetch(l->source.self, l->order + k * l->batch, batch_size(l, k), &l->how, s->inputs,
-                                l->info.has_targets ? s->targets : NULL, &s->error);
+    s->status = l->info.n_inputs ? l->source.fetch_inputs(l->source.self, ids, n, &l->how, s->inputs, targets, &s->error)
+                                 : l->source.fetch(l->source.self, ids, n, &l->how, s->inputs[0], targets, &s->error);
 }
 
 static void *work(void *argument)
@@ -143,7 +148,18 @@ static mest_status read_info(mest_loader *l, mest_error *err)
     l->info.struct_size = sizeof l->info;
     MEST_TRY(l->source.info(l->source.self, &l->info, err));
     MEST_CHECK(l->info.count > 0, err, MEST_E_DATA, "data source: no samples");
-    MEST_TRY(sample_bytes("input", l->info.input_type, l->info.input_rank, l->info.input_dim, &l->input_bytes, err));
+    MEST_CHECK(l->info.n_inputs >= 0 && l->info.n_inputs <= MEST_SAMPLE_MAX_INPUTS, err, MEST_E_ARGUMENT, "data source: %d inputs, at most %d are possible",
+               l->info.n_inputs, MEST_SAMPLE_MAX_INPUTS);
+    MEST_CHECK(l->info.n_inputs ? l->source.fetch_inputs != NULL : l->source.fetch != NULL, err, MEST_E_ARGUMENT, "data source: %s must be set",
+               l->info.n_inputs ? "fetch_inputs" : "fetch");
+    for (l->n_inputs = 0; l->n_inputs < l->info.n_inputs; l->n_inputs++) {
+        const mest_sample_input *in = &l->info.input[l->n_inputs];
+        MEST_TRY(sample_bytes(in->name ? in->name : "input", in->type, in->rank, in->dim, &l->input_bytes[l->n_inputs], err));
+    }
+    if (l->n_inputs == 0) {
+        MEST_TRY(sample_bytes("input", l->info.input_type, l->info.input_rank, l->info.input_dim, &l->input_bytes[0], err));
+        l->n_inputs = 1;
+    }
     if (l->info.has_targets)
         MEST_TRY(sample_bytes("target", l->info.target_type, l->info.target_rank, l->info.target_dim, &l->target_bytes, err));
     if (l->batch > l->info.count)
@@ -163,13 +179,13 @@ mest_status mest_loader_create(mest_loader **loader, mest_heap *heap, const mest
 {
     mest_status status;
     *loader = NULL;
-    MEST_CHECK(source && source->struct_size >= sizeof *source && source->info && source->fetch, err, MEST_E_ARGUMENT,
+    MEST_CHECK(source && source->struct_size >= offsetof(mest_source, fetch_inputs) && source->info, err, MEST_E_ARGUMENT,
                "data source: struct_size, info and fetch must be set");
     MEST_CHECK(batch > 0, err, MEST_E_ARGUMENT, "data loader: batch %" PRId64, batch);
     mest_loader *l = mest_calloc(heap, 1, sizeof *l);
     MEST_CHECK(l, err, MEST_E_NOMEM, "data loader: no memory");
     l->heap = heap;
-    l->source = *source;
+    memcpy(&l->source, source, source->struct_size < sizeof l->source ? source->struct_size : sizeof l->source);
     l->batch = batch;
     pthread_mutex_init(&l->mutex, NULL);
     pthread_cond_init(&l->changed, NULL);
@@ -180,7 +196,10 @@ mest_status mest_loader_create(mest_loader **loader, mest_heap *heap, const mest
         goto out;
     }
     for (int i = 0; i < SLOTS; i++) {
-        MEST_TRY_OUT(buffer(l, &l->slots[i].inputs, l->input_bytes, err));
+        for (int k = 0; k < l->n_inputs; k++) {
+            MEST_TRY_OUT(buffer(l, &l->slots[i].inputs[k], l->input_bytes[k], err));
+            l->slots[i].lent[k] = l->slots[i].inputs[k];
+        }
         MEST_TRY_OUT(buffer(l, &l->slots[i].targets, l->target_bytes, err));
     }
     MEST_TRY_OUT(start_worker(l, err));
@@ -206,7 +225,8 @@ void mest_loader_destroy(mest_loader *l)
     pthread_cond_destroy(&l->changed);
     pthread_mutex_destroy(&l->mutex);
     for (int i = 0; i < SLOTS; i++) {
-        mest_free(l->heap, l->slots[i].inputs, l->input_bytes * (size_t)l->batch + SLACK_BYTES, 1);
+        for (int k = 0; k < l->n_inputs; k++)
+            mest_free(l->heap, l->slots[i].inputs[k], l->input_bytes[k] * (size_t)l->batch + SLACK_BYTES, 1);
         mest_free(l->heap, l->slots[i].targets, l->target_bytes * (size_t)l->batch + SLACK_BYTES, 1);
     }
     mest_free(l->heap, l->order, (size_t)l->info.count, sizeof *l->order);
@@ -274,7 +294,8 @@ mest_status mest_loader_next(mest_loader *l, mest_batch *batch, mest_error *err)
         return mest_fail(err, s->status, "%s", s->error.msg[0] ? s->error.msg : "data source: fetch failed without a reason");
     batch->ids = l->order + k * l->batch;
     batch->n = batch_size(l, k);
-    batch->inputs = s->inputs;
+    batch->n_inputs = l->n_inputs;
+    batch->inputs = s->lent;
     batch->targets = l->info.has_targets ? s->targets : NULL;
     return MEST_OK;
 }

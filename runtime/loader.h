@@ -25,7 +25,8 @@ typedef struct mest_loader mest_loader;
 typedef struct mest_batch {
     const int64_t *ids;
     int64_t n;              /* samples, <= the loader's batch */
-    const void *inputs;     /* n packed samples */
+    int n_inputs;           /* 1 unless the source has several */
+    const void *const *inputs; /* each: n packed samples */
     const void *targets;    /* n packed targets */
 } mest_batch;
 

@@ -7,13 +7,40 @@
 #include "runtime/infer.h"
 #include "runtime/program.h"
 
+/* One output, if one is wanted: what only the others need goes before anything is asked about it. */
+static mest_status choose_output(mest_graph *g, const mest_program_spec *spec, mest_error *err)
+{
+    if (!spec->output)
+        return MEST_OK;
+    for (int i = 0; i < g->n_outputs; i++)
+        if (!strcmp(g->values[g->outputs[i]].name, spec->output)) {
+            g->outputs[0] = g->outputs[i];
+            g->n_outputs = 1;
+            return mest_graph_prune(g, err);
+        }
+    return mest_fail(err, MEST_E_ARGUMENT, "the model has no output '%s'", spec->output);
+}
+
+static bool is_read(const mest_graph *g, mest_id v)
+{
+    for (int i = 0; i < g->n_outputs; i++)
+        if (g->outputs[i] == v)
+            return true;
+    for (mest_id i = 0; i < g->n_nodes; i++)
+        for (int k = 0; k < g->nodes[i].n_in; k++)
+            if (g->nodes[i].in[k] == v)
+                return true;
+    return false;
+}
+
 static mest_status pin_inputs(mest_graph *g, const mest_program_spec *spec, mest_error *err)
 {
+    int64_t baked = g->n_inputs && g->values[g->inputs[0]].type.shape.rank ? g->values[g->inputs[0]].type.shape.dim[0] : -1;
     for (int i = 0; i < g->n_inputs; i++) {
         mest_value *v = &g->values[g->inputs[i]];
         mest_shape *s = &v->type.shape;
         char have[160], want[160];
-        if (i < spec->n_shapes) {
+        if (spec->input_shapes && spec->input_shapes[i].rank >= 0) {
             const mest_shape *given = &spec->input_shapes[i];
             mest_shape full = {.rank = given->rank + 1};
             MEST_CHECK(full.rank <= MEST_MAX_RANK, err, MEST_E_SHAPE, "input '%s': rank %d is too large", v->name, full.rank);
@@ -25,11 +52,11 @@ static mest_status pin_inputs(mest_graph *g, const mest_program_spec *spec, mest
             MEST_CHECK(fits, err, MEST_E_SHAPE, "input '%s' of the model is %s, the data gives %s", v->name, mest_shape_text(s, have, sizeof have),
                        mest_shape_text(&full, want, sizeof want));
             *s = full;
-        } else if (s->rank > 0) {
+        } else if (s->rank > 0 && (s->dim[0] < 0 || s->dim[0] == baked)) { /* another fixed size is no batch axis: a table, a graph's edges */
             s->dim[0] = spec->batch;
         }
         int64_t count;
-        MEST_CHECK(mest_shape_count(s, &count), err, MEST_E_SHAPE, "input '%s' is %s: give the sizes that are free", v->name,
+        MEST_CHECK(mest_shape_count(s, &count) || !is_read(g, g->inputs[i]), err, MEST_E_SHAPE, "input '%s' is %s: give the sizes that are free", v->name,
                    mest_shape_text(s, have, sizeof have));
     }
     return MEST_OK;
@@ -37,6 +64,7 @@ static mest_status pin_inputs(mest_graph *g, const mest_program_spec *spec, mest
 
 mest_status mest_lower_pin(mest_graph *g, mest_model *m, const mest_program_spec *spec, mest_error *err)
 {
+    MEST_TRY(choose_output(g, spec, err));
     MEST_TRY(pin_inputs(g, spec, err));
     for (int i = 0; i < g->n_values; i++) {
         mest_value *v = &g->values[i];

@@ -34,8 +34,8 @@ typedef struct mest_profile {         /* who wants to know how long nodes take; 
 typedef struct mest_program_spec {
     mest_program_kind kind;
     int64_t batch;
-    int n_shapes;                     /* shapes of graph inputs without the batch axis, as far as the caller knows them */
-    const mest_shape *input_shapes;
+    const mest_shape *input_shapes;   /* of every graph input, without the batch axis; rank -1: as the file has it. NULL: all as in the file */
+    const char *output;               /* name of the output that is wanted; NULL: all of them (INFER), the first (TRAIN, EVAL) */
     const char *loss;                 /* TRAIN, EVAL */
     double label_smoothing;
     const mest_type *target;          /* TRAIN, EVAL: type of the whole target batch */

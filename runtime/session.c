@@ -68,6 +68,22 @@ static mest_status check_config(const mest_train_config *c, mest_error *err)
     return mest_passes_check(c->no_fuse, err);
 }
 
+static mest_status check_output(const mest_model *m, const char *name, mest_error *err)
+{
+    const mest_graph *g = &m->graph;
+    char names[300] = "";
+    size_t n = 0;
+    for (int i = 0; i < g->n_outputs; i++) {
+        const char *have = g->values[g->outputs[i]].name;
+        if (!name || !strcmp(have, name))
+            return MEST_OK;
+        if (n < sizeof names)
+            n += (size_t)snprintf(names + n, sizeof names - n, "%s%.60s", i ? ", " : "", have);
+    }
+    MEST_CHECK(!name, err, MEST_E_ARGUMENT, "config: the model has no output '%s' (it has %s)", name, names);
+    return MEST_OK;
+}
+
 /* The host sees the sparse trainable parameters, in graph order. */
 static mest_status open_host(mest_session *s, mest_error *err)
 {
@@ -105,6 +121,7 @@ mest_status mest_session_create(mest_session **session, mest_model *model, const
     mest_train_config_init(&own);
     MEST_CHECK(mest_take_options(&own, sizeof own, config), err, MEST_E_ARGUMENT, "config: struct_size is not set; call mest_train_config_init");
     MEST_TRY(check_config(&own, err));
+    MEST_TRY(check_output(model, own.output, err));
     MEST_CHECK(model->n_sessions == 0, err, MEST_E_STATE, "session: the model has one already");
     mest_session *s = mest_calloc(&model->heap, 1, sizeof *s);
     MEST_CHECK(s, err, MEST_E_NOMEM, "session: out of memory");
@@ -115,7 +132,7 @@ mest_status mest_session_create(mest_session **session, mest_model *model, const
     mest_region_init(&s->region, s->heap);
     s->config = own;
     const char **texts[] = {&s->config.loss, &s->config.optimizer, &s->config.no_decay, &s->config.schedule, &s->config.batch_norm, &s->config.kernels,
-                            &s->config.no_fuse};
+                            &s->config.no_fuse, &s->config.output};
     mest_status status = MEST_OK;
     for (size_t i = 0; i < sizeof texts / sizeof *texts && status == MEST_OK; i++)
         if (*texts[i] && !(*texts[i] = mest_region_strdup(&s->region, *texts[i])))
@@ -154,7 +171,7 @@ mest_status mest_session_create(mest_session **session, mest_model *model, const
     return MEST_OK;
 }
 
-static void drop_programs(mest_session *s)
+void mest_session_drop_programs(mest_session *s)
 {
     for (int i = 0; i < MEST_PROGRAM_SLOTS; i++) {
         mest_program_destroy(s->programs[i]);
@@ -170,7 +187,8 @@ void mest_session_destroy(mest_session *s)
     mest_schedulers_destroy(s->schedulers);
     mest_host_free(&s->host);
     mest_free(heap, s->host_param, (size_t)s->model->n_params + 1, sizeof *s->host_param);
-    drop_programs(s);
+    mest_session_drop_programs(s);
+    mest_session_feed_free(s);
     mest_derived_destroy(s->derived);
     mest_optimizer_free(&s->optimizer);
     mest_arena_free(&s->arena);
@@ -195,7 +213,7 @@ mest_status mest_session_prepare(mest_session *s, mest_error *err)
         return MEST_OK;
     MEST_TRY(mest_host_plan(&s->host, err)); /* capacities are final after this */
     /* programs that ran before (an evaluation) hold lists of the old capacity */
-    drop_programs(s);
+    mest_session_drop_programs(s);
     mest_derived_destroy(s->derived);
     s->derived = NULL;
     MEST_TRY(mest_derived_create(&s->derived, s->heap, err));
@@ -217,6 +235,27 @@ mest_status mest_session_prepare(mest_session *s, mest_error *err)
 }
 
 /* ---- programs ---- */
+/* spec is complete but for the target. */
+static mest_status build_program(mest_session *s, mest_program_spec *spec, mest_program **program, mest_error *err)
+{
+    mest_type target = {.dtype = s->target_type};
+    if (spec->kind != MEST_PROGRAM_INFER) {
+        MEST_CHECK(s->target_type, err, MEST_E_DATA, "the data has no targets: a loss cannot be computed");
+        target.shape.rank = s->target_shape.rank + 1;
+        MEST_CHECK(target.shape.rank <= MEST_MAX_RANK, err, MEST_E_SHAPE, "targets of rank %d are too large", target.shape.rank);
+        target.shape.dim[0] = spec->batch;
+        memcpy(target.shape.dim + 1, s->target_shape.dim, (size_t)s->target_shape.rank * sizeof target.shape.dim[0]);
+        spec->target = &target;
+    }
+    MEST_TRY(mest_program_build(program, s->model, spec, err));
+    mest_status status = mest_session_feed_reserve(s, *program, err);
+    if (status != MEST_OK) {
+        mest_program_destroy(*program);
+        *program = NULL;
+    }
+    return status;
+}
+
 mest_status mest_session_program(mest_session *s, mest_program_kind kind, int64_t n, mest_program **program, mest_error *err)
 {
     int base = (int)kind * 2;
@@ -234,6 +273,7 @@ mest_status mest_session_program(mest_session *s, mest_program_kind kind, int64_
     mest_program_spec spec = {.kind = kind,
                               .batch = n,
                               .loss = s->config.loss,
+                              .output = s->config.output ? s->config.output : s->model->graph.n_outputs ? s->model->graph.values[s->model->graph.outputs[0]].name : NULL,
                               .label_smoothing = s->config.label_smoothing,
                               .batch_norm = s->config.batch_norm,
                               .no_fuse = s->config.no_fuse,
@@ -247,51 +287,19 @@ mest_status mest_session_program(mest_session *s, mest_program_kind kind, int64_
                               .derived = s->derived,
                               .arena = &s->arena,
                               .profile = &s->profile};
-    mest_type target = {.dtype = s->target_type};
-    if (s->have_shapes) {
-        spec.n_shapes = 1;
-        spec.input_shapes = &s->sample_shape;
-    }
-    if (kind != MEST_PROGRAM_INFER) {
-        MEST_CHECK(s->have_shapes && s->target_type, err, MEST_E_DATA, "the data has no targets: a loss cannot be computed");
-        target.shape.rank = s->target_shape.rank + 1;
-        MEST_CHECK(target.shape.rank <= MEST_MAX_RANK, err, MEST_E_SHAPE, "targets of rank %d are too large", target.shape.rank);
-        target.shape.dim[0] = n;
-        memcpy(target.shape.dim + 1, s->target_shape.dim, (size_t)s->target_shape.rank * sizeof target.shape.dim[0]);
-        spec.target = &target;
-    }
-    MEST_TRY(mest_program_build(&p, s->model, &spec, err));
+    mest_shape *shapes = mest_alloc(s->heap, (size_t)s->model->graph.n_inputs + 1, sizeof *shapes);
+    MEST_CHECK(shapes, err, MEST_E_NOMEM, "session: out of memory");
+    mest_session_input_shapes(s, shapes);
+    spec.input_shapes = shapes;
+    mest_status status = build_program(s, &spec, &p, err);
+    mest_free(s->heap, shapes, (size_t)s->model->graph.n_inputs + 1, sizeof *shapes);
+    MEST_TRY(status);
     p->spec.input_shapes = NULL; /* lent for the build only */
     p->spec.target = NULL;
     s->programs[slot] = p;
     *program = p;
     return MEST_OK;
 }
-
-mest_status mest_session_set_source(mest_session *s, const mest_source_info *info, mest_error *err)
-{
-    MEST_CHECK(info->input_rank >= 0 && info->input_rank <= MEST_SAMPLE_MAX_RANK && info->target_rank >= 0 && info->target_rank <= MEST_SAMPLE_MAX_RANK, err,
-               MEST_E_DATA, "source: rank %d of the inputs or %d of the targets is not in 0..%d", info->input_rank, info->target_rank, MEST_SAMPLE_MAX_RANK);
-    MEST_CHECK(s->model->graph.n_inputs == 1, err, MEST_E_UNSUPPORTED, "the model has %d inputs; a data source feeds one", s->model->graph.n_inputs);
-    const mest_value *input = &s->model->graph.values[s->model->graph.inputs[0]];
-    MEST_CHECK((int)input->type.dtype == (int)info->input_type, err, MEST_E_SHAPE, "input '%s' of the model is %s, the data gives %s", input->name,
-               mest_dtype_name(input->type.dtype), mest_dtype_name((mest_dtype)info->input_type));
-    mest_shape in = {.rank = info->input_rank}, target = {.rank = info->target_rank};
-    memcpy(in.dim, info->input_dim, (size_t)in.rank * sizeof in.dim[0]);
-    memcpy(target.dim, info->target_dim, (size_t)target.rank * sizeof target.dim[0]);
-    mest_dtype type = info->has_targets ? (mest_dtype)info->target_type : MEST_UNDEFINED;
-    bool same = s->have_shapes && mest_shape_equal(&in, &s->sample_shape) && (!type || (type == s->target_type && mest_shape_equal(&target, &s->target_shape)));
-    if (!same)
-        drop_programs(s);
-    s->sample_shape = in;
-    if (type || !s->have_shapes) {
-        s->target_shape = target;
-        s->target_type = type;
-    }
-    s->have_shapes = true;
-    return MEST_OK;
-}
-
 void mest_session_profile(mest_session *s, void (*node)(void *user, mest_program_kind kind, int index, double seconds), void *user)
 {
     if (s)
@@ -363,109 +371,6 @@ void mest_session_hits(mest_session *s, const mest_program *p, int64_t n)
         for (size_t k = 0; k < per; k++)
             s->hits[i] &= correct[(size_t)i * per + k] != 0;
     }
-}
-
-mest_status mest_session_run(mest_session *s, mest_program *p, const void *inputs, const void *targets, double lr, bool learn, bool snapshot, mest_error *err)
-{
-    mest_program_feed(p, p->input, inputs);
-    mest_program_feed(p, p->target, targets);
-    mest_run run = {.seed = s->config.seed, .step = (uint64_t)s->at.step, .lr = lr, .snapshot_grads = snapshot};
-    return mest_program_run(p, &run, !learn, err);
-}
-
-/* ---- steps and inference on the caller's tensors ---- */
-
-/* Without a source the targets follow from the output: class indices for ce (class axis last), numbers like the output otherwise. */
-mest_status mest_session_shapes(mest_session *s, mest_error *err)
-{
-    if (s->have_shapes && s->target_type)
-        return MEST_OK;
-    mest_program *p;
-    MEST_TRY(mest_session_program(s, MEST_PROGRAM_INFER, 1, &p, err));
-    const mest_shape *in = &p->graph.values[p->input].type.shape, *out = &p->graph.values[p->logits].type.shape;
-    s->sample_shape = (mest_shape){.rank = in->rank - 1};
-    for (int i = 1; i < in->rank; i++)
-        s->sample_shape.dim[i - 1] = in->dim[i];
-    bool ce = !strcmp(s->config.loss, "ce");
-    s->target_type = ce ? MEST_I64 : MEST_F32;
-    s->target_shape = (mest_shape){.rank = out->rank - 1 - (ce ? 1 : 0)};
-    MEST_CHECK(s->target_shape.rank >= 0, err, MEST_E_SHAPE, "output '%s' has no class axis", p->graph.values[p->logits].name);
-    for (int i = 0; i < s->target_shape.rank; i++)
-        s->target_shape.dim[i] = out->dim[i + 1];
-    s->have_shapes = true;
-    return MEST_OK;
-}
-
-mest_status mest_session_step(mest_session *s, const void *inputs, const void *targets, int64_t n, mest_metrics *metrics, mest_error *err)
-{
-    mest_error_clear(err);
-    MEST_CHECK(s && inputs && targets, err, MEST_E_ARGUMENT, "step: session, inputs and targets must be given");
-    MEST_CHECK(n >= 1 && n <= s->config.batch, err, MEST_E_ARGUMENT, "step: %" PRId64 " samples, the batch is %" PRId64, n, s->config.batch);
-    MEST_TRY(mest_session_shapes(s, err));
-    mest_program *p;
-    MEST_TRY(mest_session_program(s, MEST_PROGRAM_TRAIN, n, &p, err));
-    double from = mest_seconds();
-    MEST_TRY(mest_session_run(s, p, inputs, targets, mest_session_lr(s, s->at.epoch, 0), true, false, err));
-    s->at.step++;
-    if (metrics) {
-        double loss = 0;
-        int64_t rows = 0, hits = 0, class_rows = 0;
-        mest_session_count(p, &loss, &rows, &hits, &class_rows);
-        *metrics = (mest_metrics){.struct_size = sizeof *metrics, .loss = loss / (double)rows, .samples = n, .steps = 1, .seconds = mest_seconds() - from,
-                                  .accuracy = class_rows ? (double)hits / (double)class_rows : (double)NAN};
-    }
-    return MEST_OK;
-}
-
-/* Samples in one inference: a batch axis that the file fixes may be baked into the graph (reshapes), so it is kept. */
-static int64_t infer_batch(const mest_session *s)
-{
-    const mest_graph *g = &s->model->graph;
-    const mest_shape *in = g->n_inputs ? &g->values[g->inputs[0]].type.shape : NULL;
-    return in && in->rank > 0 && in->dim[0] > 0 ? in->dim[0] : s->config.eval_batch;
-}
-
-mest_status mest_session_output_shape(mest_session *s, int *rank, int64_t dim[MEST_MAX_RANK], mest_error *err)
-{
-    mest_error_clear(err);
-    MEST_CHECK(s && rank && dim, err, MEST_E_ARGUMENT, "output shape: arguments must be given");
-    mest_program *p;
-    MEST_TRY(mest_session_program(s, MEST_PROGRAM_INFER, infer_batch(s), &p, err));
-    const mest_shape *out = &p->graph.values[p->logits].type.shape;
-    bool batched = out->rank > 0 && out->dim[0] == p->spec.batch; /* axis 0 is the batch; otherwise all of it belongs to one run */
-    MEST_CHECK(batched || p->spec.batch == 1, err, MEST_E_SHAPE, "output '%s' has no batch axis", p->graph.values[p->logits].name);
-    *rank = batched ? out->rank - 1 : out->rank;
-    for (int i = 0; i < *rank; i++)
-        dim[i] = out->dim[i + (batched ? 1 : 0)];
-    return MEST_OK;
-}
-
-mest_status mest_session_infer(mest_session *s, const void *inputs, int64_t n, float *out, size_t out_count, mest_error *err)
-{
-    mest_error_clear(err);
-    MEST_CHECK(s && inputs && out && n >= 0, err, MEST_E_ARGUMENT, "infer: session, inputs and outputs must be given");
-    int64_t done = 0, most = infer_batch(s);
-    bool fixed = most != s->config.eval_batch;
-    MEST_CHECK(!fixed || n % most == 0, err, MEST_E_ARGUMENT, "infer: the model fixes its batch at %" PRId64 ", %" PRId64 " samples are no multiple of it", most, n);
-    while (done < n) {
-        int64_t now = n - done < most ? n - done : most;
-        mest_program *p;
-        MEST_TRY(mest_session_program(s, MEST_PROGRAM_INFER, now, &p, err));
-        const mest_value *x = &p->graph.values[p->input], *y = &p->graph.values[p->logits];
-        int64_t in_count = 0, y_count = 0;
-        MEST_CHECK(y->type.dtype == MEST_F32, err, MEST_E_UNSUPPORTED, "output '%s' is %s, not float32", y->name, mest_dtype_name(y->type.dtype));
-        if (!mest_shape_count(&x->type.shape, &in_count) || !mest_shape_count(&y->type.shape, &y_count))
-            return mest_fail(err, MEST_E_SHAPE, "infer: sizes are not known");
-        MEST_CHECK(out_count == (size_t)(y_count / now * n), err, MEST_E_ARGUMENT, "infer: %zu floats given for the output, %" PRId64 " are needed", out_count,
-                   y_count / now * n);
-        size_t size = x->type.dtype == MEST_F32 ? sizeof(float) : mest_dtype_size(x->type.dtype);
-        MEST_TRY(mest_session_run(s, p, (const char *)inputs + (size_t)(done * (in_count / now)) * size, NULL, 0, false, false, err));
-        const mest_real *data = mest_program_data(p, p->logits);
-        for (int64_t i = 0; i < y_count; i++)
-            out[done * (y_count / now) + i] = (float)data[i];
-        done += now;
-    }
-    return MEST_OK;
 }
 
 mest_status mest_session_read_gradient(mest_session *s, int parameter, float *out, size_t count, mest_error *err)

@@ -24,6 +24,15 @@ typedef struct mest_progress_state {
     bool snapshot_grads;    /* a scheduler wants |g| of the last step of this epoch */
 } mest_progress_state;
 
+/* What the data give and which graph input each goes to. n 0: nobody has said, the model's own inputs in its order. */
+typedef struct mest_feed {
+    mest_dtype type;        /* of the data */
+    mest_shape shape;       /* without batch axis */
+    int32_t graph_input;
+    void *converted;        /* a batch in the model's type, where that is another; NULL otherwise */
+    size_t converted_bytes;
+} mest_feed;
+
 struct mest_session {
     mest_heap *heap;        /* the model's */
     mest_model *model;
@@ -43,9 +52,10 @@ struct mest_session {
     int32_t *classes;       /* class of each sample as seen, -1 unknown; allocated with the first source */
     uint8_t *hits;          /* one batch: prediction right (1), wrong (0), no classes (255) */
     bool prepared;          /* memory of the run is allocated: no more schedulers */
-    mest_shape sample_shape, target_shape; /* without batch axis, as the source (or step) gave them */
+    int n_feeds;
+    mest_feed feed[MEST_SAMPLE_MAX_INPUTS];
+    mest_shape target_shape; /* without batch axis, as the source gave it */
     mest_dtype target_type;
-    bool have_shapes;
     mest_progress_state at;
     uint32_t file_crc;      /* of the model file, for checkpoints */
     bool have_file_crc;
@@ -56,7 +66,8 @@ struct mest_session {
 mest_status mest_session_prepare(mest_session *s, mest_error *err);  /* optimizer slots, host scratch */
 /* The program for n samples, built if needed. Not to be called inside the step loop with a new size. */
 mest_status mest_session_program(mest_session *s, mest_program_kind kind, int64_t n, mest_program **program, mest_error *err);
-mest_status mest_session_set_source(mest_session *s, const mest_source_info *info, mest_error *err);
+mest_status mest_session_set_source(mest_session *s, const mest_source_info *info, mest_error *err); /* session_feed.c */
+void mest_session_drop_programs(mest_session *s);
 /* Shapes of samples and targets from the model's output when no source gave them. */
 mest_status mest_session_shapes(mest_session *s, mest_error *err);
 /* Epochs of the whole run. Where only max_steps bounds it: as many as that takes with all samples (schedules and schedulers need a length). */
@@ -68,6 +79,16 @@ void mest_session_count(const mest_program *p, double *loss_sum, int64_t *rows, 
 /* Per-sample correctness of the last run into s->hits[0..n-1]. */
 void mest_session_hits(mest_session *s, const mest_program *p, int64_t n);
 /* Runs `program` on a packed batch. */
-mest_status mest_session_run(mest_session *s, mest_program *program, const void *inputs, const void *targets, double lr, bool learn, bool snapshot, mest_error *err);
+mest_status mest_session_run(mest_session *s, mest_program *program, const void *const *inputs, const void *targets, double lr, bool learn, bool snapshot,
+                             mest_error *err);
+
+/* session_feed.c */
+/* Shape of each graph input without its batch axis into shapes[0..n_inputs-1]; rank -1: not known. */
+void mest_session_input_shapes(const mest_session *s, mest_shape *shapes);
+/* Room to convert a batch of `n` samples into the model's types. */
+mest_status mest_session_feed_reserve(mest_session *s, const mest_program *p, mest_error *err);
+/* Binds the inputs of the next run; types that are not the model's are converted. MEST_E_DATA when a number does not fit its type. */
+mest_status mest_session_feed(mest_session *s, mest_program *p, const void *const *inputs, mest_error *err);
+void mest_session_feed_free(mest_session *s);
 
 #endif

@@ -44,6 +44,8 @@ static int identity_text(mest_session *s, char *text, size_t size)
                      s->file_crc, c->batch, c->shuffle, c->drop_last, c->epochs, c->max_steps, c->loss, c->label_smoothing, c->optimizer, c->lr, c->momentum,
                      c->nesterov, c->weight_decay, c->beta1, c->beta2, c->eps, c->no_decay ? c->no_decay : "", c->clip_norm, c->schedule, c->min_lr, c->gamma,
                      c->step_epochs, c->warmup_epochs, c->warmup_lr, c->schedule_per_step, c->batch_norm, c->dropout, c->seed, s->samples.count, s->model->n_params);
+    if (c->output && n > 0 && (size_t)n < size)
+        n += snprintf(text + n, size - (size_t)n, "output=%.200s\n", c->output);
     for (int i = 0; i < s->model->n_params && n > 0 && (size_t)n < size; i++) {
         const mest_param *p = &s->model->params[i];
         if (p->sparse || p->role == MEST_ROLE_FROZEN)

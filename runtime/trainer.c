@@ -241,7 +241,7 @@ static mest_status close_epoch(training *t, mest_error *err)
     s->at.epoch_open = false;
     report_host(t, &report);
     bool final = s->at.epoch >= t->n_epochs || steps_done(s);
-    if (t->o && t->o->validation && t->o->validation->fetch && (final || (t->o->validate_every > 0 && s->at.epoch % t->o->validate_every == 0)))
+    if (t->o && t->o->validation && t->o->validation->info && (final || (t->o->validate_every > 0 && s->at.epoch % t->o->validate_every == 0)))
         MEST_TRY(mest_session_evaluate(s, t->o->validation, t->o, &e.validation, err));
     emit(t, &e);
     if (final || !t->o || t->o->checkpoint_every_epochs <= 1 || s->at.epoch % t->o->checkpoint_every_epochs == 0)
@@ -302,7 +302,7 @@ void mest_session_position(const mest_session *s, int64_t *epochs, int64_t *step
 mest_status mest_session_train(mest_session *s, const mest_source *source, const mest_run_options *options, mest_error *err)
 {
     mest_error_clear(err);
-    MEST_CHECK(s && source && source->info && source->fetch, err, MEST_E_ARGUMENT, "train: session and source must be given");
+    MEST_CHECK(s && source && source->info, err, MEST_E_ARGUMENT, "train: session and source must be given");
     mest_run_options own;
     mest_run_options_init(&own);
     MEST_CHECK(!options || mest_take_options(&own, sizeof own, options), err, MEST_E_ARGUMENT, "train: struct_size of the options is not set");
@@ -347,7 +347,7 @@ mest_status mest_session_train(mest_session *s, const mest_source *source, const
 mest_status mest_session_evaluate(mest_session *s, const mest_source *source, const mest_run_options *options, mest_metrics *metrics, mest_error *err)
 {
     mest_error_clear(err);
-    MEST_CHECK(s && source && source->info && source->fetch && metrics, err, MEST_E_ARGUMENT, "evaluate: session, source and metrics must be given");
+    MEST_CHECK(s && source && source->info && metrics, err, MEST_E_ARGUMENT, "evaluate: session, source and metrics must be given");
     mest_loader *loader;
     MEST_TRY(mest_loader_create(&loader, s->heap, source, s->config.eval_batch, err));
     const mest_source_info *info = mest_loader_info(loader);

@@ -19,9 +19,10 @@ typedef struct inference {
     tool *t;
     outputs out;
     int64_t *ids;
-    void *inputs;
+    int n_inputs;
+    void *inputs[MEST_SAMPLE_MAX_INPUTS];
     float *scores;
-    int64_t batch, in_bytes, classes; /* bytes of one input; numbers of one output */
+    int64_t batch, classes; /* numbers of one output */
     int64_t top;                      /* classes to print, 0: none */
     double began;
 } inference;
@@ -108,9 +109,14 @@ static int run_batches(inference *in, progress *p)
         int64_t n = count - first < in->batch ? count - first : in->batch;
         for (int64_t i = 0; i < n; i++)
             in->ids[i] = first + i;
-        if (t->data.fetch(t->data.self, in->ids, n, &how, in->inputs, NULL, &err) != MEST_OK)
+        const void *given[MEST_SAMPLE_MAX_INPUTS];
+        mest_status status = t->data_info.n_inputs ? t->data.fetch_inputs(t->data.self, in->ids, n, &how, in->inputs, NULL, &err)
+                                                   : t->data.fetch(t->data.self, in->ids, n, &how, in->inputs[0], NULL, &err);
+        if (status != MEST_OK)
             return tool_fail(t, STAGE_DATA, &err);
-        if (mest_session_infer(t->session, in->inputs, n, in->scores, (size_t)(n * in->classes), &err) != MEST_OK)
+        for (int k = 0; k < in->n_inputs; k++)
+            given[k] = in->inputs[k];
+        if (mest_session_infer_inputs(t->session, given, n, in->scores, (size_t)(n * in->classes), &err) != MEST_OK)
             return tool_fail(t, STAGE_RUN, &err);
         if (!outputs_write(&in->out, in->scores, n))
             return tool_refuse(t, EXIT_FILES, "'%s': %s", in->out.path, strerror(errno));
@@ -151,6 +157,23 @@ static int finish(inference *in)
     return report_finish(t);
 }
 
+/* Room for a batch of each input. */
+static bool make_inputs(inference *in)
+{
+    const mest_source_info *info = &in->t->data_info;
+    in->n_inputs = info->n_inputs ? info->n_inputs : 1;
+    for (int k = 0; k < in->n_inputs; k++) {
+        const bool one = !info->n_inputs;
+        size_t bytes = (one ? info->input_type : info->input[k].type) == MEST_SAMPLE_F32 ? 4 : 8;
+        for (int i = 0; i < (one ? info->input_rank : info->input[k].rank); i++)
+            bytes *= (size_t)(one ? info->input_dim[i] : info->input[k].dim[i]);
+        in->inputs[k] = calloc((size_t)in->batch, bytes);
+        if (!in->inputs[k])
+            return false;
+    }
+    return true;
+}
+
 /* Buffers for a batch, the output file, and what is printed. */
 static int begin(inference *in, const char *path)
 {
@@ -159,19 +182,17 @@ static int begin(inference *in, const char *path)
     mest_error err = {0};
     int rank = 0;
     int64_t dim[MEST_MAX_RANK];
+    if (mest_session_expect(t->session, &t->data_info, &err) != MEST_OK)
+        return tool_fail(t, STAGE_DATA, &err);
     if (mest_session_output_shape(t->session, &rank, dim, &err) != MEST_OK)
         return tool_fail(t, STAGE_PREPARE, &err);
     in->batch = s->batch;
-    in->in_bytes = t->data_info.input_type == MEST_SAMPLE_F32 ? 4 : 8;
-    for (int i = 0; i < t->data_info.input_rank; i++)
-        in->in_bytes *= t->data_info.input_dim[i];
     in->classes = 1;
     for (int i = 0; i < rank; i++)
         in->classes *= dim[i];
     in->ids = calloc((size_t)in->batch, sizeof *in->ids);
-    in->inputs = calloc((size_t)in->batch, (size_t)in->in_bytes);
     in->scores = calloc((size_t)in->batch, (size_t)in->classes * sizeof *in->scores);
-    if (!in->ids || !in->inputs || !in->scores)
+    if (!in->ids || !in->scores || !make_inputs(in))
         return tool_refuse(t, EXIT_LIMIT, "out of memory for a batch of %" PRId64 "; try a smaller -b", in->batch);
     bool named = t->data.class_name && t->data.class_name(t->data.self, 0);
     bool wanted = options_given(s, "topk") || named || s->json;
@@ -214,7 +235,8 @@ int cmd_infer(tool *t)
         code = finish(&in);
     outputs_abort(&in.out);
     free(in.ids);
-    free(in.inputs);
+    for (int k = 0; k < in.n_inputs; k++)
+        free(in.inputs[k]);
     free(in.scores);
     return code;
 }

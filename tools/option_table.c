@@ -40,7 +40,8 @@ const option option_table[] = {
     GROUP("data", "Data"),
     TEXT("data", 0, true, "KIND:PATH", NULL, data,
          "samples to train on, evaluate or run:\n"
-         "idx:DIR, idx:IMAGES,LABELS, cifar10:DIR, images:DIR, npy:INPUT[,TARGET], csv:FILE[?label=none&..]\n"
+         "idx:DIR, idx:IMAGES,LABELS, cifar10:DIR, images:DIR, csv:FILE[?label=none&..],\n"
+         "npy:INPUT[,TARGET]; several inputs: npy:A,B,TARGET or npy:NAME=A,NAME=B,target=T\n"
          "(idx-test: and cifar10-test: pick the test files of a folder)"),
     TEXT("val", 0, true, "KIND:PATH", NULL, val, "samples held out, for accuracy before, during and after training"),
     REAL("val-split", true, "FRACTION", "0", val_split, 0, 0.99,
@@ -70,6 +71,7 @@ const option option_table[] = {
     REAL("smoothing", false, "P", "0", smoothing, 0, 0.999, "label smoothing, for --loss ce"),
     REAL("drop", false, "P", "(as in the file)", drop, 0, 0.999, "ratio of every Dropout node"),
     CHOICE("bn", false, "train|frozen|auto", "auto", bn, "BatchNormalization: batch statistics, those of the file, or what fits"),
+    TEXT("output-name", 0, false, "NAME", "(the first)", output_name, "the model's output that the loss is put on, and that --infer writes"),
     TEXT("freeze", 0, false, "PATTERNS", NULL, freeze, "parameters that are not trained: names with * and ?, separated by commas"),
     TEXT("train-only", 0, false, "PATTERNS", NULL, train_only, "train these parameters and no others"),
     INT("seed", 0, true, "N", "42", seed, 0, BIG, "of order, augmentation, patterns: same seed, same bits, any number of threads"),

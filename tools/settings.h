@@ -45,7 +45,7 @@ typedef struct settings {
 
     /* training */
     int64_t epochs, max_steps, batch, eval_batch, seed, val_interval;
-    const char *loss, *bn, *freeze, *train_only;
+    const char *loss, *output_name, *bn, *freeze, *train_only;
     double smoothing, drop;
     bool no_eval_before;
 

@@ -223,6 +223,7 @@ int tool_create_session(tool *t)
     c->warmup_epochs = s->warmup_epochs;
     c->warmup_lr = s->warmup_lr;
     c->schedule_per_step = s->sched_on_updates;
+    c->output = s->output_name;
     c->batch_norm = s->bn;
     c->dropout = isnan(s->drop) ? -1 : s->drop;
     c->threads = (int)s->threads;

@@ -230,26 +230,47 @@ int tool_open_sources(tool *t, bool validation)
     return code;
 }
 
-static int check_inputs(tool *t, const char *what, const mest_source_info *info)
+static int check_input(tool *t, const char *what, int index, const mest_sample_input *given)
 {
     mest_tensor_info in = {.struct_size = sizeof in};
     mest_error err = {0};
     char want[96], have[96];
-    if (mest_model_input(t->model, 0, &in, &err) != MEST_OK)
+    if (mest_model_input(t->model, index, &in, &err) != MEST_OK)
         return tool_fail(t, STAGE_MODEL, &err);
-    bool fits = in.rank == info->input_rank + 1;
+    bool fits = in.rank == given->rank + 1;
     for (int i = 1; fits && i < in.rank; i++)
-        fits = in.dim[i] < 0 || in.dim[i] == info->input_dim[i - 1];
+        fits = in.dim[i] < 0 || in.dim[i] == given->dim[i - 1];
     report_shape(want, sizeof want, in.dim + 1, in.rank - 1);
-    report_shape(have, sizeof have, info->input_dim, info->input_rank);
+    report_shape(have, sizeof have, given->dim, given->rank);
     if (!fits)
         return tool_refuse(t, EXIT_DATA, "%s: samples are %s, input '%s' of the model takes %s%s", what, have, in.name, want,
                            strncmp(what, "csv", 3) == 0 ? "; see --input-shape" : "");
-    if (in.dtype != (int)info->input_type)
-        return tool_refuse(t, EXIT_DATA, "%s: samples are %s, input '%s' of the model takes %s", what,
-                           info->input_type == MEST_SAMPLE_F32 ? "float32" : "int64", in.name,
-                           in.dtype == 1 ? "float32" : in.dtype == 7 ? "int64" : "another type");
-    return 0;
+    if (in.dtype == 1 || given->type == MEST_SAMPLE_I64 || strncmp(what, "npy:", 4) == 0)
+        return 0; /* numbers are converted, batch by batch, where they fit */
+    return tool_refuse(t, EXIT_DATA, "%s: samples are float32, input '%s' of the model takes %s", what, in.name,
+                       in.dtype == 7 ? "int64" : in.dtype == 9 ? "bool" : "another type");
+}
+
+/* By name where the data have names, else by place. What is missing or too much is found when the session is told. */
+static int check_inputs(tool *t, const char *what, const mest_source_info *info)
+{
+    mest_sample_input one = {.type = info->input_type, .rank = info->input_rank};
+    memcpy(one.dim, info->input_dim, sizeof one.dim);
+    int code = 0, n = mest_model_input_count(t->model);
+    if (n != 1 && !info->n_inputs)
+        return tool_refuse(t, EXIT_DATA, "%s: the model has %d inputs, the data give one; see npy: in the documentation of --data", what, n);
+    for (int k = 0; code == 0 && k < (info->n_inputs ? info->n_inputs : 1); k++) {
+        const mest_sample_input *given = info->n_inputs ? &info->input[k] : &one;
+        int index = given->name ? -1 : k;
+        for (int i = 0; given->name && i < n; i++) {
+            mest_tensor_info in = {.struct_size = sizeof in};
+            if (mest_model_input(t->model, i, &in, NULL) == MEST_OK && strcmp(in.name, given->name) == 0)
+                index = i;
+        }
+        if (index >= 0 && index < n)
+            code = check_input(t, what, index, given);
+    }
+    return code;
 }
 
 static int check_targets(tool *t, const char *what, const mest_source_info *info)
@@ -264,7 +285,11 @@ static int check_targets(tool *t, const char *what, const mest_source_info *info
     mest_error err = {0};
     if (mest_model_output_count(t->model) < 1)
         return tool_refuse(t, EXIT_MODEL, "%s: the model has no output", s->model);
-    if (mest_model_output(t->model, 0, &out, &err) != MEST_OK)
+    int index = 0;
+    for (int i = 0; s->output_name && i < mest_model_output_count(t->model); i++)
+        if (mest_model_output(t->model, i, &out, NULL) == MEST_OK && strcmp(out.name, s->output_name) == 0)
+            index = i;
+    if (mest_model_output(t->model, index, &out, &err) != MEST_OK)
         return tool_fail(t, STAGE_MODEL, &err);
     int64_t classes = out.rank == 2 ? out.dim[1] : -1;
     if (ce && classes > 0 && info->n_classes > classes)
@@ -277,9 +302,6 @@ static int check_targets(tool *t, const char *what, const mest_source_info *info
 
 int tool_check_sources(tool *t, bool targets)
 {
-    if (mest_model_input_count(t->model) != 1)
-        return tool_refuse(t, EXIT_MODEL, "%s: the model has %d inputs; a data source feeds one", t->s->model,
-                           mest_model_input_count(t->model));
     int code = check_inputs(t, t->s->data, &t->data_info);
     if (code == 0 && targets)
         code = check_targets(t, t->s->data, &t->data_info);

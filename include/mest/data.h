@@ -3,6 +3,7 @@
  *
  *   mest_source        a set of samples with stable ids 0..count-1; a vtable, so that callers can bring their own
  *   mest_source_info   what one sample looks like
+ *   mest_sample_input  the same for one input of a network that has several
  *
  * A source hands out raw samples (float32 or int64 inputs, float32 or int64 targets). Normalisation and augmentation of
  * image sources are done by the source itself while it fetches, keyed by (seed, epoch, sample id), so that the same
@@ -18,8 +19,17 @@ extern "C" {
 #endif
 
 #define MEST_SAMPLE_MAX_RANK 7
+#define MEST_SAMPLE_MAX_INPUTS 16
 
 typedef enum mest_sample_type { MEST_SAMPLE_F32 = 1, MEST_SAMPLE_I64 = 7 } mest_sample_type; /* ONNX's numbers */
+
+/* One of several inputs: token ids, attention mask, a condition. */
+typedef struct mest_sample_input {
+    const char *name;                       /* input of the model that it is for; NULL: the one at this position. Lent until destroy */
+    mest_sample_type type;
+    int rank;                               /* without the batch axis */
+    int64_t dim[MEST_SAMPLE_MAX_RANK];
+} mest_sample_input;
 
 typedef struct mest_source_info {
     uint32_t struct_size;
@@ -32,6 +42,10 @@ typedef struct mest_source_info {
     int64_t target_dim[MEST_SAMPLE_MAX_RANK];
     int64_t n_classes;                          /* class targets: number of classes (idx, npy, csv: largest label + 1), 0 if unknown */
     bool has_targets;                           /* false: only inference is possible */
+    /* Several inputs a sample. n_inputs 0: one input without a name, described by input_type, input_rank and input_dim above; 1 and
+     * more: described here, and the fields above repeat input[0]. */
+    int n_inputs;
+    mest_sample_input input[MEST_SAMPLE_MAX_INPUTS];
 } mest_source_info;
 
 /* How samples are to be fetched: the same id gives the same bits for the same (seed, epoch, augment). */
@@ -57,6 +71,9 @@ typedef struct mest_source {
     void (*sample_name)(void *self, int64_t id, char *text, size_t size);
     /* Frees self. Called by mest_source_close; may be NULL. */
     void (*destroy)(void *self);
+    /* Sources of several inputs (n_inputs >= 1) provide this instead of fetch: like it, but input k of all samples goes to inputs[k]. */
+    mest_status (*fetch_inputs)(void *self, const int64_t *ids, int64_t n, const mest_fetch *how, void *const *inputs, void *targets,
+                                mest_error *err);
 } mest_source;
 
 /* Options of the built-in sources; mest_source_options_init sets every default. */
@@ -89,7 +106,8 @@ MEST_API void mest_source_options_init(mest_source_options *options);
  *   idx:IMAGES,LABELS    MNIST idx files (idx3-ubyte, idx1-ubyte), gzip allowed;  idx:DIR picks train-* in DIR, idx-test:DIR t10k-*
  *   cifar10:PATH         CIFAR-10 binary: a file, or a directory with data_batch_*.bin;  cifar10-test:PATH a file or DIR/test_batch.bin
  *   images:DIR           a folder per class with JPEG and PNG files; DIR/train and DIR/val (or test) are found when they exist
- *   npy:INPUT[,TARGET]   NumPy .npy files, first axis = samples
+ *   npy:INPUT[,TARGET]   NumPy .npy files, first axis = samples. More than two: npy:IDS,MASK,TARGET feeds the inputs in the model's order,
+ *                        the last is the target ("-": none). By name: npy:input_ids=A,attention_mask=B,target=C in any order
  *   csv:FILE             comma-separated numbers, last column = class index; gzip allowed; options after '?': label=first|last|none,
  *                        header=yes|no, target=class|float (csv:digits.csv.gz?label=last,header=no)
  * On success *source is filled; close it with mest_source_close. Errors: MEST_E_ARGUMENT (unknown kind), MEST_E_IO,

@@ -67,6 +67,8 @@ typedef struct mest_train_config {
     /* passes over the graph */
     const char *no_fuse;    /* optional passes that are off: "all" or NAME[,NAME] (mest_pass_list); NULL: every pass is on. Copied. Results are
                              * equal up to rounding either way */
+    /* network, continued */
+    const char *output;     /* name of the model's output that is inferred and that the loss is put on; NULL: the first */
 } mest_train_config;
 
 MEST_API void mest_train_config_init(mest_train_config *config);
@@ -150,10 +152,22 @@ MEST_NODISCARD MEST_API mest_status mest_session_step(mest_session *session, con
 MEST_NODISCARD MEST_API mest_status mest_session_evaluate(mest_session *session, const mest_source *source, const mest_run_options *options,
                                                           mest_metrics *metrics, mest_error *err);
 
-/* Output 0 of the model in evaluation mode for n samples. `out` holds out_count floats; MEST_E_ARGUMENT names the number if it differs. */
+/* Says what samples look like before any are seen: shapes of inputs whose axes are free in the file, their types, names and order
+ * (as for a source; info->count is not used). Needed before mest_session_step_inputs and mest_session_infer_inputs unless the caller's
+ * tensors are the model's inputs, all of them, in its order and types. The same call with other shapes re-plans. */
+MEST_NODISCARD MEST_API mest_status mest_session_expect(mest_session *session, const mest_source_info *info, mest_error *err);
+
+/* mest_session_step for networks with several inputs: inputs[k] holds n packed samples of input k, in the order of mest_session_expect. */
+MEST_NODISCARD MEST_API mest_status mest_session_step_inputs(mest_session *session, const void *const *inputs, const void *targets, int64_t n,
+                                                             mest_metrics *metrics, mest_error *err);
+
+/* The output (config.output, else output 0) in evaluation mode for n samples. `out` holds out_count floats; MEST_E_ARGUMENT names the number if it differs. */
 MEST_NODISCARD MEST_API mest_status mest_session_infer(mest_session *session, const void *inputs, int64_t n, float *out, size_t out_count,
                                                        mest_error *err);
-/* Elements of output 0 for one sample. */
+/* The same for networks with several inputs, in the order of mest_session_expect. */
+MEST_NODISCARD MEST_API mest_status mest_session_infer_inputs(mest_session *session, const void *const *inputs, int64_t n, float *out,
+                                                              size_t out_count, mest_error *err);
+/* Elements of that output for one sample. */
 MEST_NODISCARD MEST_API mest_status mest_session_output_shape(mest_session *session, int *rank, int64_t dim[MEST_MAX_RANK], mest_error *err);
 
 /* Stops the run after the current step. Async-signal-safe. */

@@ -471,9 +471,17 @@ mest_status mest_session_evaluate(mest_session *s, const mest_source *source, co
     return MEST_OK;
 }
 
-mest_status mest_session_infer(mest_session *session, const void *inputs, int64_t n, float *out, size_t out_count, mest_error *err)
+mest_status mest_session_expect(mest_session *session, const mest_source_info *info, mest_error *err)
 {
-    const float *in = inputs;
+    (void)session;
+    (void)info;
+    MAY_FAIL(err);
+    return MEST_OK;
+}
+
+mest_status mest_session_infer_inputs(mest_session *session, const void *const *inputs, int64_t n, float *out, size_t out_count, mest_error *err)
+{
+    const float *in = inputs[0];
     (void)session;
     MAY_FAIL(err);
     if (out_count != (size_t)n * 3)

@@ -115,7 +115,7 @@ mest_session_train=3 5 --train --data idx:x
 mest_session_train=2 7 --train --data idx:x
 mest_session_train=10 8 --train --data idx:x
 mest_session_evaluate=6 4 --eval --data idx:x
-mest_session_infer=8 6 --infer --data idx:x
+mest_session_infer_inputs=8 6 --infer --data idx:x
 fetch=7 4 --infer --data idx:x
 mest_model_export=3 5 --train --data idx:x -o out.onnx
 TABLE

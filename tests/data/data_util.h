@@ -83,6 +83,24 @@ __attribute__((unused)) static size_t read_file(const char *path, void *bytes, s
     return n;
 }
 
+/* A .npy file of the given version, dict and payload. */
+__attribute__((unused)) static const char *write_npy(const char *name, int version, const char *dict, const void *payload, size_t n)
+{
+    char bytes[2048];
+    size_t length = strlen(dict), at = version == 1 ? 10 : 12;
+    memcpy(bytes, "\x93NUMPY", 6);
+    bytes[6] = (char)version;
+    bytes[7] = 0;
+    for (size_t i = 8; i < at; i++)
+        bytes[i] = (char)(length >> (8 * (i - 8)));
+    memcpy(bytes + at, dict, length);
+    memcpy(bytes + at + length, payload, n);
+    return write_file(name, bytes, at + length + n);
+}
+
+#define NPY(name, type, shape, payload) \
+    write_npy(name, 1, "{'descr': '" type "', 'fortran_order': False, 'shape': " shape ", }   \n", payload, sizeof payload)
+
 /* Opens a source whose spec is KIND:TEMP/NAME[,TEMP/NAME2]. */
 __attribute__((unused)) static mest_status open_source(mest_source *source, const char *kind, const char *name, const char *second,
                                                        const mest_source_options *options, mest_error *err)

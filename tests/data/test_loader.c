@@ -69,7 +69,7 @@ static int64_t run_epoch(mest_loader *l, const mest_sample_set *set, const mest_
             break;
         batches++;
         for (int64_t i = 0; i < b.n; i++) {
-            const float *in = (const float *)b.inputs + 3 * i;
+            const float *in = (const float *)b.inputs[0] + 3 * i;
             ck_assert_int_eq((int64_t)in[0], b.ids[i]);
             ck_assert_int_eq((int64_t)in[1], plan->epoch);
             ck_assert(in[2] == (float)plan->augment);

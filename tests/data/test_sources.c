@@ -190,24 +190,6 @@ START_TEST(cifar_files)
 }
 END_TEST
 
-/* A .npy file of the given version, dict and payload. */
-static const char *write_npy(const char *name, int version, const char *dict, const void *payload, size_t n)
-{
-    char bytes[2048];
-    size_t length = strlen(dict), at = version == 1 ? 10 : 12;
-    memcpy(bytes, "\x93NUMPY", 6);
-    bytes[6] = (char)version;
-    bytes[7] = 0;
-    for (size_t i = 8; i < at; i++)
-        bytes[i] = (char)(length >> (8 * (i - 8)));
-    memcpy(bytes + at, dict, length);
-    memcpy(bytes + at + length, payload, n);
-    return write_file(name, bytes, at + length + n);
-}
-
-#define NPY(name, type, shape, payload) \
-    write_npy(name, 1, "{'descr': '" type "', 'fortran_order': False, 'shape': " shape ", }   \n", payload, sizeof payload)
-
 START_TEST(npy_files)
 {
     float x[6], f4[] = {1, -2, 3.5f, 4, 5, 6}, z;

@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Single steps and inference on the caller's tensors. */
+#include <inttypes.h>
+#include <math.h>
+#include <string.h>
+
+#include "runtime/session.h"
+
+mest_status mest_session_run(mest_session *s, mest_program *p, const void *const *inputs, const void *targets, double lr, bool learn, bool snapshot,
+                             mest_error *err)
+{
+    MEST_TRY(mest_session_feed(s, p, inputs, err));
+    mest_program_feed(p, p->target, targets);
+    mest_run run = {.seed = s->config.seed, .step = (uint64_t)s->at.step, .lr = lr, .snapshot_grads = snapshot};
+    return mest_program_run(p, &run, !learn, err);
+}
+
+/* Samples in one inference: a batch axis that the file fixes may be baked into the graph (reshapes), so it is kept. */
+static int64_t infer_batch(const mest_session *s)
+{
+    const mest_graph *g = &s->model->graph;
+    const mest_shape *in = g->n_inputs ? &g->values[g->inputs[0]].type.shape : NULL;
+    return in && in->rank > 0 && in->dim[0] > 0 ? in->dim[0] : s->config.eval_batch;
+}
+
+/* Without a source the targets follow from the output: class indices for ce (class axis last), numbers like the output otherwise. */
+mest_status mest_session_shapes(mest_session *s, mest_error *err)
+{
+    if (s->target_type)
+        return MEST_OK;
+    mest_program *p;
+    MEST_TRY(mest_session_program(s, MEST_PROGRAM_INFER, 1, &p, err));
+    const mest_value *y = &p->graph.values[p->logits];
+    const mest_shape *out = &y->type.shape;
+    bool ce = !strcmp(s->config.loss, "ce");
+    mest_shape target = {.rank = out->rank - 1 - (ce ? 1 : 0)};
+    MEST_CHECK(target.rank >= 0, err, MEST_E_SHAPE, "output '%s' has no class axis", y->name);
+    for (int i = 0; i < target.rank; i++)
+        target.dim[i] = out->dim[i + 1];
+    s->target_type = ce ? MEST_I64 : MEST_F32;
+    s->target_shape = target;
+    return MEST_OK;
+}
+
+static mest_status check_one_input(const mest_session *s, const char *what, mest_error *err)
+{
+    int n = s->n_feeds ? s->n_feeds : s->model->graph.n_inputs;
+    MEST_CHECK(n == 1, err, MEST_E_ARGUMENT, "%s: %d inputs are to be given; mest_session_%s_inputs takes several", what, n, what);
+    return MEST_OK;
+}
+
+static mest_status step(mest_session *s, const void *const *inputs, const void *targets, int64_t n, mest_metrics *metrics, mest_error *err)
+{
+    MEST_CHECK(n >= 1 && n <= s->config.batch, err, MEST_E_ARGUMENT, "step: %" PRId64 " samples, the batch is %" PRId64, n, s->config.batch);
+    MEST_TRY(mest_session_shapes(s, err));
+    mest_program *p;
+    MEST_TRY(mest_session_program(s, MEST_PROGRAM_TRAIN, n, &p, err));
+    double from = mest_seconds();
+    MEST_TRY(mest_session_run(s, p, inputs, targets, mest_session_lr(s, s->at.epoch, 0), true, false, err));
+    s->at.step++;
+    if (metrics) {
+        double loss = 0;
+        int64_t rows = 0, hits = 0, class_rows = 0;
+        mest_session_count(p, &loss, &rows, &hits, &class_rows);
+        *metrics = (mest_metrics){.struct_size = sizeof *metrics, .loss = loss / (double)rows, .samples = n, .steps = 1, .seconds = mest_seconds() - from,
+                                  .accuracy = class_rows ? (double)hits / (double)class_rows : (double)NAN};
+    }
+    return MEST_OK;
+}
+
+mest_status mest_session_step(mest_session *s, const void *inputs, const void *targets, int64_t n, mest_metrics *metrics, mest_error *err)
+{
+    mest_error_clear(err);
+    MEST_CHECK(s && inputs && targets, err, MEST_E_ARGUMENT, "step: session, inputs and targets must be given");
+    MEST_TRY(check_one_input(s, "step", err));
+    return step(s, &inputs, targets, n, metrics, err);
+}
+
+mest_status mest_session_step_inputs(mest_session *s, const void *const *inputs, const void *targets, int64_t n, mest_metrics *metrics, mest_error *err)
+{
+    mest_error_clear(err);
+    MEST_CHECK(s && inputs && targets, err, MEST_E_ARGUMENT, "step: session, inputs and targets must be given");
+    return step(s, inputs, targets, n, metrics, err);
+}
+
+mest_status mest_session_output_shape(mest_session *s, int *rank, int64_t dim[MEST_MAX_RANK], mest_error *err)
+{
+    mest_error_clear(err);
+    MEST_CHECK(s && rank && dim, err, MEST_E_ARGUMENT, "output shape: arguments must be given");
+    mest_program *p;
+    MEST_TRY(mest_session_program(s, MEST_PROGRAM_INFER, infer_batch(s), &p, err));
+    const mest_shape *out = &p->graph.values[p->logits].type.shape;
+    bool batched = out->rank > 0 && out->dim[0] == p->spec.batch; /* axis 0 is the batch; otherwise all of it belongs to one run */
+    MEST_CHECK(batched || p->spec.batch == 1, err, MEST_E_SHAPE, "output '%s' has no batch axis", p->graph.values[p->logits].name);
+    *rank = batched ? out->rank - 1 : out->rank;
+    for (int i = 0; i < *rank; i++)
+        dim[i] = out->dim[i + (batched ? 1 : 0)];
+    return MEST_OK;
+}
+
+/* Bytes of one sample of input k as the caller has it. */
+static size_t sample_bytes(const mest_session *s, const mest_program *p, int k, int64_t batch)
+{
+    const mest_type *t = &p->graph.values[p->graph.inputs[s->n_feeds ? s->feed[k].graph_input : k]].type;
+    mest_dtype given = s->n_feeds ? s->feed[k].type : t->dtype;
+    int64_t count = 0;
+    if (!mest_shape_count(&t->shape, &count))
+        return 0;
+    return (size_t)(count / batch) * (given == MEST_F32 ? sizeof(float) : mest_dtype_size(given));
+}
+
+static mest_status infer(mest_session *s, const void *const *inputs, int64_t n, float *out, size_t out_count, mest_error *err)
+{
+    const void *at[MEST_SAMPLE_MAX_INPUTS];
+    int n_inputs = s->n_feeds ? s->n_feeds : s->model->graph.n_inputs;
+    int64_t done = 0, most = infer_batch(s);
+    bool fixed = most != s->config.eval_batch;
+    MEST_CHECK(n_inputs <= MEST_SAMPLE_MAX_INPUTS, err, MEST_E_LIMIT, "infer: the model has %d inputs, at most %d are possible", n_inputs, MEST_SAMPLE_MAX_INPUTS);
+    MEST_CHECK(!fixed || n % most == 0, err, MEST_E_ARGUMENT, "infer: the model fixes its batch at %" PRId64 ", %" PRId64 " samples are no multiple of it", most, n);
+    while (done < n) {
+        int64_t now = n - done < most ? n - done : most;
+        mest_program *p;
+        MEST_TRY(mest_session_program(s, MEST_PROGRAM_INFER, now, &p, err));
+        const mest_value *y = &p->graph.values[p->logits];
+        int64_t y_count = 0;
+        MEST_CHECK(y->type.dtype == MEST_F32, err, MEST_E_UNSUPPORTED, "output '%s' is %s, not float32", y->name, mest_dtype_name(y->type.dtype));
+        if (!mest_shape_count(&y->type.shape, &y_count))
+            return mest_fail(err, MEST_E_SHAPE, "infer: sizes are not known");
+        MEST_CHECK(out_count == (size_t)(y_count / now * n), err, MEST_E_ARGUMENT, "infer: %zu floats given for the output, %" PRId64 " are needed", out_count,
+                   y_count / now * n);
+        for (int k = 0; k < n_inputs; k++)
+            at[k] = (const char *)inputs[k] + (size_t)done * sample_bytes(s, p, k, now);
+        MEST_TRY(mest_session_run(s, p, at, NULL, 0, false, false, err));
+        const mest_real *data = mest_program_data(p, p->logits);
+        for (int64_t i = 0; i < y_count; i++)
+            out[done * (y_count / now) + i] = (float)data[i];
+        done += now;
+    }
+    return MEST_OK;
+}
+
+mest_status mest_session_infer(mest_session *s, const void *inputs, int64_t n, float *out, size_t out_count, mest_error *err)
+{
+    mest_error_clear(err);
+    MEST_CHECK(s && inputs && out && n >= 0, err, MEST_E_ARGUMENT, "infer: session, inputs and outputs must be given");
+    MEST_TRY(check_one_input(s, "infer", err));
+    return infer(s, &inputs, n, out, out_count, err);
+}
+
+mest_status mest_session_infer_inputs(mest_session *s, const void *const *inputs, int64_t n, float *out, size_t out_count, mest_error *err)
+{
+    mest_error_clear(err);
+    MEST_CHECK(s && inputs && out && n >= 0, err, MEST_E_ARGUMENT, "infer: session, inputs and outputs must be given");
+    return infer(s, inputs, n, out, out_count, err);
+}
