@@ -46,6 +46,21 @@ static mest_status add_n_infer(mest_infer *c)
     return MEST_OK;
 }
 
+/* Stored entries of a sparse weight are so many numbers. */
+static mest_status add_n_forward(const mest_args *a)
+{
+    if (a->out[0].type->layout.kind != MEST_SPARSE)
+        return sum_forward(a);
+    mest_real *y = a->out[0].data;
+    for (size_t k = 0; k < a->out[0].count; k++) { /* all operands of an element before it is written: y may be any of them */
+        mest_real sum = ((const mest_real *)a->in[0].data)[k];
+        for (int i = 1; i < a->n_in; i++)
+            sum += ((const mest_real *)a->in[i].data)[k];
+        y[k] = sum;
+    }
+    return MEST_OK;
+}
+
 static mest_status sum_vjp(mest_vjp *v)
 {
     for (int i = 0; i < mest_vjp_node(v)->n_in; i++)
@@ -131,8 +146,8 @@ const mest_op mest_ops_variadic[] = {
     {.domain = "", .name = "Mean", .since = 1, .in_min = 1, .in_max = -1, .out_min = 1, .out_max = 1, .flags = MEST_OP_ANY_TYPE, .infer = sum_infer,
      .forward = mean_forward, .vjp = mean_vjp},
     {.domain = "mest", .name = "mest.AddN", .since = 1, .in_min = 1, .in_max = -1, .out_min = 1, .out_max = 1,
-     .flags = MEST_OP_ELEMENTWISE | MEST_OP_INPLACE, .act_in = ~0u, .act_out = 1, .sparse_in = ~0u, .infer = add_n_infer,
-     .forward = sum_forward},
+     .flags = MEST_OP_ELEMENTWISE | MEST_OP_INPLACE | MEST_OP_FLAT, .act_in = ~0u, .act_out = 1, .sparse_in = ~0u, .infer = add_n_infer,
+     .forward = add_n_forward},
     {.domain = "mest", .name = "mest.TieCount", .since = 1, .in_min = 2, .in_max = -1, .out_min = 1, .out_max = 1, .infer = tie_count_infer,
      .forward = tie_count_forward},
     {.domain = "mest", .name = "mest.TieGrad", .since = 1, .in_min = 4, .in_max = 4, .out_min = 1, .out_max = 1,

@@ -127,6 +127,7 @@ const mest_op mest_ops_view[] = {
     VIEW("Squeeze", 1, 1, 2, squeeze, NULL, 0),
     VIEW("Unsqueeze", 1, 2, 2, unsqueeze, NULL, 0),
     {.domain = "mest", .name = "mest.Reshape", .since = 1, .in_min = 1, .in_max = 1, .out_min = 1, .out_max = 1,
-     .flags = MEST_OP_VIEW | MEST_OP_ANY_TYPE, .act_in = 1, .act_out = 1, .infer = reshape_to_infer, .forward = mest_forward_copy},
+     .flags = MEST_OP_VIEW | MEST_OP_ANY_TYPE, .act_in = 1, .act_out = 1,
+     .params_bytes = sizeof(mest_shape_params), .infer = reshape_to_infer, .forward = mest_forward_copy, .vjp = view_vjp},
     {.name = NULL},
 };

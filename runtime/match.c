@@ -2,6 +2,7 @@
 #include "runtime/match.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "ops/nn.h"
@@ -119,6 +120,22 @@ mest_status mest_rewrite(mest_pass_args *a, mest_id node, const char *op_name, c
     n->n_out = n_out;
     a->count++;
     return infer ? mest_infer_node(g, node, a->err) : MEST_OK;
+}
+
+mest_status mest_insert(mest_pass_args *a, mest_id at, const char *op_name, const void *params, int n_in, const mest_id *in, mest_id *out)
+{
+    mest_graph *g = a->graph;
+    const mest_op *op = mest_op_find(strncmp(op_name, "mest.", 5) == 0 ? "mest" : "", op_name, 1000);
+    MEST_CHECK(op, a->err, MEST_E_INTERNAL, "%s is missing", op_name);
+    char name[300];
+    snprintf(name, sizeof name, "%.250s/%s", g->nodes[at].name, op->name + (op->name[0] == 'm' ? 5 : 0));
+    bool room = MEST_REGION_GROW(&g->region, a->before, a->n_before, a->cap_before);
+    mest_id node = room ? mest_graph_node(g, name, op, params, n_in, in, 1, NULL) : MEST_NONE;
+    MEST_CHECK(node != MEST_NONE, a->err, MEST_E_NOMEM, "pass: no memory for node '%s'", name);
+    a->before[a->n_before++] = at;
+    g->nodes[node].origin = g->nodes[at].origin;
+    *out = g->nodes[node].out[0];
+    return mest_infer_node(g, node, a->err);
 }
 
 mest_id mest_only_reader(const mest_pass_args *a, mest_id v)

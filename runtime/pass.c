@@ -75,6 +75,23 @@ static void count_uses(const mest_graph *g, int32_t *uses)
         uses[g->loss]++;
 }
 
+/* Nodes that were added go where they belong, in the order in which they were made. */
+static mest_status place_added(mest_pass_args *a)
+{
+    mest_graph *g = a->graph;
+    if (a->n_before == 0)
+        return MEST_OK;
+    const int32_t old = g->n_nodes - a->n_before;
+    double *key = mest_alloc(g->region.heap, (size_t)g->n_nodes, sizeof *key);
+    MEST_CHECK(key, a->err, MEST_E_NOMEM, "pass: out of memory");
+    for (int32_t i = 0; i < g->n_nodes; i++)
+        key[i] = i < old ? i : a->before[i - old] - 1 + (double)(i - old + 1) / (double)(a->n_before + 1);
+    const size_t n = (size_t)g->n_nodes;
+    mest_status status = mest_graph_order(g, key, a->err);
+    mest_free(g->region.heap, key, n, sizeof *key);
+    return status;
+}
+
 mest_status mest_passes_run(mest_pass_phase phase, mest_graph *g, mest_model *m, const mest_program_spec *spec, const char *off, int *counts, mest_error *err)
 {
     for (int i = 0; table[i]; i++) {
@@ -93,6 +110,7 @@ mest_status mest_passes_run(mest_pass_phase phase, mest_graph *g, mest_model *m,
         MEST_TRY(status);
         if (a.count == 0)
             continue;
+        MEST_TRY(place_added(&a));
         if (counts)
             counts[i] += a.count;
         MEST_TRY(mest_graph_prune(g, err));

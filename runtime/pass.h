@@ -35,6 +35,8 @@ typedef struct mest_pass_args {
     const struct mest_program_spec *spec; /* NULL: the model's own graph, to see what weights can be (WEIGHTS only) */
     const int32_t *uses;                  /* per value at the start of the pass: readers (inputs of nodes, graph outputs, loss) */
     int32_t n_uses;                       /* values at the start of the pass */
+    mest_id *before;                      /* of nodes that were added (mest_insert): the node in front of which they go */
+    int32_t n_before, cap_before;
     int count;                            /* to be counted up: places where the pass did something */
     mest_error *err;
 } mest_pass_args;

@@ -103,12 +103,36 @@ static mest_status make_args(mest_program *p, mest_error *err)
     return MEST_OK;
 }
 
+/* A sparse weight can only be read by a layer: what stands between them must have gone by now. */
+static mest_status sparse_readers(mest_program *p, mest_error *err)
+{
+    for (mest_id i = 0; i < p->graph.n_nodes; i++) {
+        const mest_node *n = &p->graph.nodes[i];
+        for (int k = 0; k < n->n_in; k++) {
+            const mest_value *v = n->in[k] == MEST_NONE ? NULL : &p->graph.values[n->in[k]];
+            MEST_CHECK(!v || v->kind != MEST_VALUE_PARAM || !p->model->params[v->param].sparse || (k < 32 && (n->op->sparse_in >> k & 1)), err,
+                       MEST_E_UNSUPPORTED, "'%s' is sparse and %s '%s' cannot read it: the pass that hands it to its layer is turned off (no_fuse)", v->name,
+                       n->op->name, n->name);
+        }
+    }
+    return MEST_OK;
+}
+
 static mest_status trim(mest_graph *g, mest_error *err)
 {
     uint8_t *read = mest_region_alloc(&g->region, (size_t)g->n_values + 1, 1);
     MEST_CHECK(read, err, MEST_E_NOMEM, "program: out of memory");
     mest_graph_trim(g, read);
     return MEST_OK;
+}
+
+/* Nodes that do something: views move no data. */
+static int working_nodes(const mest_graph *g)
+{
+    int n = 0;
+    for (mest_id i = 0; i < g->n_nodes; i++)
+        n += !(g->nodes[i].op->flags & MEST_OP_VIEW);
+    return n;
 }
 
 static mest_status passes(mest_program *p, mest_pass_phase phase, mest_error *err)
@@ -130,10 +154,14 @@ mest_status mest_program_build(mest_program **program, mest_model *model, const 
     if (status == MEST_OK && !(p->pass_counts = mest_region_alloc(&g->region, (size_t)mest_pass_count() + 1, sizeof *p->pass_counts)))
         status = mest_fail(err, MEST_E_NOMEM, "program: out of memory");
     if (status == MEST_OK)
+        status = mest_graph_sort(g, err);
+    if (status == MEST_OK)
         status = passes(p, MEST_PASS_WEIGHTS, err);
     if (status == MEST_OK)
+        status = sparse_readers(p, err);
+    if (status == MEST_OK)
         status = mest_lower_pin(g, model, spec, err);
-    p->n_folded_nodes = g->n_nodes;
+    p->n_folded_nodes = working_nodes(g);
     if (status == MEST_OK)
         status = trim(g, err); /* outputs nobody reads (masks, statistics) must not keep a node from being changed */
     if (status == MEST_OK)
@@ -148,7 +176,7 @@ mest_status mest_program_build(mest_program **program, mest_model *model, const 
         status = mest_graph_prune(g, err);
     if (status == MEST_OK)
         status = passes(p, MEST_PASS_FORWARD, err);
-    p->n_fused_nodes = g->n_nodes;
+    p->n_fused_nodes = working_nodes(g);
     if (status == MEST_OK && learns)
         status = differentiate(p, err);
     if (status == MEST_OK && learns)

@@ -88,7 +88,7 @@ typedef struct mest_program {
     int n_conversions;
     int64_t macs;
     int *pass_counts;                 /* per pass: places where it did something */
-    int n_folded_nodes, n_fused_nodes; /* forward nodes once shapes are known and constants folded; after the passes, with the loss */
+    int n_folded_nodes, n_fused_nodes; /* forward nodes, views not counted: once constants are folded; after the passes, with the loss */
 } mest_program;
 
 mest_status mest_program_build(mest_program **program, mest_model *model, const mest_program_spec *spec, mest_error *err);

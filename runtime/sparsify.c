@@ -10,7 +10,7 @@
 
 #include "mest/plugin.h"
 #include "ops/nn.h"
-#include "runtime/op.h"
+#include "runtime/match.h"
 #include "runtime/rng.h"
 
 typedef struct usage {       /* how the graph uses a parameter */
@@ -20,9 +20,20 @@ typedef struct usage {       /* how the graph uses a parameter */
     int first_input;
 } usage;
 
-static void find_usage(const mest_model *m, int32_t param, usage *u)
+/* The model's graph as layers see their weights: behind paths that passes take away. To be freed. */
+static mest_status weights_graph(mest_model *m, mest_graph *g, mest_error *err)
 {
-    const mest_graph *g = &m->graph;
+    MEST_TRY(mest_graph_copy(g, &m->graph, err));
+    mest_status status = mest_graph_sort(g, err);
+    if (status == MEST_OK)
+        status = mest_passes_run(MEST_PASS_WEIGHTS, g, m, NULL, NULL, NULL, err);
+    if (status != MEST_OK)
+        mest_graph_free(g);
+    return status;
+}
+
+static void find_usage(const mest_graph *g, int32_t param, usage *u)
+{
     memset(u, 0, sizeof *u);
     u->sparse_possible = true;
     for (mest_id i = 0; i < g->n_nodes; i++)
@@ -42,9 +53,12 @@ static void find_usage(const mest_model *m, int32_t param, usage *u)
     u->sparse_possible &= u->n_uses > 0;
 }
 
-static bool is_op(const mest_node *n, const char *name) { return !strcmp(n->op->name, name) && !(n->op->domain && n->op->domain[0]); }
+static bool is_op(const mest_node *n, const char *name) { return mest_is_op(n, name); }
 
-static bool is_layer(const mest_node *n) { return is_op(n, "Conv") || is_op(n, "ConvTranspose") || is_op(n, "Gemm") || is_op(n, "MatMul"); }
+static bool is_layer(const mest_node *n)
+{
+    return is_op(n, "Conv") || is_op(n, "ConvTranspose") || is_op(n, "Gemm") || is_op(n, "MatMul") || is_op(n, "mest.Linear");
+}
 
 /* A 1x1 convolution beside another convolution of the same input, whose result goes (through BatchNormalization) into an Add. */
 static bool is_shortcut(const mest_graph *g, const mest_node *n, const mest_shape *w)
@@ -79,9 +93,8 @@ static bool is_shortcut(const mest_graph *g, const mest_node *n, const mest_shap
 }
 
 /* Why "auto" keeps this parameter dense; NULL: it does not. */
-static const char *dense_by_default(const mest_model *m, const mest_param *p, const usage *u)
+static const char *dense_by_default(const mest_graph *g, const mest_param *p, const usage *u)
 {
-    const mest_graph *g = &m->graph;
     const mest_node *first_conv = NULL, *last = NULL;
     int layers = 0;
     for (mest_id i = 0; i < g->n_nodes; i++) {
@@ -156,7 +169,7 @@ static int64_t fan_in_of(const mest_param *p, const usage *u)
 {
     if (u->first && is_op(u->first, "MatMul"))
         return p->shape.rank >= 2 ? p->shape.dim[p->shape.rank - 2] : 1;
-    if (u->first && is_op(u->first, "Gemm"))
+    if (u->first && (is_op(u->first, "Gemm") || is_op(u->first, "mest.Linear")))
         return ((const mest_gemm_params *)u->first->params)->trans_b ? p->shape.dim[1] : p->shape.dim[0];
     if (u->first && is_op(u->first, "ConvTranspose"))
         return p->shape.dim[0] * mest_shape_span(&p->shape, 2, p->shape.rank);
@@ -221,6 +234,41 @@ void mest_sparsity_init(mest_sparsity *s)
     s->dense_layers = "auto";
 }
 
+/* One parameter: sparse, drawn anew, or left as it is. */
+static mest_status decide(mest_model *m, const mest_graph *g, int32_t i, const mest_sparsity *s, mest_error *err)
+{
+    const char *dense = s->dense_layers ? s->dense_layers : "auto";
+    bool is_auto = !strcmp(dense, "auto"), is_none = !strcmp(dense, "none");
+    mest_param *p = &m->params[i];
+    usage u;
+    find_usage(g, i, &u);
+    rule r = {.sparsity = s->sparsity};
+    snprintf(r.scheme, sizeof r.scheme, "%s", s->scheme ? s->scheme : "csr");
+    bool found = false;
+    if (p->role == MEST_ROLE_TRAINABLE || p->role == MEST_ROLE_FROZEN)
+        MEST_TRY(match_rule(s->rules, p->name, &r, &found, err));
+    bool candidate = (p->role == MEST_ROLE_TRAINABLE || p->role == MEST_ROLE_FROZEN) && p->shape.rank >= 2 && r.sparsity > 0 && strcmp(r.scheme, "dense") != 0;
+    if (candidate && !u.sparse_possible) {
+        MEST_CHECK(!found, err, MEST_E_UNSUPPORTED, "sparsify: '%s' cannot be sparse: %s '%s' has no sparse kernel for it", p->name,
+                   u.first ? u.first->op->name : "no node", u.first ? u.first->name : "");
+        mest_logf(&m->heap, MEST_LOG_WARNING, "'%s' stays dense: %s '%s' has no sparse kernel for it", p->name, u.first ? u.first->op->name : "no node",
+                  u.first ? u.first->name : "");
+        candidate = false;
+    }
+    if (candidate && !found) {
+        const char *why = is_auto ? dense_by_default(g, p, &u) : !is_none && mest_match_any(dense, p->name) ? "asked for" : NULL;
+        if (why) {
+            mest_logf(&m->heap, MEST_LOG_DEBUG, "'%s' stays dense: %s", p->name, why);
+            candidate = false;
+        }
+    }
+    if (candidate)
+        MEST_TRY(make_sparse(m, i, &r, &u, s, err));
+    else if (s->from_scratch && p->role != MEST_ROLE_CONSTANT && p->role != MEST_ROLE_FROZEN)
+        MEST_TRY(draw_dense(m, i, &u, s->seed, err));
+    return MEST_OK;
+}
+
 mest_status mest_model_sparsify(mest_model *m, const mest_sparsity *sparsity, mest_error *err)
 {
     mest_error_clear(err);
@@ -232,75 +280,64 @@ mest_status mest_model_sparsify(mest_model *m, const mest_sparsity *sparsity, me
     MEST_CHECK(!m->sparsified, err, MEST_E_STATE, "sparsify: the model is sparse already");
     MEST_CHECK(m->n_sessions == 0, err, MEST_E_STATE, "sparsify: a session of the model exists");
     MEST_CHECK(s->sparsity >= 0 && s->sparsity < 1, err, MEST_E_ARGUMENT, "sparsify: sparsity %g is not in [0, 1)", s->sparsity);
-    const char *dense = s->dense_layers ? s->dense_layers : "auto";
-    bool is_auto = !strcmp(dense, "auto"), is_none = !strcmp(dense, "none");
     const mest_format *format;
     int32_t height;
     MEST_TRY(mest_format_find(s->scheme ? s->scheme : "csr", &format, &height, err));
-    for (int32_t i = 0; i < m->n_params; i++) {
-        mest_param *p = &m->params[i];
-        usage u;
-        find_usage(m, i, &u);
-        rule r = {.sparsity = s->sparsity};
-        snprintf(r.scheme, sizeof r.scheme, "%s", s->scheme ? s->scheme : "csr");
-        bool found = false;
-        if (p->role == MEST_ROLE_TRAINABLE || p->role == MEST_ROLE_FROZEN)
-            MEST_TRY(match_rule(s->rules, p->name, &r, &found, err));
-        bool candidate = (p->role == MEST_ROLE_TRAINABLE || p->role == MEST_ROLE_FROZEN) && p->shape.rank >= 2 && r.sparsity > 0 && strcmp(r.scheme, "dense") != 0;
-        if (candidate && !u.sparse_possible) {
-            MEST_CHECK(!found, err, MEST_E_UNSUPPORTED, "sparsify: '%s' cannot be sparse: %s '%s' has no sparse kernel for it", p->name,
-                       u.first ? u.first->op->name : "no node", u.first ? u.first->name : "");
-            mest_logf(&m->heap, MEST_LOG_WARNING, "'%s' stays dense: %s '%s' has no sparse kernel for it", p->name, u.first ? u.first->op->name : "no node",
-                      u.first ? u.first->name : "");
-            candidate = false;
-        }
-        if (candidate && !found) {
-            const char *why = is_auto ? dense_by_default(m, p, &u) : !is_none && mest_match_any(dense, p->name) ? "asked for" : NULL;
-            if (why) {
-                mest_logf(&m->heap, MEST_LOG_DEBUG, "'%s' stays dense: %s", p->name, why);
-                candidate = false;
-            }
-        }
-        if (candidate)
-            MEST_TRY(make_sparse(m, i, &r, &u, s, err));
-        else if (s->from_scratch && p->role != MEST_ROLE_CONSTANT && p->role != MEST_ROLE_FROZEN)
-            MEST_TRY(draw_dense(m, i, &u, s->seed, err));
+    mest_graph g;
+    MEST_TRY(weights_graph(m, &g, err));
+    mest_status status = MEST_OK;
+    for (int32_t i = 0; i < m->n_params && status == MEST_OK; i++)
+        status = decide(m, &g, i, s, err);
+    mest_graph_free(&g);
+    m->sparsified = status == MEST_OK;
+    return status;
+}
+
+static mest_status adopt(mest_model *m, const mest_graph *g, int32_t i, mest_error *err)
+{
+    mest_param *p = &m->params[i];
+    usage u;
+    if (p->loaded || p->sparse || !p->payload.linear || p->shape.rank < 2 || p->role == MEST_ROLE_CONSTANT || p->role == MEST_ROLE_STATISTIC)
+        return MEST_OK;
+    find_usage(g, i, &u);
+    if (!u.sparse_possible)
+        return MEST_OK;
+    mest_sparse *sp;
+    MEST_TRY(mest_sparse_create(&sp, &m->heap, "csr", &p->shape, p->payload.nnz, err));
+    mest_status status = mest_sparse_from_units(sp, p->payload.linear, p->payload.nnz, NULL, err);
+    float chunk[256];
+    mest_payload stored = p->payload; /* the nnz values, as if they were a dense tensor */
+    stored.linear = NULL;
+    stored.count = p->payload.nnz;
+    for (int64_t at = 0; at < stored.count && status == MEST_OK; at += 256) {
+        int64_t n = stored.count - at < 256 ? stored.count - at : 256;
+        status = mest_payload_read(&stored, at, n, chunk, err);
+        for (int64_t k = 0; k < n && status == MEST_OK; k++)
+            sp->values[at + k] = (mest_real)chunk[k];
     }
-    m->sparsified = true;
+    if (status != MEST_OK) {
+        mest_sparse_destroy(sp);
+        return status;
+    }
+    sp->value_version++;
+    p->sparse = sp;
+    p->loaded = true;
+    p->target_sparsity = 1 - (double)p->payload.nnz / (double)(p->count ? p->count : 1);
     return MEST_OK;
 }
 
 mest_status mest_adopt_sparse_initializers(mest_model *m, mest_error *err)
 {
-    for (int32_t i = 0; i < m->n_params; i++) {
-        mest_param *p = &m->params[i];
-        usage u;
-        if (p->loaded || p->sparse || !p->payload.linear || p->shape.rank < 2 || p->role == MEST_ROLE_CONSTANT || p->role == MEST_ROLE_STATISTIC)
-            continue;
-        find_usage(m, i, &u);
-        if (!u.sparse_possible)
-            continue;
-        mest_sparse *sp;
-        MEST_TRY(mest_sparse_create(&sp, &m->heap, "csr", &p->shape, p->payload.nnz, err));
-        mest_status status = mest_sparse_from_units(sp, p->payload.linear, p->payload.nnz, NULL, err);
-        float chunk[256];
-        mest_payload stored = p->payload; /* the nnz values, as if they were a dense tensor */
-        stored.linear = NULL;
-        stored.count = p->payload.nnz;
-        for (int64_t at = 0; at < stored.count && status == MEST_OK; at += 256) {
-            int64_t n = stored.count - at < 256 ? stored.count - at : 256;
-            status = mest_payload_read(&stored, at, n, chunk, err);
-            for (int64_t k = 0; k < n && status == MEST_OK; k++)
-                sp->values[at + k] = (mest_real)chunk[k];
-        }
-        if (status != MEST_OK) {
-            mest_sparse_destroy(sp);
-            return status;
-        }
-        sp->value_version++;
-        p->sparse = sp;
-        p->loaded = true;
-        p->target_sparsity = 1 - (double)p->payload.nnz / (double)(p->count ? p->count : 1);
-    }
-    return MEST_OK;
+    bool any = false;
+    for (int32_t i = 0; i < m->n_params; i++)
+        any |= m->params[i].payload.linear != NULL;
+    if (!any)
+        return MEST_OK;
+    mest_graph g;
+    MEST_TRY(weights_graph(m, &g, err));
+    mest_status status = MEST_OK;
+    for (int32_t i = 0; i < m->n_params && status == MEST_OK; i++)
+        status = adopt(m, &g, i, err);
+    mest_graph_free(&g);
+    return status;
 }

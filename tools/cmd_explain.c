@@ -72,7 +72,7 @@ static void print_plan(const tool *t, const mest_plan_info *plan)
     report_bytes(parameters, sizeof parameters, plan->parameter_bytes);
     report_bytes(optimizer, sizeof optimizer, plan->optimizer_bytes);
     report_bytes(total, sizeof total, plan->total_bytes);
-    printf("\ngraph       %d nodes in the file, %d once shapes are known, %d forward nodes after the passes\n", plan->n_file_nodes, plan->n_folded_nodes,
+    printf("\ngraph       %d nodes in the file, %d once shapes are known, %d after the passes (forward, views not counted)\n", plan->n_file_nodes, plan->n_folded_nodes,
            plan->n_fused_nodes);
     printf("plan        %d nodes, %d of them conversions of layout; batch %" PRId64 "\n", plan->n_nodes, plan->n_conversions, t->s->batch);
     printf("work        %.3f M multiply-accumulates a run, %.3f M a sample\n", (double)plan->macs / 1e6,

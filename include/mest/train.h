@@ -206,7 +206,7 @@ typedef struct mest_plan_info {
     int64_t macs;            /* of one run of the program */
     int n_nodes, n_conversions;
     int n_file_nodes;        /* of the file */
-    int n_folded_nodes;      /* once shapes are known and constants are folded away */
+    int n_folded_nodes;      /* once shapes are known and constants are folded away; this and the next without views, which do nothing */
     int n_fused_nodes;       /* forward nodes after the passes, the loss included */
 } mest_plan_info;
 

@@ -86,7 +86,7 @@ has out 'xnnpack: weight is sparse'
 has out 'batch 8'
 has out '   2 gelu               a chain as one node'
 has out ' off silu'
-has out '5 nodes in the file, 4 once shapes are known, 1 forward nodes'
+has out '5 nodes in the file, 4 once shapes are known, 1 after the passes'
 gives 0 m.onnx --explain --program infer
 lacks out 'backward'
 gives 0 m.onnx --eval --data idx:x
