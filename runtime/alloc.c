@@ -35,6 +35,26 @@ mest_status mest_heap_init(mest_heap *heap, const mest_allocator *allocator, con
     return MEST_OK;
 }
 
+void mest_heap_init_child(mest_heap *heap, mest_heap *parent)
+{
+    memset(heap, 0, sizeof *heap);
+    heap->allocator = parent->allocator;
+    heap->logger = parent->logger;
+    heap->parent = parent;
+}
+
+static void count_bytes(mest_heap *heap, int64_t bytes)
+{
+    for (; heap; heap = heap->parent) {
+        int64_t now = atomic_fetch_add(&heap->current_bytes, bytes) + bytes;
+        int64_t peak = atomic_load(&heap->peak_bytes);
+        while (now > peak && !atomic_compare_exchange_weak(&heap->peak_bytes, &peak, now))
+            ;
+        if (bytes > 0)
+            atomic_fetch_add(&heap->allocations, 1);
+    }
+}
+
 void *mest_alloc(mest_heap *heap, size_t n, size_t size)
 {
     size_t bytes;
@@ -45,11 +65,7 @@ void *mest_alloc(mest_heap *heap, size_t n, size_t size)
     void *p = heap->allocator.allocate(heap->allocator.user, bytes, MEST_ALIGN);
     if (!p)
         return NULL;
-    int64_t now = atomic_fetch_add(&heap->current_bytes, (int64_t)bytes) + (int64_t)bytes;
-    int64_t peak = atomic_load(&heap->peak_bytes);
-    while (now > peak && !atomic_compare_exchange_weak(&heap->peak_bytes, &peak, now))
-        ;
-    atomic_fetch_add(&heap->allocations, 1);
+    count_bytes(heap, (int64_t)bytes);
     return p;
 }
 
@@ -68,7 +84,7 @@ void mest_free(mest_heap *heap, void *memory, size_t n, size_t size)
     size_t bytes = n * size;
     if (bytes == 0)
         bytes = 1;
-    atomic_fetch_sub(&heap->current_bytes, (int64_t)bytes);
+    count_bytes(heap, -(int64_t)bytes);
     heap->allocator.release(heap->allocator.user, memory, bytes);
 }
 

@@ -20,10 +20,14 @@ typedef struct mest_heap {
     mest_allocator allocator;
     mest_logger logger;
     _Atomic int64_t current_bytes, peak_bytes, allocations;
+    struct mest_heap *parent; /* its counters include these; NULL: none */
 } mest_heap;
 
 /* allocator and logger may be NULL. A heap is embedded in its owner and needs no destroy. */
 mest_status mest_heap_init(mest_heap *heap, const mest_allocator *allocator, const mest_logger *logger, mest_error *err);
+
+/* A heap with counters of its own whose memory the parent's counters include; same allocator, same logger. */
+void mest_heap_init_child(mest_heap *heap, mest_heap *parent);
 
 /* n * size bytes, aligned to MEST_ALIGN; NULL when out of memory or on overflow. n * size == 0 gives a valid pointer. */
 void *mest_alloc(mest_heap *heap, size_t n, size_t size);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The public handle of a model: loading, inspection, freezing. Sparsification and export have files of their own. */
-#include "runtime/model.h"
+#include "runtime/snapshot.h"
 
 #include <inttypes.h>
 #include <stddef.h>
@@ -32,7 +32,9 @@ mest_status mest_model_load(mest_model **model, const char *path, const mest_mod
     MEST_TRY(mest_heap_init(&m->heap, defaults.allocator, defaults.logger, err)); /* cannot fail: it just succeeded */
     mest_region_init(&m->region, &m->heap);
     mest_graph_init(&m->graph, &m->heap);
-    mest_status status = mest_onnx_import(m, path, &defaults, err);
+    mest_status status = mest_registry_create(&m->registry, &m->heap, err);
+    if (status == MEST_OK)
+        status = mest_onnx_import(m, path, &defaults, err);
     if (status != MEST_OK) {
         mest_model_destroy(m);
         return status;
@@ -45,6 +47,7 @@ void mest_model_destroy(mest_model *model)
 {
     if (!model)
         return;
+    mest_registry_destroy(model->registry, &model->heap);
     for (int32_t i = 0; i < model->n_params; i++) {
         mest_param *p = &model->params[i];
         mest_sparse_destroy(p->sparse);
@@ -166,6 +169,7 @@ mest_status mest_model_freeze(mest_model *model, const char *pattern, bool freez
         *n_matched = 0;
     MEST_CHECK(pattern, err, MEST_E_ARGUMENT, "freeze: no pattern");
     MEST_CHECK(model->n_sessions == 0, err, MEST_E_STATE, "freeze: a session of this model is alive");
+    MEST_TRY(mest_registry_idle(model, false, "freeze", err)); /* they rely on what is frozen staying as it is */
     for (int32_t i = 0; i < model->n_params; i++) {
         mest_param *p = &model->params[i];
         if ((p->role != MEST_ROLE_TRAINABLE && p->role != MEST_ROLE_FROZEN) || !mest_match_any(pattern, p->name))

@@ -62,6 +62,7 @@ struct mest_model {
     int n_sessions;          /* alive */
     int64_t external_bytes;
     int32_t n_fixed;         /* initializers that are not floating point: indices, shapes, masks (not among params) */
+    struct mest_registry *registry; /* its versions (runtime/snapshot.h) */
     struct mest_onnx_notes *notes; /* what the exporter must know of the file (importers/onnx.h) */
 };
 

@@ -103,6 +103,15 @@ void mest_optimizer_free(mest_optimizer *o)
     o->state = NULL;
 }
 
+void mest_optimizer_clear(mest_optimizer *o, int64_t at)
+{
+    for (int i = 0; o->state && i < o->n_state; i++)
+        for (int k = 0; k < MEST_OPTIM_SLOTS; k++)
+            if (o->state[i].slot[k])
+                memset(o->state[i].slot[k], 0, (size_t)o->state[i].capacity * sizeof(mest_real));
+    o->since = at;
+}
+
 int64_t mest_optimizer_bytes(const mest_optimizer *o)
 {
     int64_t n = 0;
@@ -120,7 +129,6 @@ typedef struct update_job {
     int64_t n;
     double scale, lr, wd;
     uint64_t t;
-    bool only_snapshot;
 } update_job;
 
 enum { UPDATE_CHUNK = 16384 };
@@ -134,9 +142,8 @@ static void update_tile(void *context, size_t tile)
         slots[k] = j->slots[k] ? j->slots[k] + from : NULL;
     if (j->snapshot)
         for (int64_t i = from; i < from + n; i++)
-            j->snapshot[i] = j->g[i];
-    if (!j->only_snapshot)
-        j->o->rule->step(j->o, j->w + from, j->g + from, slots, n, j->scale, j->lr, j->wd, j->t);
+            j->snapshot[i] = j->g[i] < 0 ? -j->g[i] : j->g[i];
+    j->o->rule->step(j->o, j->w + from, j->g + from, slots, n, j->scale, j->lr, j->wd, j->t);
 }
 
 /* What a mest.Update node does. */
@@ -145,21 +152,14 @@ static void apply_update(const mest_update_params *u, const mest_args *a)
     mest_param *p = &u->optimizer->model->params[u->param];
     const mest_param_state *s = &u->optimizer->state[u->param];
     update_job job = {.o = u->optimizer, .w = mest_param_data(p), .g = a->in[0].data, .n = mest_param_stored(p), .scale = 1, .lr = a->run->lr,
-                      .wd = p->no_decay ? 0 : u->optimizer->weight_decay, .t = a->run->step + 1};
+                      .wd = p->no_decay ? 0 : u->optimizer->weight_decay, .t = a->run->step + 1 - (uint64_t)u->optimizer->since};
     for (int k = 0; k < MEST_OPTIM_SLOTS; k++)
         job.slots[k] = s->slot[k];
     if (a->run->snapshot_grads)
         job.snapshot = s->snapshot;
-    if (a->run->keep_weights) {
-        job.only_snapshot = true;
-        if (!job.snapshot)
-            return;
-    }
     if (a->n_in > 1 && a->in[1].data)
         job.scale = (double)*(const mest_real *)a->in[1].data;
     mest_parallel(a->threads, (size_t)((job.n + UPDATE_CHUNK - 1) / UPDATE_CHUNK), update_tile, &job);
-    if (job.only_snapshot)
-        return;
     if (p->sparse)
         p->sparse->value_version++;
     else

@@ -35,6 +35,7 @@ typedef struct mest_optimizer {
     mest_model *model;
     mest_param_state *state; /* per parameter of the model */
     int32_t n_state;
+    int64_t since;           /* steps done when the slots were cleared: 0 unless a version was put back */
 } mest_optimizer;
 
 /* Finds the rule by name and allocates nothing. */
@@ -42,6 +43,8 @@ mest_status mest_optimizer_init(mest_optimizer *o, mest_model *model, const char
 /* Slots for every trainable parameter at its present capacity (zeroed). */
 mest_status mest_optimizer_allocate(mest_optimizer *o, mest_error *err);
 void mest_optimizer_free(mest_optimizer *o);
+/* Forgets what it has gathered: slots 0, and AdamW corrects its bias anew from step `at` on (steps done so far). */
+void mest_optimizer_clear(mest_optimizer *o, int64_t at);
 int64_t mest_optimizer_bytes(const mest_optimizer *o);
 
 #endif

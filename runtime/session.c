@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "runtime/cpu.h"
+#include "runtime/snapshot.h"
 #include "runtime/sparsify.h"
 
 void mest_train_config_init(mest_train_config *c)
@@ -97,7 +98,6 @@ static mest_status open_host(mest_session *s, mest_error *err)
     for (int k = 0; k < n; k++) {
         mest_param *p = &s->model->params[s->host_param[k]];
         s->host.params[k].name = p->name;
-        s->host.params[k].model_param = s->host_param[k];
         s->host.params[k].sparse = p->sparse;
         s->host.params[k].target_sparsity = p->target_sparsity;
     }
@@ -124,6 +124,7 @@ mest_status mest_session_create(mest_session **session, mest_model *model, const
     MEST_TRY(check_config(&own, err));
     MEST_TRY(check_output(model, own.output, err));
     MEST_CHECK(model->n_sessions == 0, err, MEST_E_STATE, "session: the model has one already");
+    MEST_TRY(mest_registry_idle(model, true, "session", err));
     mest_session *s = mest_calloc(&model->heap, 1, sizeof *s);
     MEST_CHECK(s, err, MEST_E_NOMEM, "session: out of memory");
     s->heap = &model->heap;
@@ -145,12 +146,9 @@ mest_status mest_session_create(mest_session **session, mest_model *model, const
     if (status == MEST_OK)
         status = mest_threads_create(&s->threads, s->config.threads, err);
     if (status == MEST_OK)
-        status = mest_adopt_sparse_initializers(model, err);
+        status = mest_model_materialise(model, err);
     for (int i = 0; i < model->n_params; i++)
         model->params[i].no_decay = s->config.no_decay && mest_match_any(s->config.no_decay, model->params[i].name);
-    for (int i = 0; i < model->n_params && status == MEST_OK; i++)
-        if (!model->params[i].sparse)
-            status = mest_param_load(model, &model->params[i], err);
     if (status == MEST_OK)
         status = mest_optimizer_init(&s->optimizer, model, s->config.optimizer, err);
     s->optimizer.momentum = s->config.momentum;
@@ -395,6 +393,13 @@ mest_status mest_session_read_gradient(mest_session *s, int parameter, float *ou
         return MEST_OK;
     }
     return mest_fail(err, MEST_E_STATE, "gradient of '%s': no training step has run, or the loss does not depend on it", param->name);
+}
+
+mest_status mest_session_publish(mest_session *s, const mest_publish_options *options, mest_version_info *info, mest_error *err)
+{
+    mest_error_clear(err);
+    MEST_CHECK(s, err, MEST_E_ARGUMENT, "publish: no session");
+    return mest_registry_publish(s->model, options, (mest_position){s->at.epoch, s->at.step}, info, err);
 }
 
 void mest_session_memory(const mest_session *s, int64_t *current_bytes, int64_t *peak_bytes)

@@ -4,6 +4,7 @@
  *   state        where the run stands (mest_progress_state as numbers)
  *   samples      active bits, then the classes seen
  *   pN           parameter N: values; sparse ones units first; then optimizer slots
+ *   optimizer    only after a version was put back: steps done when its slots were cleared
  *   schedulers   their state
  */
 #include <inttypes.h>
@@ -130,6 +131,8 @@ static mest_status write_all(mest_session *s, mest_checkpoint_writer *w, const c
     for (int i = 0; i < s->model->n_params; i++)
         if (s->model->params[i].role != MEST_ROLE_CONSTANT)
             MEST_TRY(write_param(s, w, i, err));
+    if (s->optimizer.since)
+        MEST_TRY(mest_checkpoint_put(w, "optimizer", &s->optimizer.since, sizeof s->optimizer.since, err));
     MEST_TRY(mest_checkpoint_begin(w, "schedulers", err));
     stream st = {.writer = w, .err = err};
     MEST_TRY(mest_schedulers_save(s->schedulers, write_bytes, &st, err));
@@ -244,6 +247,14 @@ static mest_status read_all(mest_session *s, const mest_checkpoint *file, char *
     for (int i = 0; i < s->model->n_params; i++)
         if (s->model->params[i].role != MEST_ROLE_CONSTANT)
             MEST_TRY(read_param(s, file, i, err));
+    s->optimizer.since = 0;
+    if (mest_section_exists(file, "optimizer")) {
+        MEST_TRY(mest_section_find(&sec, file, "optimizer", err));
+        MEST_TRY(mest_section_read(&sec, &s->optimizer.since, sizeof s->optimizer.since, err));
+        MEST_TRY(mest_section_finish(&sec, err));
+        MEST_CHECK(s->optimizer.since >= 0 && s->optimizer.since <= numbers[2], err, MEST_E_FORMAT, "checkpoint '%s': its optimizer is ahead of its steps",
+                   mest_checkpoint_path(file));
+    }
     MEST_TRY(mest_section_find(&sec, file, "schedulers", err));
     stream st = {.section = &sec, .err = err};
     MEST_TRY(mest_schedulers_load(s->schedulers, read_bytes, &st, err));

@@ -12,6 +12,7 @@
 #include "ops/nn.h"
 #include "runtime/match.h"
 #include "runtime/rng.h"
+#include "runtime/snapshot.h"
 
 typedef struct usage {       /* how the graph uses a parameter */
     int n_uses;
@@ -183,7 +184,7 @@ static mest_status make_sparse(mest_model *m, int32_t index, const rule *r, cons
     mest_param *p = &m->params[index];
     mest_sparse *sp;
     MEST_TRY(mest_sparse_create(&sp, &m->heap, r->scheme, &p->shape, 0, err));
-    int64_t keep = s->start_dense ? sp->n_units : mest_units_at(r->sparsity, sp->n_units); /* as the schedulers count */
+    int64_t keep = mest_units_at(r->sparsity, sp->n_units); /* as the schedulers count */
     mest_status status = mest_sparse_reserve(sp, keep, err);
     if (status == MEST_OK && s->from_scratch) {
         /* Fan-in of what is stored: keeps the variance of a layer's output whatever the sparsity (kaiming_uniform, gain of ReLU). */
@@ -279,6 +280,7 @@ mest_status mest_model_sparsify(mest_model *m, const mest_sparsity *sparsity, me
     const mest_sparsity *s = &own;
     MEST_CHECK(!m->sparsified, err, MEST_E_STATE, "sparsify: the model is sparse already");
     MEST_CHECK(m->n_sessions == 0, err, MEST_E_STATE, "sparsify: a session of the model exists");
+    MEST_TRY(mest_registry_idle(m, false, "sparsify", err));
     MEST_CHECK(s->sparsity >= 0 && s->sparsity < 1, err, MEST_E_ARGUMENT, "sparsify: sparsity %g is not in [0, 1)", s->sparsity);
     const mest_format *format;
     int32_t height;
@@ -326,7 +328,7 @@ static mest_status adopt(mest_model *m, const mest_graph *g, int32_t i, mest_err
     return MEST_OK;
 }
 
-mest_status mest_adopt_sparse_initializers(mest_model *m, mest_error *err)
+static mest_status adopt_sparse_initializers(mest_model *m, mest_error *err)
 {
     bool any = false;
     for (int32_t i = 0; i < m->n_params; i++)
@@ -340,4 +342,13 @@ mest_status mest_adopt_sparse_initializers(mest_model *m, mest_error *err)
         status = adopt(m, &g, i, err);
     mest_graph_free(&g);
     return status;
+}
+
+mest_status mest_model_materialise(mest_model *m, mest_error *err)
+{
+    MEST_TRY(adopt_sparse_initializers(m, err));
+    for (int32_t i = 0; i < m->n_params; i++)
+        if (!m->params[i].sparse)
+            MEST_TRY(mest_param_load(m, &m->params[i], err));
+    return MEST_OK;
 }

@@ -4,7 +4,8 @@
 
 #include "runtime/model.h"
 
-/* Initializers that are sparse in the file and were not sparsified otherwise keep their pattern (csr), where kernels allow it. */
-mest_status mest_adopt_sparse_initializers(mest_model *m, mest_error *err);
+/* Loads every parameter that has no values yet. Initializers that are sparse in the file and were not sparsified otherwise keep their
+ * pattern (csr), where kernels allow it. */
+mest_status mest_model_materialise(mest_model *m, mest_error *err);
 
 #endif

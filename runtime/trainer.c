@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "mest/serve.h"
 #include "runtime/session.h"
 
 void mest_run_options_init(mest_run_options *o)
@@ -190,23 +191,17 @@ static mest_status train_batch(training *t, const mest_batch *b, mest_error *err
     double from = mest_seconds(), lr = mest_session_lr(s, s->at.epoch, (double)s->at.batch / (double)batches);
     bool last = s->at.batch + 1 == batches;
     bool snapshot = last && s->at.snapshot_grads;
+    if (snapshot) /* the update nodes write the gradients straight into the host's snapshots */
+        for (int k = 0; k < s->host.n_params; k++)
+            s->optimizer.state[s->host_param[k]].snapshot = s->host.params[k].grad_snapshot;
     mest_training_step step = step_of(t, lr);
     mest_host_report report = {0};
-    s->step = (mest_step_at_work){.program = p, .inputs = b->inputs, .targets = b->targets};
-    s->host.skip_update = false;
     if (t->watch_steps) {
-        s->host.watch = NULL;
-        s->host.prober = mest_session_probe;
-        s->host.prober_self = s;
-        mest_status status = mest_schedulers_step_begin(s->schedulers, &step, &report, err);
-        s->host.prober = NULL;
-        MEST_TRY(status);
+        MEST_TRY(mest_schedulers_step_begin(s->schedulers, &step, &report, err));
         note_moves(t, &report);
     }
-    if (!s->host.skip_update)
-        MEST_TRY(mest_session_learn(s, lr, snapshot, err));
-    else if (!s->step.computed)
-        MEST_TRY(mest_session_run(s, p, b->inputs, b->targets, lr, false, false, err));
+    MEST_TRY(mest_session_run(s, p, b->inputs, b->targets, lr, !(t->watch_steps && s->host.skip_update), snapshot, err));
+    s->host.gradients_taken |= snapshot;
     note_classes(s, b);
     mest_session_hits(s, p, b->n);
     MEST_TRY(mest_schedulers_batch_seen(s->schedulers, b->ids, s->hits, b->n, err));
@@ -234,6 +229,32 @@ static mest_status train_batch(training *t, const mest_batch *b, mest_error *err
 
 static bool steps_done(const mest_session *s) { return s->config.max_steps && s->at.step >= s->config.max_steps; }
 
+/* A version that a guard refuses, or whose weights are not finite, is news, not a failure: training goes on. */
+static mest_status publish(training *t, const mest_metrics *validation, mest_error *err)
+{
+    mest_publish_options o;
+    mest_publish_options_init(&o);
+    mest_take_options(&o, sizeof o, t->o->publish); /* looked at before the run */
+    o.id = 0;
+    o.loss = validation->loss;
+    o.accuracy = validation->accuracy;
+    o.samples = validation->samples;
+    mest_version_info info = {.struct_size = sizeof info};
+    mest_error refused = {.code = MEST_OK};
+    mest_status status = mest_session_publish(t->s, &o, &info, &refused);
+    char text[160];
+    if (status == MEST_OK)
+        snprintf(text, sizeof text, "version %" PRId64 " published%s, %" PRId64 " bytes copied", info.id, info.current ? "" : " and held back", info.copied_bytes);
+    else if (status != MEST_E_LIMIT && status != MEST_E_NUMERIC)
+        return mest_fail(err, status, "%s", refused.msg);
+    mest_event e = event_of(t, MEST_EVENT_VERSION);
+    e.epoch--; /* the one that was validated */
+    e.validation = *validation;
+    e.text = status == MEST_OK ? text : refused.msg;
+    emit(t, &e);
+    return MEST_OK;
+}
+
 static mest_status close_epoch(training *t, mest_error *err)
 {
     mest_session *s = t->s;
@@ -250,6 +271,8 @@ static mest_status close_epoch(training *t, mest_error *err)
     if (t->o && t->o->validation && t->o->validation->info && (final || (t->o->validate_every > 0 && s->at.epoch % t->o->validate_every == 0)))
         MEST_TRY(mest_session_evaluate(s, t->o->validation, t->o, &e.validation, err));
     emit(t, &e);
+    if (t->o && t->o->publish && e.validation.samples)
+        MEST_TRY(publish(t, &e.validation, err));
     if (final || !t->o || t->o->checkpoint_every_epochs <= 1 || s->at.epoch % t->o->checkpoint_every_epochs == 0)
         MEST_TRY(save(t, err));
     return MEST_OK;
@@ -312,6 +335,8 @@ mest_status mest_session_train(mest_session *s, const mest_source *source, const
     mest_run_options own;
     mest_run_options_init(&own);
     MEST_CHECK(!options || mest_take_options(&own, sizeof own, options), err, MEST_E_ARGUMENT, "train: struct_size of the options is not set");
+    MEST_CHECK(!own.publish || own.validation, err, MEST_E_ARGUMENT, "train: versions are published after validation, and there is no validation source");
+    MEST_CHECK(!own.publish || own.publish->struct_size, err, MEST_E_ARGUMENT, "train: struct_size of the publish options is not set");
     training t = {.s = s, .source = source, .o = options ? &own : NULL, .n_epochs = s->config.epochs};
     MEST_CHECK(s->config.epochs > 0 || s->config.max_steps > 0, err, MEST_E_ARGUMENT, "train: epochs or max_steps must be positive");
     if (s->config.epochs == 0)

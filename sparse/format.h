@@ -77,6 +77,10 @@ mest_status mest_sparse_create(mest_sparse **out, mest_heap *heap, const char *f
 void mest_sparse_destroy(mest_sparse *s);
 mest_status mest_sparse_reserve(mest_sparse *s, int64_t cap_units, mest_error *err);
 
+/* Gives `to` the pattern of `from`: same format and shape, to->cap_units >= from->active_units (checked by the caller). Values are not
+ * touched; nothing is allocated. */
+void mest_sparse_copy_pattern(mest_sparse *to, const mest_sparse *from);
+
 /* Reads n elements from `first` of a dense tensor in C order, as float; how the mapped file is read without a dense copy. */
 typedef struct mest_reader {
     mest_status (*read)(const void *self, int64_t first, int64_t n, float *out, mest_error *err);

@@ -119,6 +119,17 @@ void mest_sparse_destroy(mest_sparse *s)
     mest_free(s->heap, s, 1, sizeof *s);
 }
 
+void mest_sparse_copy_pattern(mest_sparse *to, const mest_sparse *from)
+{
+    mest_appender put;
+    mest_cursor get;
+    mest_appender_init(&put, to);
+    mest_cursor_init(&get, from);
+    for (; get.at < from->active_units; get.at++)
+        mest_appender_put(&put, mest_cursor_peek(&get));
+    mest_appender_finish(&put);
+}
+
 mest_status mest_sparse_reserve(mest_sparse *s, int64_t cap_units, mest_error *err)
 {
     if (cap_units <= s->cap_units)
@@ -126,14 +137,7 @@ mest_status mest_sparse_reserve(mest_sparse *s, int64_t cap_units, mest_error *e
     mest_sparse larger = *s;
     MEST_TRY(allocate(s, cap_units, &larger.values, &larger.index, &larger.index_size, err));
     larger.cap_units = cap_units;
-    larger.active_units = 0;
-    mest_appender to;
-    mest_cursor from;
-    mest_appender_init(&to, &larger);
-    mest_cursor_init(&from, s);
-    for (; from.at < s->active_units; from.at++)
-        mest_appender_put(&to, mest_cursor_peek(&from));
-    mest_appender_finish(&to); /* versions move: whoever kept a pointer looks again */
+    mest_sparse_copy_pattern(&larger, s); /* versions move: whoever kept a pointer looks again */
     memcpy(larger.values, s->values, (size_t)s->stored * sizeof *s->values);
     mest_free(s->heap, s->values, (size_t)s->cap_units * (size_t)s->unit_elements, sizeof *s->values);
     mest_free(s->heap, s->index, s->index_size, 1);

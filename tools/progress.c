@@ -181,6 +181,7 @@ static const char *event_name(mest_event_kind kind)
     case MEST_EVENT_SAMPLES: return "samples";
     case MEST_EVENT_CHECKPOINT: return "checkpoint";
     case MEST_EVENT_EVALUATION: return "evaluation";
+    case MEST_EVENT_VERSION: return "version";
     }
     return "other";
 }
@@ -286,6 +287,9 @@ bool progress_event(void *user, const mest_event *event)
         log_event(p, event);
         if (s->verbose)
             tool_note(p->t, "checkpoint%s%s", event->text ? ": " : "", event->text ? event->text : "");
+        break;
+    case MEST_EVENT_VERSION: /* for services: the command line publishes nothing */
+        log_event(p, event);
         break;
     }
     return !p->failed && !signals_caught();

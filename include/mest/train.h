@@ -101,7 +101,8 @@ typedef enum mest_event_kind {
     MEST_EVENT_MUTATION = 2, /* after a scheduler changed patterns */
     MEST_EVENT_SAMPLES = 3,  /* after samples were removed */
     MEST_EVENT_CHECKPOINT = 4,
-    MEST_EVENT_EVALUATION = 5 /* after each batch of an evaluation */
+    MEST_EVENT_EVALUATION = 5, /* after each batch of an evaluation */
+    MEST_EVENT_VERSION = 6   /* a version was published, or a guard refused it (mest/serve.h); `text` says which */
 } mest_event_kind;
 
 typedef struct mest_event {
@@ -118,11 +119,13 @@ typedef struct mest_event {
     int64_t removed, grown;  /* MUTATION: units; SAMPLES: samples taken out and put back */
     int64_t active_samples, n_samples;
     int64_t peak_bytes;      /* allocator's peak so far */
-    const char *text;        /* MUTATION, SAMPLES, CHECKPOINT: one line; may be NULL */
+    const char *text;        /* MUTATION, SAMPLES, CHECKPOINT, VERSION: one line; may be NULL */
 } mest_event;
 
 /* Return false to stop after this step, as mest_session_cancel does. */
 typedef bool (*mest_progress)(void *user, const mest_event *event);
+
+struct mest_publish_options;
 
 typedef struct mest_run_options {
     uint32_t struct_size;
@@ -133,6 +136,8 @@ typedef struct mest_run_options {
     int64_t checkpoint_every_epochs;/* default 1 */
     mest_progress progress;
     void *progress_user;
+    const struct mest_publish_options *publish; /* mest/serve.h: after each validation, publish the weights if its guards pass; loss,
+                                     * accuracy and samples are filled in from the validation. NULL: never */
 } mest_run_options;
 
 MEST_API void mest_run_options_init(mest_run_options *options);
