@@ -85,7 +85,10 @@ typedef struct onnx_node {
     int64_t opset;         /* of its domain; after normalisation, the opset whose form it has */
     int32_t origin;        /* number in graph.node, -1 when inlined */
     bool inlined, skip;
+    bool missing;          /* tolerant import: no such operator */
+    int32_t entry;         /* tolerant import: in model->imported */
     int32_t n_in, n_out, n_attrs;
+    int32_t n_names;       /* inputs in the file: in_names */
     const char **in_names, **out_names;
     mest_id *in, *out;     /* room for ONNX_EXTRA more inputs */
     const Onnx__AttributeProto **attrs; /* NULL: taken away by normalisation; room for ONNX_EXTRA more */
@@ -96,7 +99,8 @@ typedef struct onnx_importer {
     mest_model *m;
     const char *path;
     mest_error *err;
-    bool keep_aliases;
+    bool keep_aliases, tolerant;
+    int32_t cap_imported;  /* of m->imported */
     size_t max_bytes;      /* of everything but payloads */
     size_t max_constant;   /* of one constant made from sparse values */
     mest_prescan scan;
@@ -147,6 +151,8 @@ mest_status mest_onnx_inline(onnx_importer *im);
 
 /* onnx_operators.c: MEST_E_UNSUPPORTED with all operators that are not known: name, how often, where first. */
 mest_status mest_onnx_check_operators(onnx_importer *im);
+/* The same for one node. */
+mest_status mest_onnx_check_operator(onnx_importer *im, onnx_node *n);
 
 /* onnx_alias.c: appends a parameter with the initializer's shape and values. */
 mest_status mest_onnx_add_param(onnx_importer *im, const onnx_tensor *t, const char *name, int32_t *param);
@@ -166,6 +172,23 @@ mest_status mest_onnx_params(onnx_importer *im, const onnx_node *n, const mest_o
 mest_status mest_onnx_roles(onnx_importer *im);
 /* Where an op's input is differentiable. */
 bool mest_onnx_differentiable(const mest_op *op, int input);
+
+/* onnx_import.c: value of a name; declared type of an input, output or value, symbolic sizes -1 (false: not a tensor with a shape). */
+mest_status mest_onnx_symbol_value(onnx_importer *im, onnx_symbol *s, mest_id *value);
+bool mest_onnx_read_type(const Onnx__ValueInfoProto *v, mest_type *type);
+
+/* onnx_survey.c: an entry in model->imported for each node; does nothing unless the import is tolerant. */
+mest_status mest_onnx_survey_begin(onnx_importer *im);
+/* Numbers the nodes of the graph in its final order, and finishes the entries. */
+mest_status mest_onnx_survey_end(onnx_importer *im);
+/* The model cannot be used; the first reason stays. */
+void mest_onnx_refuse(onnx_importer *im, const mest_error *why);
+/* The node (initializer or input: value) failed with `status` and a text in im->err: an unknown operator takes its place and the result is
+ * MEST_OK. When the import is not tolerant, or memory ran out: `status`. */
+mest_status mest_onnx_stand_in(onnx_importer *im, onnx_node *n, mest_status status);
+mest_status mest_onnx_stand_in_value(onnx_importer *im, const char *name, const char *what, const mest_type *type, mest_status status, mest_id *value);
+/* onnx_advice.c: what to do about a node that cannot be taken; never NULL. */
+const char *mest_onnx_advice(const char *domain, const char *op, int64_t opset);
 
 /* onnx_constant.c: value of a Constant node. */
 mest_status mest_onnx_constant_node(onnx_importer *im, const onnx_node *n, mest_id *value);

@@ -99,13 +99,14 @@ static mest_status read_tensors(onnx_importer *im)
         t->name = mest_region_strdup(&im->m->region, name);
         if (!t->name)
             return out_of_memory(im);
-        if (dense)
-            MEST_TRY(mest_onnx_payload(im, pb, name, &t->shape, &t->payload, &t->external));
-        else
-            MEST_TRY(mest_onnx_sparse_payload(im, sparse, name, &t->shape, &t->payload, &t->external));
-        t->is_float = is_float(t->payload.dtype);
         t->value = MEST_NONE;
         t->param = -1;
+        mest_status status = dense ? mest_onnx_payload(im, pb, name, &t->shape, &t->payload, &t->external)
+                                   : mest_onnx_sparse_payload(im, sparse, name, &t->shape, &t->payload, &t->external);
+        if (status == MEST_E_UNSUPPORTED)
+            status = mest_onnx_stand_in_value(im, t->name, "initializer", NULL, status, &t->value);
+        MEST_TRY(status);
+        t->is_float = is_float(t->payload.dtype) && t->value == MEST_NONE;
         im->n_tensors++;
         MEST_TRY(add_symbol(im, t->name, (int32_t)i, MEST_NONE));
     }
@@ -113,7 +114,7 @@ static mest_status read_tensors(onnx_importer *im)
 }
 
 /* Declared type of an input or output; dimensions that are not numbers are -1. False when it is not a tensor with a shape. */
-static bool read_type(const Onnx__ValueInfoProto *v, mest_type *type)
+bool mest_onnx_read_type(const Onnx__ValueInfoProto *v, mest_type *type)
 {
     memset(type, 0, sizeof *type);
     if (!v->type || v->type->value_case != ONNX__TYPE_PROTO__VALUE_TENSOR_TYPE)
@@ -148,9 +149,15 @@ static mest_status read_inputs(onnx_importer *im)
             continue; /* IR 3 lists initializers as inputs; later it means a default value, which a training graph always takes */
         if (s)
             return bad(im, "two inputs have the name", name);
-        MEST_CHECK(read_type(pb->input[i], &type), im->err, MEST_E_UNSUPPORTED,
-                   "onnx '%s': input '%s' is not a tensor of numbers with a shape of at most %d dimensions", im->path, name, MEST_MAX_RANK);
-        mest_id id = mest_graph_value(g, name, MEST_VALUE_INPUT, &type);
+        mest_id id;
+        if (!mest_onnx_read_type(pb->input[i], &type)) {
+            mest_status status = mest_fail(im->err, MEST_E_UNSUPPORTED, "onnx '%s': input '%s' is not a tensor of numbers with a shape of at most %d dimensions",
+                                           im->path, name, MEST_MAX_RANK);
+            MEST_TRY(mest_onnx_stand_in_value(im, name, "input", NULL, status, &id));
+            MEST_TRY(add_symbol(im, g->values[id].name, -1, id));
+            continue;
+        }
+        id = mest_graph_value(g, name, MEST_VALUE_INPUT, &type);
         if (id == MEST_NONE)
             return out_of_memory(im);
         g->inputs[g->n_inputs++] = id;
@@ -250,7 +257,7 @@ static mest_status tensor_value(onnx_importer *im, onnx_tensor *t, mest_id *valu
     return MEST_OK;
 }
 
-static mest_status symbol_value(onnx_importer *im, onnx_symbol *s, mest_id *value)
+mest_status mest_onnx_symbol_value(onnx_importer *im, onnx_symbol *s, mest_id *value)
 {
     if (s->tensor >= 0)
         return tensor_value(im, &im->tensors[s->tensor], value);
@@ -268,9 +275,15 @@ static mest_status make_values(onnx_importer *im)
         if (onnx_is_constant(n)) {
             MEST_CHECK(n->n_out == 1 && *n->out_names[0], im->err, MEST_E_FORMAT, "onnx '%s': Constant '%s' must have one output", im->path, n->name);
             onnx_symbol *s = onnx_find_symbol(im, n->out_names[0]);
-            MEST_TRY(mest_onnx_constant_node(im, n, &s->value));
-            n->skip = true;
-            continue;
+            mest_status status = mest_onnx_constant_node(im, n, &s->value);
+            if (status == MEST_OK) {
+                n->skip = true;
+                continue;
+            }
+            if (!im->tolerant || status != MEST_E_UNSUPPORTED)
+                return status;
+            n->missing = true; /* make_node says so again */
+            mest_error_clear(im->err);
         }
         for (int32_t k = 0; k < n->n_out; k++) {
             onnx_symbol *s = *n->out_names[k] ? onnx_find_symbol(im, n->out_names[k]) : NULL;
@@ -290,7 +303,7 @@ static mest_status make_node(onnx_importer *im, onnx_node *n)
     for (int32_t k = 0; k < n->n_in; k++) {
         n->in[k] = MEST_NONE;
         if (*n->in_names[k])
-            MEST_TRY(symbol_value(im, onnx_find_symbol(im, n->in_names[k]), &n->in[k]));
+            MEST_TRY(mest_onnx_symbol_value(im, onnx_find_symbol(im, n->in_names[k]), &n->in[k]));
     }
     MEST_TRY(mest_onnx_normalise(im, n));
     const mest_op *op = mest_op_find("", n->op, n->opset);
@@ -312,7 +325,22 @@ static mest_status make_node(onnx_importer *im, onnx_node *n)
     if (id == MEST_NONE)
         return out_of_memory(im);
     im->m->graph.nodes[id].origin = n->origin;
+    im->m->graph.nodes[id].mark = n->entry;
     return MEST_OK;
+}
+
+/* make_node, or what stands in for a node that cannot be made. */
+static mest_status take_node(onnx_importer *im, onnx_node *n)
+{
+    mest_status status;
+    if (!n->missing)
+        status = make_node(im, n);
+    else if (onnx_is_constant(n)) {
+        mest_id value;
+        status = mest_onnx_constant_node(im, n, &value);
+    } else
+        status = mest_onnx_check_operator(im, n);
+    return status == MEST_OK ? MEST_OK : mest_onnx_stand_in(im, n, status);
 }
 
 static mest_status make_outputs(onnx_importer *im)
@@ -325,9 +353,9 @@ static mest_status make_outputs(onnx_importer *im)
     for (size_t i = 0; i < pb->n_output; i++) {
         mest_id id;
         mest_type type;
-        MEST_TRY(symbol_value(im, onnx_find_symbol(im, pb->output[i]->name), &id));
+        MEST_TRY(mest_onnx_symbol_value(im, onnx_find_symbol(im, pb->output[i]->name), &id));
         g->outputs[g->n_outputs++] = id;
-        if (g->values[id].kind == MEST_VALUE_RESULT && read_type(pb->output[i], &type))
+        if (g->values[id].kind == MEST_VALUE_RESULT && mest_onnx_read_type(pb->output[i], &type))
             g->values[id].type = type; /* for inspection; inference decides */
     }
     return MEST_OK;
@@ -362,6 +390,7 @@ static mest_status build(onnx_importer *im)
     MEST_TRY(read_inputs(im));
     read_kinds(im);
     MEST_TRY(mest_onnx_inline(im));
+    MEST_TRY(mest_onnx_survey_begin(im));
     MEST_TRY(mest_onnx_check_operators(im));
     MEST_TRY(name_results(im));
     MEST_TRY(make_params(im));
@@ -369,23 +398,27 @@ static mest_status build(onnx_importer *im)
     MEST_TRY(make_values(im));
     for (int32_t i = 0; i < im->n_nodes; i++)
         if (!im->nodes[i].skip)
-            MEST_TRY(make_node(im, &im->nodes[i]));
+            MEST_TRY(take_node(im, &im->nodes[i]));
     MEST_TRY(make_outputs(im));
     MEST_TRY(make_notes(im, notes));
     MEST_TRY(mest_graph_sort(&im->m->graph, im->err));
     MEST_TRY(mest_graph_check(&im->m->graph, "import", im->err));
+    MEST_TRY(mest_onnx_survey_end(im));
     return mest_onnx_roles(im);
 }
 
 mest_status mest_onnx_import(mest_model *m, const char *path, const mest_model_options *options, mest_error *err)
 {
     mest_status status = MEST_E_NOMEM;
+    mest_error own = { 0 };
+    err = err ? err : &own; /* texts are used here, too */
     onnx_importer *im = mest_calloc(&m->heap, 1, sizeof *im);
     MEST_CHECK(im, err, MEST_E_NOMEM, "onnx '%s': out of memory", path);
     size_t max_bytes = options && options->max_metadata_bytes ? (size_t)options->max_metadata_bytes : (size_t)64 << 20;
     im->m = m;
     im->err = err;
     im->keep_aliases = options && options->keep_aliases;
+    im->tolerant = options && options->tolerant;
     im->max_bytes = max_bytes;
     im->max_constant = max_bytes / 4;
     mest_region_init(&im->scratch, &m->heap);

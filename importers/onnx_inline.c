@@ -148,7 +148,7 @@ static mest_status add_node(onnx_importer *im, scope *s, const Onnx__NodeProto *
     n->inlined = s->function != NULL;
     n->attrs = attrs;
     n->n_attrs = n_attrs;
-    n->n_in = (int32_t)pb->n_input;
+    n->n_in = n->n_names = (int32_t)pb->n_input;
     n->n_out = (int32_t)pb->n_output;
     if (!*name)
         n->name = mest_region_printf(&im->scratch, "%.100s_%d", n->op, im->n_nodes);

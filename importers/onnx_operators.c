@@ -17,7 +17,22 @@ static const mest_op *find_op(onnx_node *n)
     return mest_op_find("", op, opset);
 }
 
-mest_status mest_onnx_check_operators(onnx_importer *im)
+static mest_status check_opset(onnx_importer *im, const onnx_node *n)
+{
+    MEST_CHECK(*n->domain || (n->opset >= MEST_ONNX_MIN_OPSET && n->opset <= MEST_ONNX_MAX_OPSET), im->err, MEST_E_UNSUPPORTED,
+               "onnx '%s': opset %" PRId64 " is not supported (%d to %d are)", im->path, n->opset, MEST_ONNX_MIN_OPSET, MEST_ONNX_MAX_OPSET);
+    return MEST_OK;
+}
+
+mest_status mest_onnx_check_operator(onnx_importer *im, onnx_node *n)
+{
+    MEST_TRY(check_opset(im, n));
+    MEST_CHECK(find_op(n), im->err, MEST_E_UNSUPPORTED, "onnx '%s': %s%s%s '%s': the operator is not supported at opset %" PRId64, im->path, n->domain,
+               *n->domain ? "." : "", n->op, n->name, n->opset);
+    return MEST_OK;
+}
+
+static mest_status check_operators(onnx_importer *im)
 {
     char text[sizeof im->err->msg];
     size_t used = 0;
@@ -29,8 +44,13 @@ mest_status mest_onnx_check_operators(onnx_importer *im)
     int32_t cap = 0;
     for (int32_t i = 0; i < im->n_nodes; i++) {
         onnx_node *n = &im->nodes[i];
-        MEST_CHECK(*n->domain || (n->opset >= MEST_ONNX_MIN_OPSET && n->opset <= MEST_ONNX_MAX_OPSET), im->err, MEST_E_UNSUPPORTED,
-                   "onnx '%s': opset %" PRId64 " is not supported (%d to %d are)", im->path, n->opset, MEST_ONNX_MIN_OPSET, MEST_ONNX_MAX_OPSET);
+        mest_status opset = check_opset(im, n);
+        if (opset != MEST_OK && !im->tolerant)
+            return opset;
+        if (opset != MEST_OK) {
+            mest_onnx_refuse(im, im->err);
+            mest_error_clear(im->err);
+        }
         if (onnx_is_constant(n))
             continue;
         const char *key = mest_region_printf(&im->scratch, "%.300s\n%.300s\n%" PRId64, n->domain, n->op, n->opset);
@@ -48,6 +68,7 @@ mest_status mest_onnx_check_operators(onnx_importer *im)
             if (!mest_strmap_put(&im->ops, key, known))
                 return out_of_memory(im);
         }
+        n->missing = known > 0;
         if (known)
             list[known - 1].count++;
     }
@@ -71,4 +92,14 @@ mest_status mest_onnx_check_operators(onnx_importer *im)
         snprintf(more, sizeof more, " and %d more", kinds - shown);
     return mest_fail(im->err, MEST_E_UNSUPPORTED, "onnx '%.200s': operators that are not supported at opset %" PRId64 ": %s%s", im->path,
                      im->opset, text, more);
+}
+
+mest_status mest_onnx_check_operators(onnx_importer *im)
+{
+    mest_status status = check_operators(im);
+    if (!im->tolerant || status != MEST_E_UNSUPPORTED)
+        return status;
+    mest_onnx_refuse(im, im->err);
+    mest_error_clear(im->err);
+    return MEST_OK;
 }

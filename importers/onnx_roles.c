@@ -154,6 +154,7 @@ static const char *decide(onnx_importer *im, mest_param *p, onnx_kind kind, cons
         p->role = MEST_ROLE_STATISTIC;
         return describe(im, uses, u);
     }
+    p->stated = kind == KIND_BUFFER || kind == KIND_CONSTANT;
     if (kind == KIND_BUFFER)
         return "BUFFER in the file's metadata";
     if (kind == KIND_CONSTANT)

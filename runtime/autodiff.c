@@ -6,6 +6,7 @@
 
 #include "ops/nn.h"
 #include "runtime/infer.h"
+#include "runtime/survey.h"
 
 /* Contributions to the gradient of one value, in order of arrival. */
 typedef struct contribution {
@@ -82,6 +83,15 @@ mest_status mest_emit(mest_vjp *v, const char *op, const void *params, int n_in,
     return emit(v->g, v->node, "grad", op, params ? params : here(v)->params, n_in, in, n_out, want, out, v->err);
 }
 
+static mest_status contribute(mest_vjp *v, mest_id x, mest_id gradient)
+{
+    if (!MEST_REGION_GROW(&v->g->region, v->list, v->n_list, v->cap_list))
+        return mest_fail(v->err, MEST_E_NOMEM, "autodiff: out of memory");
+    v->list[v->n_list] = (contribution){gradient, v->newest[x]};
+    v->newest[x] = v->n_list++;
+    return MEST_OK;
+}
+
 mest_status mest_give(mest_vjp *v, int input, mest_id gradient)
 {
     mest_id x = mest_in(v, input);
@@ -94,11 +104,7 @@ mest_status mest_give(mest_vjp *v, int input, mest_id gradient)
         p->shape = tx->shape;
         MEST_TRY(emit(v->g, v->node, "unbroadcast", "mest.ReduceTo", p, 1, &gradient, 1, NULL, &gradient, v->err));
     }
-    if (!MEST_REGION_GROW(&v->g->region, v->list, v->n_list, v->cap_list))
-        return mest_fail(v->err, MEST_E_NOMEM, "autodiff: out of memory");
-    v->list[v->n_list] = (contribution){gradient, v->newest[x]};
-    v->newest[x] = v->n_list++;
-    return MEST_OK;
+    return contribute(v, x, gradient);
 }
 
 mest_status mest_give_op(mest_vjp *v, int input, const char *op, const void *params, int n_in, const mest_id *in)
@@ -108,6 +114,33 @@ mest_status mest_give_op(mest_vjp *v, int input, const char *op, const void *par
         return MEST_OK;
     MEST_TRY(mest_emit(v, op, params, n_in, in, 1, NULL, &out));
     return mest_give(v, input, out);
+}
+
+/* Gives x a gradient that nothing computes: the graph will not run, but what is before x is to be judged too. */
+static mest_status pretend(mest_vjp *v, mest_id x)
+{
+    if (x == MEST_NONE || x >= v->n_forward || !v->needs[x])
+        return MEST_OK;
+    mest_type type = v->g->values[x].type; /* a copy: the array may move */
+    mest_id gradient = mest_graph_value(v->g, NULL, MEST_VALUE_INPUT, &type);
+    MEST_CHECK(gradient != MEST_NONE, v->err, MEST_E_NOMEM, "autodiff: out of memory");
+    return contribute(v, x, gradient);
+}
+
+static mest_status pretend_inputs(mest_vjp *v)
+{
+    for (int k = 0; k < here(v)->n_in; k++)
+        MEST_TRY(pretend(v, here(v)->in[k]));
+    return MEST_OK;
+}
+
+/* Where a survey cut the graph, gradients come from behind the cut. */
+static mest_status seed_ends(mest_vjp *v)
+{
+    const mest_survey *s = v->g->survey;
+    for (int32_t i = 0; s && i < s->n_ends; i++)
+        MEST_TRY(pretend(v, s->ends[i]));
+    return MEST_OK;
 }
 
 /* Sums the contributions to x into values[x].grad. `at` names the sum. */
@@ -154,7 +187,7 @@ static void mark(mest_vjp *v, const uint8_t *wanted, mest_id n_nodes)
 
 mest_status mest_autodiff(mest_graph *g, const uint8_t *wanted, mest_error *err)
 {
-    MEST_CHECK(g->loss != MEST_NONE, err, MEST_E_STATE, "autodiff: the graph has no loss");
+    MEST_CHECK(g->loss != MEST_NONE || g->survey, err, MEST_E_STATE, "autodiff: the graph has no loss");
     mest_vjp v = {.g = g, .n_forward = g->n_values, .err = err};
     mest_id n_nodes = g->n_nodes;
     v.needs = mest_region_alloc(&g->region, (size_t)g->n_values, 1);
@@ -165,12 +198,14 @@ mest_status mest_autodiff(mest_graph *g, const uint8_t *wanted, mest_error *err)
         g->values[i].grad = MEST_NONE;
     }
     mark(&v, wanted, n_nodes);
-    MEST_CHECK(v.needs[g->loss], err, MEST_E_UNSUPPORTED, "the loss does not depend on any trainable parameter");
-
-    mest_real one = 1;
-    mest_id seed = mest_graph_const(g, "dloss", &g->values[g->loss].type, &one);
-    MEST_CHECK(seed != MEST_NONE, err, MEST_E_NOMEM, "autodiff: out of memory");
-    g->values[g->loss].grad = seed;
+    if (g->loss != MEST_NONE) {
+        MEST_CHECK(v.needs[g->loss] || g->survey, err, MEST_E_UNSUPPORTED, "the loss does not depend on any trainable parameter");
+        mest_real one = 1;
+        mest_id seed = mest_graph_const(g, "dloss", &g->values[g->loss].type, &one);
+        MEST_CHECK(seed != MEST_NONE, err, MEST_E_NOMEM, "autodiff: out of memory");
+        g->values[g->loss].grad = v.needs[g->loss] ? seed : MEST_NONE;
+    }
+    MEST_TRY(seed_ends(&v));
 
     char missing[300] = "";
     size_t used = 0;
@@ -191,16 +226,25 @@ mest_status mest_autodiff(mest_graph *g, const uint8_t *wanted, mest_error *err)
         if (!any_out || g->nodes[i].op->no_grad)
             continue;
         v.node = i;
-        if (!g->nodes[i].op->vjp) {
-            n_missing++;
-            int w = snprintf(missing + used, sizeof missing - used, "%s%s '%s'", used ? ", " : "", g->nodes[i].op->name, g->nodes[i].name);
+        mest_survey_live(g, i);
+        mest_status status = g->nodes[i].op->vjp ? g->nodes[i].op->vjp(&v)
+                                                 : mest_fail(err, MEST_E_UNSUPPORTED, "%s '%s': the operator has no gradient", g->nodes[i].op->name, g->nodes[i].name);
+        const bool failed = status == MEST_E_UNSUPPORTED;
+        if (failed && !g->survey) { /* those before it are to be named, too */
+            const char *text = err && g->nodes[i].op->vjp ? err->msg : "";
+            int w = snprintf(missing + used, sizeof missing - used, "%s%s '%s'%s%.120s%s", used ? ", " : "", g->nodes[i].op->name, g->nodes[i].name,
+                             *text ? " (" : "", text, *text ? ")" : "");
             if (w > 0 && used + (size_t)w < sizeof missing)
                 used += (size_t)w;
-            continue;
+            n_missing++;
+            mest_error_clear(err);
+            status = MEST_OK;
         }
-        MEST_TRY(g->nodes[i].op->vjp(&v));
+        MEST_TRY(mest_survey_backward(g, i, status, err));
+        if (failed || status != MEST_OK)
+            MEST_TRY(pretend_inputs(&v));
     }
-    MEST_CHECK(n_missing == 0, err, MEST_E_UNSUPPORTED,
+    MEST_CHECK(n_missing == 0 || g->survey, err, MEST_E_UNSUPPORTED,
                "%d operator(s) between trainable parameters and the loss have no gradient: %s; freeze the parameters before them", n_missing, missing);
     for (mest_id x = 0; x < v.n_forward; x++)
         if (wanted[x]) {

@@ -118,6 +118,14 @@ mest_status mest_session_passes(mest_session *s, mest_program_kind kind, int64_t
     return MEST_OK;
 }
 
+void mest_session_plan(const mest_session *s, const mest_program *p, mest_plan_info *plan)
+{
+    *plan = (mest_plan_info){.struct_size = sizeof *plan, .arena_bytes = (int64_t)s->arena.bytes, .parameter_bytes = parameter_bytes(s),
+                             .optimizer_bytes = mest_optimizer_bytes(&s->optimizer), .macs = p->macs, .n_nodes = p->graph.n_nodes, .n_conversions = p->n_conversions,
+                             .n_file_nodes = s->model->graph.n_nodes, .n_folded_nodes = p->n_folded_nodes, .n_fused_nodes = p->n_fused_nodes};
+    mest_session_memory(s, &plan->total_bytes, NULL);
+}
+
 mest_status mest_session_explain(mest_session *s, mest_program_kind kind, int64_t batch, void (*node)(void *user, const mest_node_info *info), void *user,
                                  mest_plan_info *plan, mest_error *err)
 {
@@ -125,11 +133,7 @@ mest_status mest_session_explain(mest_session *s, mest_program_kind kind, int64_
     MEST_TRY(program_of(s, kind, batch, &p, err));
     if (node)
         mest_program_nodes(p, node, user);
-    if (plan) {
-        *plan = (mest_plan_info){.struct_size = sizeof *plan, .arena_bytes = (int64_t)s->arena.bytes, .parameter_bytes = parameter_bytes(s),
-                                 .optimizer_bytes = mest_optimizer_bytes(&s->optimizer), .macs = p->macs, .n_nodes = p->graph.n_nodes, .n_conversions = p->n_conversions,
-                                 .n_file_nodes = s->model->graph.n_nodes, .n_folded_nodes = p->n_folded_nodes, .n_fused_nodes = p->n_fused_nodes};
-        mest_session_memory(s, &plan->total_bytes, NULL);
-    }
+    if (plan)
+        mest_session_plan(s, p, plan);
     return MEST_OK;
 }

@@ -114,7 +114,7 @@ mest_id mest_graph_node(mest_graph *g, const char *name, const struct mest_op *o
         snprintf(made, sizeof made, "%s_%d", op->name, id);
         name = made;
     }
-    mest_node n = {.op = op, .params = params, .n_in = n_in, .n_out = n_out, .origin = -1, .forward = MEST_NONE};
+    mest_node n = {.op = op, .params = params, .n_in = n_in, .n_out = n_out, .origin = -1, .source = -1, .forward = MEST_NONE};
     n.name = mest_region_strdup(&g->region, name);
     n.in = copy_ids(&g->region, in, n_in);
     n.out = out ? copy_ids(&g->region, out, n_out) : mest_region_alloc(&g->region, (size_t)(n_out ? n_out : 1), sizeof *n.out);

@@ -46,6 +46,7 @@ typedef struct mest_node {
     int32_t n_in, n_out;
     mest_phase phase;
     int32_t origin;              /* number of the node in the file, -1 if made here */
+    int32_t source;              /* number of the node in the model's graph as imported: passes that replace a node keep it; -1 if made here */
     int32_t mark;                /* scratch of the pass at work; moves with the node */
     mest_id forward;             /* backward nodes: the forward node they belong to; otherwise MEST_NONE */
 } mest_node;
@@ -59,6 +60,7 @@ typedef struct mest_graph {
     mest_id *inputs, *outputs;   /* graph inputs (without initializers) and outputs, in file order */
     int32_t n_inputs, n_outputs;
     mest_id loss;                /* scalar, after the loss is attached; else MEST_NONE */
+    struct mest_survey *survey;  /* not NULL: stages write down what fails and go on without it (runtime/survey.h) */
 } mest_graph;
 
 void mest_graph_init(mest_graph *g, mest_heap *heap);

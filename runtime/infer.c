@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "runtime/survey.h"
+
 enum { MANY = 64 }; /* nodes with more inputs or outputs take memory from the region */
 
 static const void *const_data(const mest_graph *g, mest_id v) { return v != MEST_NONE && g->values[v].kind == MEST_VALUE_CONST ? g->values[v].data : NULL; }
@@ -116,9 +118,12 @@ mest_status mest_infer_graph(mest_graph *g, bool do_fold, size_t max_fold_bytes,
 {
     size_t left = max_fold_bytes;
     for (mest_id i = 0; i < g->n_nodes; i++) {
-        MEST_TRY(mest_infer_node(g, i, err));
-        if (do_fold && can_fold(g, &g->nodes[i]))
-            MEST_TRY(fold(g, i, &left, err));
+        if (!mest_survey_takes(g, i))
+            continue;
+        mest_status status = mest_infer_node(g, i, err);
+        if (status == MEST_OK && do_fold && can_fold(g, &g->nodes[i]))
+            status = fold(g, i, &left, err);
+        MEST_TRY(mest_survey_forward(g, i, status, err));
     }
     return MEST_OK;
 }

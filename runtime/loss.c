@@ -27,12 +27,22 @@ static bool class_axis(const mest_shape *logits, const mest_shape *target, int64
     return false;
 }
 
+/* Targets as they usually are for an output: class indices without the class axis (the last one) for ce, otherwise numbers like it. */
+void mest_default_target(const char *loss, const mest_type *output, mest_type *target)
+{
+    *target = (mest_type){.dtype = MEST_F32, .shape = output->shape};
+    if (strcmp(loss, "ce"))
+        return;
+    target->dtype = MEST_I64;
+    target->shape.rank -= target->shape.rank > 0;
+}
+
 mest_status mest_attach_loss(mest_program *p, mest_error *err)
 {
     mest_graph *g = &p->graph;
     const mest_program_spec *spec = &p->spec;
     MEST_CHECK(g->n_outputs > 0, err, MEST_E_FORMAT, "the model has no output");
-    MEST_CHECK(spec->target, err, MEST_E_ARGUMENT, "the data has no targets: a loss cannot be computed");
+    MEST_CHECK(spec->target || g->survey, err, MEST_E_ARGUMENT, "the data has no targets: a loss cannot be computed");
     mest_id y = g->outputs[0];
     bool ce = !strcmp(spec->loss, "ce"), mse = !strcmp(spec->loss, "mse"), bce = !strcmp(spec->loss, "bce");
     MEST_CHECK(ce || mse || bce, err, MEST_E_ARGUMENT, "loss '%s' is not one of ce, mse, bce", spec->loss);
@@ -50,7 +60,12 @@ mest_status mest_attach_loss(mest_program *p, mest_error *err)
     MEST_CHECK(pinned->rank > 0 && pinned->dim[0] == spec->batch, err, MEST_E_SHAPE,
                "output '%s' is %s for a batch of %" PRId64 ": the file has its batch size baked in; export it with a dynamic batch axis", g->values[y].name,
                mest_shape_text(pinned, have, sizeof have), spec->batch);
+    mest_type usual;
     const mest_type *ty = &g->values[y].type, *tt = spec->target;
+    if (!tt) {
+        mest_default_target(spec->loss, ty, &usual);
+        tt = &usual;
+    }
     MEST_CHECK(ty->dtype == MEST_F32, err, MEST_E_SHAPE, "output '%s' is %s, a loss needs float32", g->values[y].name, mest_dtype_name(ty->dtype));
     mest_loss_params *params = mest_region_alloc(&g->region, 1, sizeof *params);
     MEST_CHECK(params, err, MEST_E_NOMEM, "loss: out of memory");

@@ -6,6 +6,7 @@
 
 #include "runtime/infer.h"
 #include "runtime/program.h"
+#include "runtime/survey.h"
 
 /* One output, if one is wanted: what only the others need goes before anything is asked about it. */
 static mest_status choose_output(mest_graph *g, const mest_program_spec *spec, mest_error *err)
@@ -65,7 +66,10 @@ static mest_status pin_inputs(mest_graph *g, const mest_program_spec *spec, mest
 mest_status mest_lower_pin(mest_graph *g, mest_model *m, const mest_program_spec *spec, mest_error *err)
 {
     MEST_TRY(choose_output(g, spec, err));
-    MEST_TRY(pin_inputs(g, spec, err));
+    mest_status pinned = pin_inputs(g, spec, err);
+    if (pinned != MEST_OK)
+        mest_survey_forget_inputs(g);
+    MEST_TRY(mest_survey_failure(g, pinned, err));
     for (int i = 0; i < g->n_values; i++) {
         mest_value *v = &g->values[i];
         if (v->kind != MEST_VALUE_PARAM)
@@ -84,5 +88,6 @@ mest_status mest_lower_pin(mest_graph *g, mest_model *m, const mest_program_spec
     MEST_TRY(mest_graph_sort(g, err));
     MEST_TRY(mest_graph_check(g, "import", err));
     MEST_TRY(mest_infer_graph(g, true, (size_t)16 << 20, err));
+    MEST_TRY(mest_survey_cut(g, err));
     return mest_graph_prune(g, err);
 }

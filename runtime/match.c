@@ -134,6 +134,7 @@ mest_status mest_insert(mest_pass_args *a, mest_id at, const char *op_name, cons
     MEST_CHECK(node != MEST_NONE, a->err, MEST_E_NOMEM, "pass: no memory for node '%s'", name);
     a->before[a->n_before++] = at;
     g->nodes[node].origin = g->nodes[at].origin;
+    g->nodes[node].source = g->nodes[at].source;
     *out = g->nodes[node].out[0];
     return mest_infer_node(g, node, a->err);
 }

@@ -24,6 +24,7 @@ typedef struct mest_param {
     mest_shape shape;
     mest_role role;
     const char *role_reason;
+    bool stated;             /* the file's metadata says that it does not train */
     bool untied;             /* had been an alias Identity(initializer) */
     bool no_decay;           /* set by the session from its config */
     mest_payload payload;    /* the file's values */
@@ -63,6 +64,9 @@ struct mest_model {
     int64_t external_bytes;
     int32_t n_fixed;         /* initializers that are not floating point: indices, shapes, masks (not among params) */
     struct mest_registry *registry; /* its versions (runtime/snapshot.h) */
+    struct mest_imported *imported; /* tolerant loads: every node of the file (runtime/survey.h), in its order */
+    int32_t n_imported;
+    mest_error refusal;      /* tolerant loads: why the model cannot be used; code MEST_OK: it can */
     struct mest_onnx_notes *notes; /* what the exporter must know of the file (importers/onnx.h) */
 };
 

@@ -24,6 +24,8 @@ const mest_op *mest_op_at(int index)
     return NULL;
 }
 
+const mest_op *(*mest_op_replace)(const mest_op *op);
+
 const mest_op *mest_op_find(const char *domain, const char *name, int64_t opset)
 {
     if (!domain || !strcmp(domain, "ai.onnx"))
@@ -37,7 +39,7 @@ const mest_op *mest_op_find(const char *domain, const char *name, int64_t opset)
             if ((helper || op->since <= opset) && (!best || op->since > best->since))
                 best = op;
         }
-    return best;
+    return best && mest_op_replace ? mest_op_replace(best) : best;
 }
 
 uint32_t mest_op_over(const mest_op *op)

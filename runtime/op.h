@@ -147,6 +147,8 @@ void mest_for_rows(const mest_threads *threads, const mest_type *type, void (*fn
 const mest_op *mest_op_find(const char *domain, const char *name, int64_t opset);
 /* Bit i: forward may write out[0] over in[i], if both have one type, shape and layout (mest_op.flags: MEST_OP_INPLACE). */
 uint32_t mest_op_over(const mest_op *op);
+/* Tests: gets every operator that mest_op_find found and may give another one in its place (a broken gradient must be noticed). NULL: off. */
+extern const mest_op *(*mest_op_replace)(const mest_op *op);
 /* Every op, NULL past the end: tables, docs, tests. */
 const mest_op *mest_op_at(int index);
 

@@ -9,6 +9,7 @@
 
 #include "runtime/autodiff.h"
 #include "runtime/infer.h"
+#include "runtime/survey.h"
 
 /* ---- building ---- */
 static mest_status differentiate(mest_program *p, mest_error *err)
@@ -23,6 +24,9 @@ static mest_status differentiate(mest_program *p, mest_error *err)
         else if (v->kind == MEST_VALUE_INPUT && p->spec.input_gradients)
             wanted[i] = v->type.dtype == MEST_F32 && i != p->target;
     }
+    const mest_survey *survey = g->survey; /* what comes out of a node that cannot run may have learnt from what goes in */
+    for (int i = 0; survey && survey->starts && i < survey->n_starts; i++)
+        wanted[i] |= survey->starts[i] && g->values[i].type.dtype == MEST_F32;
     MEST_TRY(mest_autodiff(g, wanted, err));
     if (p->spec.keep_gradients || p->spec.no_update) { /* gradients are results: prune must not drop them */
         mest_id *outputs = mest_region_alloc(&g->region, (size_t)(g->n_outputs + g->n_values), sizeof *outputs);
@@ -140,6 +144,39 @@ static mest_status passes(mest_program *p, mest_pass_phase phase, mest_error *er
     return mest_passes_run(phase, &p->graph, p->model, &p->spec, p->spec.no_fuse, p->pass_counts, err);
 }
 
+/* Without the backward part where it cannot be made as a whole: the rest can still be judged. */
+static mest_status differentiate_or_note(mest_program *p, mest_error *err)
+{
+    mest_graph *g = &p->graph;
+    mest_id n_nodes = g->n_nodes;
+    mest_status status = differentiate(p, err);
+    if (status != MEST_OK && g->survey) {
+        g->n_nodes = n_nodes;
+        for (int i = 0; i < g->n_values; i++)
+            g->values[i].grad = MEST_NONE;
+    }
+    return mest_survey_failure(g, status, err);
+}
+
+static mest_status attach_loss(mest_program *p, mest_error *err)
+{
+    mest_graph *g = &p->graph;
+    const mest_survey *s = g->survey;
+    if (!s)
+        return mest_attach_loss(p, err);
+    if (!s->no_loss)
+        MEST_TRY(mest_survey_failure(g, mest_attach_loss(p, err), err));
+    if (!s->n_ends || g->loss == MEST_NONE)
+        return MEST_OK;
+    mest_id *outputs = mest_region_alloc(&g->region, (size_t)(g->n_outputs + s->n_ends), sizeof *outputs);
+    MEST_CHECK(outputs, err, MEST_E_NOMEM, "program: out of memory");
+    memcpy(outputs, g->outputs, (size_t)g->n_outputs * sizeof *outputs);
+    memcpy(outputs + g->n_outputs, s->ends, (size_t)s->n_ends * sizeof *outputs);
+    g->outputs = outputs;
+    g->n_outputs += s->n_ends;
+    return MEST_OK;
+}
+
 mest_status mest_program_build(mest_program **program, mest_model *model, const mest_program_spec *spec, mest_error *err)
 {
     *program = NULL;
@@ -151,6 +188,7 @@ mest_status mest_program_build(mest_program **program, mest_model *model, const 
     mest_graph *g = &p->graph;
     bool learns = spec->kind == MEST_PROGRAM_TRAIN, has_loss = spec->kind != MEST_PROGRAM_INFER;
     mest_status status = mest_graph_copy(g, &model->graph, err);
+    g->survey = spec->survey;
     if (status == MEST_OK && !(p->pass_counts = mest_region_alloc(&g->region, (size_t)mest_pass_count() + 1, sizeof *p->pass_counts)))
         status = mest_fail(err, MEST_E_NOMEM, "program: out of memory");
     if (status == MEST_OK)
@@ -169,7 +207,7 @@ mest_status mest_program_build(mest_program **program, mest_model *model, const 
     if (status == MEST_OK && g->n_inputs > 0)
         p->input = g->inputs[0];
     if (status == MEST_OK && has_loss)
-        status = mest_attach_loss(p, err);
+        status = attach_loss(p, err);
     else if (status == MEST_OK && g->n_outputs > 0)
         p->logits = g->outputs[0];
     if (status == MEST_OK)
@@ -178,7 +216,7 @@ mest_status mest_program_build(mest_program **program, mest_model *model, const 
         status = passes(p, MEST_PASS_FORWARD, err);
     p->n_fused_nodes = working_nodes(g);
     if (status == MEST_OK && learns)
-        status = differentiate(p, err);
+        status = differentiate_or_note(p, err);
     if (status == MEST_OK && learns)
         status = passes(p, MEST_PASS_BACKWARD, err);
     if (status == MEST_OK && learns && !spec->no_update)
@@ -199,7 +237,7 @@ mest_status mest_program_build(mest_program **program, mest_model *model, const 
         status = mest_plan_memory(p, err);
     if (status == MEST_OK)
         status = make_args(p, err);
-    if (status == MEST_OK)
+    if (status == MEST_OK && !spec->survey)
         status = mest_arena_reserve(spec->arena, p->arena_bytes, err);
     if (status != MEST_OK) {
         mest_program_destroy(p);

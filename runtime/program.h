@@ -54,6 +54,7 @@ typedef struct mest_program_spec {
     mest_derived *derived;
     mest_arena *arena;
     const mest_profile *profile;      /* may be NULL; may change between runs */
+    struct mest_survey *survey;       /* not NULL: for verdicts only (runtime/survey.h); the program is never run and takes no arena */
 } mest_program_spec;
 
 typedef struct mest_step {            /* one planned node */
@@ -111,6 +112,7 @@ void mest_program_nodes(const mest_program *program, void (*node)(void *user, co
 /* ---- stages, in their own files ---- */
 mest_status mest_lower_pin(mest_graph *g, mest_model *m, const mest_program_spec *spec, mest_error *err);              /* lower.c */
 mest_status mest_attach_loss(mest_program *p, mest_error *err);                                                        /* loss.c */
+void mest_default_target(const char *loss, const mest_type *output, mest_type *target);
 mest_status mest_append_updates(mest_program *p, mest_error *err);                                                     /* optim.c */
 mest_status mest_assign_layouts(mest_program *p, mest_error *err);                                                     /* layout.c */
 mest_status mest_prepare_kernels(mest_program *p, mest_error *err);

@@ -238,7 +238,7 @@ mest_status mest_session_prepare(mest_session *s, mest_error *err)
 static mest_status build_program(mest_session *s, mest_program_spec *spec, mest_program **program, mest_error *err)
 {
     mest_type target = {.dtype = s->target_type};
-    if (spec->kind != MEST_PROGRAM_INFER) {
+    if (spec->kind != MEST_PROGRAM_INFER && (s->target_type || !s->survey)) {
         MEST_CHECK(s->target_type, err, MEST_E_DATA, "the data has no targets: a loss cannot be computed");
         target.shape.rank = s->target_shape.rank + 1;
         MEST_CHECK(target.shape.rank <= MEST_MAX_RANK, err, MEST_E_SHAPE, "targets of rank %d are too large", target.shape.rank);
@@ -257,6 +257,7 @@ static mest_status build_program(mest_session *s, mest_program_spec *spec, mest_
 
 mest_status mest_session_program(mest_session *s, mest_program_kind kind, int64_t n, mest_program **program, mest_error *err)
 {
+    MEST_CHECK(s->model->refusal.code == MEST_OK || s->survey, err, s->model->refusal.code, "%s", s->model->refusal.msg);
     int base = (int)kind * 2;
     int64_t full = kind == MEST_PROGRAM_TRAIN ? s->config.batch : s->config.eval_batch;
     int slot = base + (n != full);
@@ -285,7 +286,8 @@ mest_status mest_session_program(mest_session *s, mest_program_kind kind, int64_
                               .threads = &s->threads,
                               .derived = s->derived,
                               .arena = &s->arena,
-                              .profile = &s->profile};
+                              .profile = &s->profile,
+                              .survey = s->survey};
     mest_shape *shapes = mest_alloc(s->heap, (size_t)s->model->graph.n_inputs + 1, sizeof *shapes);
     MEST_CHECK(shapes, err, MEST_E_NOMEM, "session: out of memory");
     mest_session_input_shapes(s, shapes);

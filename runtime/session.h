@@ -45,6 +45,7 @@ struct mest_session {
     mest_arena arena;
     mest_program *programs[MEST_PROGRAM_SLOTS];
     mest_profile profile;   /* programs point at it */
+    struct mest_survey *survey; /* not NULL while verdicts are made: programs get it */
     mest_host host;
     mest_schedulers *schedulers;
     int32_t *host_param;    /* parameter index of each sparse parameter of the host */
@@ -67,7 +68,11 @@ mest_status mest_session_prepare(mest_session *s, mest_error *err);  /* optimize
 /* The program for n samples, built if needed. Not to be called inside the step loop with a new size. */
 mest_status mest_session_program(mest_session *s, mest_program_kind kind, int64_t n, mest_program **program, mest_error *err);
 mest_status mest_session_set_source(mest_session *s, const mest_source_info *info, mest_error *err); /* session_feed.c */
+/* The output that config.output names, of the model's graph; the first where it names none. MEST_NONE: there is no output. */
+mest_id mest_session_chosen_output(const mest_session *s);
 void mest_session_drop_programs(mest_session *s);
+/* Memory and work of a program, as mest_session_explain gives them (explain.c). */
+void mest_session_plan(const mest_session *s, const mest_program *p, mest_plan_info *plan);
 /* Shapes of samples and targets from the model's output when no source gave them. */
 mest_status mest_session_shapes(mest_session *s, mest_error *err);
 /* Epochs of the whole run. Where only max_steps bounds it: as many as that takes with all samples (schedules and schedulers need a length). */

@@ -17,7 +17,7 @@ static const char *input_names(const mest_graph *g, char *text, size_t size)
     return text;
 }
 
-static mest_id chosen_output(const mest_session *s)
+mest_id mest_session_chosen_output(const mest_session *s)
 {
     const mest_graph *g = &s->model->graph;
     for (int i = 0; s->config.output && i < g->n_outputs; i++)
@@ -30,7 +30,7 @@ static mest_id chosen_output(const mest_session *s)
 static mest_status find_needed(const mest_session *s, uint8_t *live, mest_error *err)
 {
     const mest_graph *g = &s->model->graph;
-    mest_id y = chosen_output(s);
+    mest_id y = mest_session_chosen_output(s);
     MEST_CHECK(y != MEST_NONE, err, MEST_E_FORMAT, "the model has no output");
     live[y] = 1;
     for (mest_id i = g->n_nodes - 1; i >= 0; i--) {

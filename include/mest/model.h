@@ -26,6 +26,8 @@ typedef struct mest_model_options {
     const mest_logger *logger;       /* NULL: silent; copied */
     bool keep_aliases;               /* keep Identity(initializer) tied; default false: each alias becomes a parameter of its own */
     uint64_t max_metadata_bytes;     /* limit on everything but tensor payloads; 0 = 64 MiB */
+    bool tolerant;                   /* load a model with nodes, types or operators that are not supported as well: it can be inspected,
+                                      * and judged by mest_session_check (mest/check.h), but not run */
 } mest_model_options;
 
 MEST_API void mest_model_options_init(mest_model_options *options);

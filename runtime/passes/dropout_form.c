@@ -4,6 +4,7 @@
 #include "runtime/infer.h"
 #include "runtime/match.h"
 #include "runtime/program.h"
+#include "runtime/survey.h"
 
 static mest_status lower(mest_pass_args *a, mest_id id)
 {
@@ -33,7 +34,7 @@ static mest_status run(mest_pass_args *a)
 {
     for (mest_id i = 0; i < a->graph->n_nodes; i++)
         if (mest_is_op(&a->graph->nodes[i], "Dropout"))
-            MEST_TRY(lower(a, i));
+            MEST_TRY(mest_survey_forward(a->graph, i, lower(a, i), a->err));
     return MEST_OK;
 }
 
