@@ -35,6 +35,7 @@ const option option_table[] = {
     MODE("eval", MODE_EVAL, "loss and accuracy on --data"),
     MODE("infer", MODE_INFER, "run the inputs of --data; outputs go to -o (output.npy)"),
     MODE("info", MODE_INFO, "inputs, outputs, parameters and their roles"),
+    MODE("check", MODE_CHECK, "does it train? a verdict for each node, what to change, memory and work of a step"),
     MODE("explain", MODE_EXPLAIN, "for each node the kernel chosen and why, operations, bytes; the memory plan"),
 
     GROUP("data", "Data"),

@@ -34,7 +34,7 @@ void report_reset_peak(void);
 void report_bytes(char *text, size_t size, int64_t bytes);
 /* `text` without control characters: names come from model files and must not steer the terminal. */
 typedef struct plain_text {
-    char s[256];
+    char s[640];
 } plain_text;
 plain_text report_plain(const char *text);
 /* "[16,3,3,3]"; symbolic axes are "?". */

@@ -39,9 +39,9 @@ int tool_check_settings(tool *t)
 {
     const settings *s = t->s;
     if (!s->model)
-        return tool_refuse(t, EXIT_USAGE, "no model given: mest-run MODEL.onnx --train | --eval | --infer | --info | --explain");
+        return tool_refuse(t, EXIT_USAGE, "no model given: mest-run MODEL.onnx --train | --eval | --infer | --info | --check | --explain");
     if (s->mode == MODE_NONE)
-        return tool_refuse(t, EXIT_USAGE, "what shall be done with '%s'? --train, --eval, --infer, --info or --explain", s->model);
+        return tool_refuse(t, EXIT_USAGE, "what shall be done with '%s'? --train, --eval, --infer, --info, --check or --explain", s->model);
     if (s->mode <= MODE_INFER && !s->data)
         return tool_refuse(t, EXIT_USAGE, "--data is missing: the samples to %s",
                            s->mode == MODE_TRAIN ? "train on" : s->mode == MODE_EVAL ? "evaluate on" : "run");
@@ -149,6 +149,7 @@ int tool_load_model(tool *t)
     mest_model_options_init(&options);
     options.allocator = s->memory_limit > 0 ? &t->allocator : NULL;
     options.logger = &t->logger;
+    options.tolerant = s->mode == MODE_CHECK;
     if (mest_model_load(&t->model, s->model, &options, &err) != MEST_OK)
         return tool_fail(t, STAGE_MODEL, &err);
     bool names = strcmp(s->dense_layers, "auto") != 0 && strcmp(s->dense_layers, "none") != 0;

@@ -11,7 +11,7 @@
 
 #include <signal.h>
 
-#include "mest/train.h"
+#include "mest/check.h"
 #include "settings.h"
 
 /* Documented in --help and docs/cli.md. */

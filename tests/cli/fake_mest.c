@@ -20,7 +20,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "mest/train.h"
+#include "mest/check.h"
 
 #define N_PARAMETERS 4
 
@@ -502,6 +502,25 @@ mest_status mest_session_output_shape(mest_session *session, int *rank, int64_t 
 }
 
 void mest_session_cancel(mest_session *session) { session->cancelled = true; }
+
+void mest_check_options_init(mest_check_options *o) { *o = (mest_check_options){.struct_size = sizeof *o}; }
+
+mest_status mest_session_check(mest_session *session, const mest_check_options *o, mest_check_summary *v, mest_error *err)
+{
+    MAY_FAIL(err);
+    bool good = !getenv("FAKE_UNTRAINABLE");
+    mest_check_node n = {.struct_size = sizeof n, .index = 0, .name = "/fc1/Gemm", .op = "Gemm", .domain = "", .opset = 17, .forward = true,
+                         .gradient = MEST_GRADIENT_YES, .kernel = "gemm_avx2", .backward = "gemm_grad_avx2", .why = "fastest", .forward_macs = 100, .backward_macs = 200};
+    o->node(o->user, &n);
+    n = (mest_check_node){.struct_size = sizeof n, .index = 1, .name = "odd", .op = "Odd", .domain = "my", .opset = 1, .forward = good, .gradient = good ? 0 : 2,
+                          .why = "not supported", .change = "leave it out"};
+    o->node(o->user, &n);
+    mest_check_finding f = {.struct_size = sizeof f, .level = MEST_CHECK_WARNING, .text = "beware", .change = "do better"};
+    o->finding(o->user, &f);
+    *v = (mest_check_summary){.struct_size = sizeof *v, .trains = good, .n_nodes = 2, .n_no_forward = !good, .n_no_gradient = !good, .n_warnings = 1, .n_trainable = 4,
+                              .planned = good, .plan = {.total_bytes = 1000000 + session->config.batch, .macs = 3000000}};
+    return MEST_OK;
+}
 
 mest_status mest_session_explain(mest_session *session, mest_program_kind kind, int64_t batch,
                                  void (*node)(void *user, const mest_node_info *info), void *user, mest_plan_info *plan, mest_error *err)

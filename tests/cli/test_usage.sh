@@ -28,6 +28,27 @@ has out 'mest-run 0.1.0'
 gives 2
 has err 'usage: mest-run'
 
+# ---- check ----
+gives 0 m.onnx --check -b 8
+has out '/fc1/Gemm: fastest'
+has out 'my.Odd'
+has out '-> leave it out'
+has out 'warning     beware'
+has out 'it trains: 2 nodes'
+gives 0 m.onnx --check --json
+json out
+has out '"name":"/fc1/Gemm"'
+has out '"op":"my.Odd"'
+has out '"level":"warning"'
+has out '"trains":true'
+FAKE_UNTRAINABLE=1
+export FAKE_UNTRAINABLE
+gives 3 m.onnx --check
+has out 'it does NOT train'
+gives 3 m.onnx --check --json
+has out '"trains":false'
+unset FAKE_UNTRAINABLE
+
 # ---- options ----
 says 2 "no model given" --train
 says 2 "what shall be done with 'm.onnx'" m.onnx
