@@ -136,29 +136,15 @@ static void channel_sums(const mest_pixels *p, const mest_real *dy, int64_t c0, 
     }
 }
 
-static const mest_lanes_isa isa = {V, RUN_SINGLE, RUN_QUAD, RUN_BACKWARD, forward, backward, weight, channel_sums};
-
-#if defined(MEST_ISA_AVX512)
-#define NEEDS MEST_CPU_AVX512
-static const double flops_per_second = 60e9;
-#elif defined(MEST_ISA_AVX2)
-#define NEEDS MEST_CPU_AVX2
-static const double flops_per_second = 32e9;
-#elif defined(MEST_ISA_NEON)
-#define NEEDS MEST_CPU_NEON
-static const double flops_per_second = 12e9;
-#else
-#define NEEDS 0
-static const double flops_per_second = 14e9;
-#endif
+const mest_lanes_isa MEST_LANES_ISA = {V, RUN_SINGLE, RUN_QUAD, RUN_BACKWARD, FLOPS_PER_SECOND, forward, backward, weight, channel_sums};
 
 #define OPERATOR(name, op)                                                                                                           \
-    static bool name##_fits(const mest_kernel_query *q, const char **why) { return mest_lanes_fits(q, op, &isa, why); }              \
-    static double name##_cost(const mest_kernel_query *q) { return mest_lanes_cost(q, op, &isa, flops_per_second); }                 \
+    static bool name##_fits(const mest_kernel_query *q, const char **why) { return mest_lanes_fits(q, op, &MEST_LANES_ISA, why); }              \
+    static double name##_cost(const mest_kernel_query *q) { return mest_lanes_cost(q, op, &MEST_LANES_ISA); }                 \
     static void name##_halo(const mest_kernel_query *q, int input, uint8_t pad[4]) { mest_lanes_halo(q, op, input, pad); }           \
     static mest_status name##_prepare(const mest_kernel_query *q, void **state, size_t *scratch_bytes, mest_error *err)              \
     {                                                                                                                                \
-        return mest_lanes_prepare(q, op, &isa, state, scratch_bytes, err);                                                           \
+        return mest_lanes_prepare(q, op, &MEST_LANES_ISA, state, scratch_bytes, err);                                                           \
     }
 OPERATOR(conv, MEST_LANES_CONV)
 OPERATOR(conv_grad, MEST_LANES_CONV_GRAD)
@@ -170,7 +156,7 @@ OPERATOR(matmul_grad, MEST_LANES_MATMUL_GRAD)
 #define TEXT_OF(x) #x
 #define TEXT(x) TEXT_OF(x)
 #define LINE(kernel, onnx)                                                                                                        \
-    {.name = #kernel "_lanes_" TEXT(MEST_ISA), .op = onnx, .cpu = NEEDS, .fits = kernel##_fits, .cost = kernel##_cost,            \
+    {.name = #kernel "_lanes_" TEXT(MEST_ISA), .op = onnx, .cpu = MEST_LANES_CPU, .fits = kernel##_fits, .cost = kernel##_cost,            \
      .halo = kernel##_halo, .prepare = kernel##_prepare, .run = mest_lanes_run, .release = mest_lanes_release,                    \
      .state_bytes = mest_lanes_state_bytes}
 extern const mest_kernel MEST_KERNEL_TABLE(lanes)[];

@@ -69,6 +69,7 @@ typedef struct mest_lanes_weight {
 typedef struct mest_lanes_isa {
     int v;                                     /* lanes */
     int run_single, run_quad, run_backward;    /* most positions of a panel */
+    double flops_per_second;                   /* of single elements in cache, modelled */
     /* One row of positions of one image block, rows [r0, r1) of the list. */
     void (*forward)(const mest_lanes_forward *job, int64_t block, int64_t row, int32_t r0, int32_t r1);
     /* The same; gradients of the entries are added to dw, indexed like list.w. */
@@ -134,7 +135,7 @@ void mest_lanes_dense_unpack(const mest_lanes_key *key, const void *memory, cons
 /* ---- the operators (lanes_op.c, lanes_run.c), called by each instruction set's table ---- */
 typedef enum mest_lanes_op { MEST_LANES_CONV, MEST_LANES_CONV_GRAD, MEST_LANES_GEMM, MEST_LANES_GEMM_GRAD, MEST_LANES_MATMUL, MEST_LANES_MATMUL_GRAD } mest_lanes_op;
 bool mest_lanes_fits(const mest_kernel_query *q, mest_lanes_op op, const mest_lanes_isa *isa, const char **why);
-double mest_lanes_cost(const mest_kernel_query *q, mest_lanes_op op, const mest_lanes_isa *isa, double flops_per_second);
+double mest_lanes_cost(const mest_kernel_query *q, mest_lanes_op op, const mest_lanes_isa *isa);
 void mest_lanes_halo(const mest_kernel_query *q, mest_lanes_op op, int input, uint8_t pad[4]);
 mest_status mest_lanes_prepare(const mest_kernel_query *q, mest_lanes_op op, const mest_lanes_isa *isa, void **state, size_t *scratch_bytes, mest_error *err);
 mest_status mest_lanes_run(const mest_args *a);

@@ -9,16 +9,30 @@
 
 #include "sparse/kernels/lanes.h"
 
+/* The table of this instruction set, for other files that are compiled for it. */
+#define MEST_LANES_PASTE(isa) mest_lanes_isa_##isa
+#define MEST_LANES_EXPAND(isa) MEST_LANES_PASTE(isa)
+#define MEST_LANES_ISA MEST_LANES_EXPAND(MEST_ISA)
+extern const mest_lanes_isa MEST_LANES_ISA;
+
 #if defined(MEST_ISA_AVX512)
+#define MEST_LANES_CPU MEST_CPU_AVX512
+#define FLOPS_PER_SECOND 60e9
 enum { V = 16, RUN_SINGLE = 8, RUN_QUAD = 6, RUN_BACKWARD = 8, WEIGHT_M = 4 };
 #define VECTOR_BYTES (16 * sizeof(mest_real))
 #elif defined(MEST_ISA_AVX2)
+#define MEST_LANES_CPU MEST_CPU_AVX2
+#define FLOPS_PER_SECOND 32e9
 enum { V = 8, RUN_SINGLE = 8, RUN_QUAD = 3, RUN_BACKWARD = 4, WEIGHT_M = 2 };
 #define VECTOR_BYTES (8 * sizeof(mest_real))
 #elif defined(MEST_ISA_NEON)
+#define MEST_LANES_CPU MEST_CPU_NEON
+#define FLOPS_PER_SECOND 12e9
 enum { V = 4, RUN_SINGLE = 8, RUN_QUAD = 4, RUN_BACKWARD = 8, WEIGHT_M = 4 };
 #define VECTOR_BYTES (4 * sizeof(mest_real))
 #else
+#define MEST_LANES_CPU 0
+#define FLOPS_PER_SECOND 14e9
 enum { V = 4, RUN_SINGLE = 8, RUN_QUAD = 2, RUN_BACKWARD = 4, WEIGHT_M = 2 };
 #define VECTOR_BYTES (4 * sizeof(mest_real))
 #endif

@@ -11,7 +11,7 @@ typedef mest_lanes_state state;
 enum { MAX_PARTS = 8 };
 
 /* ---- which problem is it ---- */
-static bool problem_of(const mest_kernel_query *q, mest_lanes_op op, problem *p, const char **why)
+bool mest_lanes_problem_of(const mest_kernel_query *q, mest_lanes_op op, problem *p, const char **why)
 {
     *p = (problem){.x = 0, .dy = -1, .y_out = 0, .bias = -1};
     p->gradient = op == MEST_LANES_CONV_GRAD || op == MEST_LANES_GEMM_GRAD || op == MEST_LANES_MATMUL_GRAD;
@@ -67,7 +67,7 @@ bool mest_lanes_fits(const mest_kernel_query *q, mest_lanes_op op, const mest_la
     if (q->n_in < 2 || !q->in[0] || !q->in[1] || !is_lanes(q->in[0], isa->v))
         return false;
     problem p;
-    if (!problem_of(q, op, &p, why))
+    if (!mest_lanes_problem_of(q, op, &p, why))
         return false;
     if (p.gradient) {
         if (q->n_in <= p.dy || !is_lanes(q->in[p.dy], isa->v) || (q->out[0] && !is_lanes(q->out[0], isa->v)))
@@ -121,7 +121,7 @@ void mest_lanes_halo(const mest_kernel_query *q, mest_lanes_op op, int input, ui
     const char *why = NULL;
     problem p;
     memset(pad, 0, 4);
-    if (!problem_of(q, op, &p, &why))
+    if (!mest_lanes_problem_of(q, op, &p, &why))
         return;
     const mest_conv_geometry *g = &p.g;
     const bool dense_dw = p.gradient && g->group == 1 && q->in[1]->layout.kind == MEST_PLAIN && q->n_out > 1 && q->out[1];
@@ -145,11 +145,11 @@ static int64_t capacity(const mest_kernel_query *q, const problem *p)
     return s ? s->cap_units * s->unit_elements : p->g.m * (p->g.c / p->g.group) * p->g.r * p->g.s;
 }
 
-double mest_lanes_cost(const mest_kernel_query *q, mest_lanes_op op, const mest_lanes_isa *isa, double flops_per_second)
+double mest_lanes_cost(const mest_kernel_query *q, mest_lanes_op op, const mest_lanes_isa *isa)
 {
     const char *why = NULL;
     problem p;
-    if (!problem_of(q, op, &p, &why))
+    if (!mest_lanes_problem_of(q, op, &p, &why))
         return 1e9;
     const mest_conv_geometry *g = &p.g;
     const double lanes = (double)(mest_ceil_div(g->n, isa->v) * isa->v);
@@ -157,13 +157,13 @@ double mest_lanes_cost(const mest_kernel_query *q, mest_lanes_op op, const mest_
     int passes = p.gradient ? (q->out[0] ? 1 : 0) + (q->n_out > 1 && q->out[1] ? 1 : 0) : 1;
     const bool block = !q->sparse[1] || q->sparse[1]->height % 4 == 0;
     /* measured in cache: blocks that share columns run almost twice as fast, the fused backward one and a half times */
-    const double rate = flops_per_second * (p.gradient ? 1.5 : block ? 1.9 : 1.0);
+    const double rate = isa->flops_per_second * (p.gradient ? 1.5 : block ? 1.9 : 1.0);
     const double bytes = (double)sizeof(mest_real) * (lanes * (double)(g->c * g->h * g->w) + pixels * (double)g->m) * (p.gradient ? 1.5 : 1.0);
     return 2 * entries * pixels * passes / rate + bytes / 20e9 + 2e-6;
 }
 
 /* ---- preparation ---- */
-static int32_t tile_of(const mest_lanes_isa *isa, const problem *p, bool sparse, double entries, bool backward, int64_t channels)
+int32_t mest_lanes_tile(const mest_lanes_isa *isa, const problem *p, bool sparse, double entries, bool backward, int64_t channels)
 {
     const mest_conv_geometry *g = &p->g;
     const double vectors = 32768.0 / ((double)isa->v * (double)sizeof(mest_real)); /* two thirds of a 48 KB first-level cache */
@@ -239,7 +239,7 @@ mest_status mest_lanes_prepare(const mest_kernel_query *q, mest_lanes_op op, con
     *scratch_bytes = 0;
     const char *why = "kernel does not fit";
     problem p;
-    MEST_CHECK(problem_of(q, op, &p, &why), err, MEST_E_INTERNAL, "%s: %s", q->node->name, why);
+    MEST_CHECK(mest_lanes_problem_of(q, op, &p, &why), err, MEST_E_INTERNAL, "%s: %s", q->node->name, why);
     state *s = mest_calloc(q->heap, 1, sizeof *s);
     MEST_CHECK(s, err, MEST_E_NOMEM, "%s: no memory for the state of a kernel", q->node->name);
     s->isa = isa;
@@ -274,7 +274,7 @@ mest_status mest_lanes_prepare(const mest_kernel_query *q, mest_lanes_op op, con
     k->c = (int32_t)p.g.c;
     k->m = (int32_t)p.g.m;
     k->group = (int32_t)p.g.group;
-    k->tile = tile_of(isa, &p, s->sparse, (double)entries, p.gradient, reads);
+    k->tile = mest_lanes_tile(isa, &p, s->sparse, (double)entries, p.gradient, reads);
     k->r = (int16_t)p.g.r;
     k->s = (int16_t)p.g.s;
     k->stride_y = (int16_t)p.g.stride_y;

@@ -12,6 +12,11 @@ typedef struct mest_lanes_problem {
     int bias;         /* input (forward), output (gradient); -1 */
 } mest_lanes_problem;
 
+/* From a query; false with a reason where the operator is used in a way that no list can express. */
+bool mest_lanes_problem_of(const mest_kernel_query *q, mest_lanes_op op, mest_lanes_problem *p, const char **why);
+/* Channels of a tile of the tensor that is read (`channels` of them), so that a panel stays in the first-level cache. */
+int32_t mest_lanes_tile(const mest_lanes_isa *isa, const mest_lanes_problem *p, bool sparse, double entries, bool backward, int64_t channels);
+
 typedef struct mest_lanes_state {
     const mest_lanes_isa *isa;
     mest_lanes_problem p;

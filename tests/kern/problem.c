@@ -95,6 +95,11 @@ static void draw_matrices(problem *p)
     *g = (mest_conv_geometry){.n = pick(1, 70), .c = pick(1, pick(0, 2) ? 20 : 150), .m = pick(1, 40), .h = 1, .w = 1, .p = 1, .q = 1, .group = 1,
                               .r = 1, .s = 1, .stride_y = 1, .stride_x = 1, .dilation_y = 1, .dilation_x = 1, .spatial = 2};
     bool gemm = p->op == GEMM || p->op == GEMM_GRAD, plain = pick(0, 1);
+    if (gemm && pick(0, 40) == 0) { /* several chunks of rows, several parts of work */
+        g->n = pick(1, 2) == 1 ? pick(1, 16) : pick(200, 300);
+        g->c = pick(100, 300);
+        g->m = pick(100, 300);
+    }
     p->gemm = (mest_gemm_params){.alpha = 1, .beta = 1, .trans_b = gemm && (plain || pick(0, 1))};
     p->c_kind = gemm ? (int)pick(0, plain ? 2 : 6) : 0;
     if (gemm && !plain) {
