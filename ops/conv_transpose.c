@@ -3,6 +3,7 @@
  * Groups, strides, dilations, pads, output_padding, output_shape, auto_pad. ONNX ConvTranspose since 1 (11 clarifies).
  * mest.ConvTransposeGrad (X, W, dY) -> dX, dW, dB with ConvTranspose's params. */
 #include "ops/convolve.h"
+#include "ops/outer.h"
 
 #include <inttypes.h>
 #include <stddef.h>
@@ -134,6 +135,17 @@ static mest_status grad_forward(const mest_args *a)
     return MEST_OK;
 }
 
+static mest_status grad_outer(const mest_args *a, mest_outer *o)
+{
+    char why[160];
+    mest_convolution v;
+    if (!convolution_of(a->params, &a->in[0].type->shape, &a->in[1].type->shape, &v, why, sizeof why))
+        return mest_run_fail(a, MEST_E_INTERNAL, "%s", why);
+    *o = (mest_outer){ .rows = mest_operand_of(&a->in[0]), .cols = mest_operand_of(&a->in[2]), .window = v.window, .n = v.n, .group = v.group,
+                       .group_rows = v.m / v.group, .group_channels = v.c / v.group, .alpha = 1 };
+    return MEST_OK;
+}
+
 static int64_t grad_macs(const mest_node *node, const mest_type *const *in, const mest_type *const *out)
 {
     int products = (node->n_out > 0 && out[0] ? 1 : 0) + (node->n_out > 1 && out[1] ? 1 : 0);
@@ -145,6 +157,7 @@ const mest_op mest_ops_conv_transpose[] = {
       .attrs = transpose_attrs, .params_bytes = sizeof(mest_conv_params), .infer = transpose_infer, .forward = transpose_forward,
       .vjp = transpose_vjp, .macs = transpose_macs },
     { .domain = "mest", .name = "mest.ConvTransposeGrad", .since = 1, .in_min = 3, .in_max = 3, .out_min = 1, .out_max = 3,
-      .sparse_in = 1u << 1, .params_bytes = sizeof(mest_conv_params), .infer = grad_infer, .forward = grad_forward, .macs = grad_macs },
+      .sparse_in = 1u << 1, .params_bytes = sizeof(mest_conv_params), .infer = grad_infer, .forward = grad_forward, .macs = grad_macs,
+      .weight_outer = grad_outer },
     { .name = NULL },
 };

@@ -4,6 +4,7 @@
  * mest.GemmGrad (A, B, C, dY) -> dA, dB, dC (of the shapes of A, B, C) with Gemm's params. */
 #include "ops/dense.h"
 #include "ops/nn.h"
+#include "ops/outer.h"
 
 #include <inttypes.h>
 #include <stddef.h>
@@ -197,6 +198,26 @@ static mest_status grad_forward(const mest_args *a)
     return MEST_OK;
 }
 
+/* Operand of A' [M, K] as (n, c); plain, or pixel layout where it is not transposed. */
+static mest_operand left_operand(const mest_gemm_params *p, const mest_tensor *a)
+{
+    mest_operand x = mest_operand_of(a);
+    if (p->trans_a) {
+        x.block = 1;
+        x.channel = a->type->shape.dim[1];
+    }
+    return x;
+}
+
+static mest_status grad_outer(const mest_args *a, mest_outer *o)
+{
+    const mest_gemm_params *p = a->params;
+    sizes s = sizes_of(p, &a->in[0].type->shape, &a->in[1].type->shape);
+    mest_operand x = left_operand(p, &a->in[0]), dy = mest_operand_of(&a->in[3]);
+    mest_outer_matrix(o, s.m, p->trans_b ? &dy : &x, p->trans_b ? &x : &dy, p->alpha);
+    return MEST_OK;
+}
+
 static int64_t grad_macs(const mest_node *node, const mest_type *const *in, const mest_type *const *out)
 {
     int products = (node->n_out > 0 && out[0] ? 1 : 0) + (node->n_out > 1 && out[1] ? 1 : 0);
@@ -209,6 +230,6 @@ const mest_op mest_ops_gemm[] = {
       .vjp = gemm_vjp, .macs = gemm_macs },
     { .domain = "mest", .name = "mest.GemmGrad", .since = 1, .in_min = 4, .in_max = 4, .out_min = 1, .out_max = 3,
       .act_in = 1u << 0 | 1u << 3, .act_out = 1u << 0, .sparse_in = 1u << 1, .params_bytes = sizeof(mest_gemm_params), .infer = grad_infer,
-      .forward = grad_forward, .macs = grad_macs },
+      .forward = grad_forward, .macs = grad_macs, .weight_outer = grad_outer },
     { .name = NULL },
 };

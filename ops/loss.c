@@ -17,7 +17,7 @@ enum { PARTS = 64 }; /* most pieces a loss is summed in */
 /* ---- softmax cross-entropy ---- */
 typedef struct classes {
     int64_t rows, size, inner;
-    double smoothing;
+    double smoothing, scale; /* scale: of the logits */
     const mest_real *x;
     const int64_t *target;
     mest_real *row_loss, *dx;
@@ -67,7 +67,7 @@ static classes classes_of(const mest_args *a)
     const mest_shape *x = &a->in[0].type->shape;
     int axis = mest_axis(p->class_axis, x->rank);
     classes c = { .rows = (int64_t)a->in[1].count, .size = x->dim[axis], .inner = mest_shape_span(x, axis + 1, x->rank),
-                  .smoothing = p->label_smoothing, .x = a->in[0].data, .target = a->in[1].data };
+                  .smoothing = p->label_smoothing, .scale = a->run && a->run->logit_scale > 0 ? a->run->logit_scale : 1, .x = a->in[0].data, .target = a->in[1].data };
     c.per_part = (c.rows + PARTS - 1) / PARTS;
     return c;
 }
@@ -84,9 +84,9 @@ static void row_sums(const classes *c, const mest_real *x, mest_real *top, int64
         }
     *sum = *total = 0;
     for (int64_t k = 0; k < c->size; k++) {
-        mest_real d = x[k * c->inner] - *top;
-        *sum += exp((double)d);
-        *total += (double)d;
+        double d = c->scale * (double)(x[k * c->inner] - *top);
+        *sum += exp(d);
+        *total += d;
     }
 }
 
@@ -103,7 +103,7 @@ static void ce_tile(void *context, size_t tile)
             return;
         }
         row_sums(c, c->x + offset, &top, &best, &sum, &total);
-        double lse = log(sum), d = (double)(c->x[offset + t * c->inner] - top);
+        double lse = log(sum), d = c->scale * (double)(c->x[offset + t * c->inner] - top);
         double loss = (1 - c->smoothing) * (lse - d);
         if (c->smoothing > 0)
             loss += c->smoothing * (lse - total / (double)c->size);
@@ -132,7 +132,7 @@ static void ce_grad_tile(void *context, size_t tile)
         row_sums(c, x, &top, &best, &sum, &total);
         for (int64_t k = 0; k < c->size; k++) {
             double q = even + (k == t ? 1 - c->smoothing : 0);
-            dx[k * c->inner] = (mest_real)(c->dloss * (exp((double)(x[k * c->inner] - top)) / sum - q));
+            dx[k * c->inner] = (mest_real)(c->dloss * (exp(c->scale * (double)(x[k * c->inner] - top)) / sum - q));
         }
     }
 }
@@ -171,7 +171,7 @@ static mest_status ce_grad_forward(const mest_args *a)
 {
     classes c = classes_of(a);
     int64_t parts;
-    c.dloss = (double)*(const mest_real *)a->in[2].data / (double)c.rows;
+    c.dloss = c.scale * (double)*(const mest_real *)a->in[2].data / (double)c.rows;
     c.dx = a->out[0].data;
     return ce_run(a, &c, ce_grad_tile, &parts);
 }

@@ -4,6 +4,7 @@
  * mest.MatMulGrad (A, B, dY) -> dA, dB with the types of A and B: sums over broadcast batches happen inside the product. */
 #include "ops/dense.h"
 #include "ops/nn.h"
+#include "ops/outer.h"
 
 #include <inttypes.h>
 #include <stddef.h>
@@ -201,6 +202,19 @@ static mest_status grad_forward(const mest_args *a)
     return MEST_OK;
 }
 
+static mest_status grad_outer(const mest_args *a, mest_outer *o)
+{
+    shapes s;
+    if (!shapes_of(&a->in[0].type->shape, &a->in[1].type->shape, &s))
+        return mest_run_fail(a, MEST_E_INTERNAL, "shapes changed");
+    if (!flat(&s) || a->in[0].type->layout.kind != MEST_PLAIN || a->in[2].type->layout.kind != MEST_PLAIN)
+        return mest_run_fail(a, MEST_E_UNSUPPORTED, "the dense gradient of a batch of matrices cannot be read in pieces");
+    mest_operand x = { .data = a->in[0].data, .v = 1, .lane = 1, .block = s.k, .channel = 1 };
+    mest_operand dy = { .data = a->in[2].data, .v = 1, .lane = 1, .block = s.n, .channel = 1 };
+    mest_outer_matrix(o, s.batches * s.m, &x, &dy, 1);
+    return MEST_OK;
+}
+
 static int64_t grad_macs(const mest_node *node, const mest_type *const *in, const mest_type *const *out)
 {
     int products = (node->n_out > 0 && out[0] ? 1 : 0) + (node->n_out > 1 && out[1] ? 1 : 0);
@@ -211,6 +225,6 @@ const mest_op mest_ops_matmul[] = {
     { .domain = "", .name = "MatMul", .since = 1, .in_min = 2, .in_max = 2, .out_min = 1, .out_max = 1, .sparse_in = 1u << 1,
       .infer = matmul_infer, .forward = matmul_forward, .vjp = matmul_vjp, .macs = matmul_macs },
     { .domain = "mest", .name = "mest.MatMulGrad", .since = 1, .in_min = 3, .in_max = 3, .out_min = 1, .out_max = 2, .sparse_in = 1u << 1,
-      .infer = grad_infer, .forward = grad_forward, .macs = grad_macs },
+      .infer = grad_infer, .forward = grad_forward, .macs = grad_macs, .weight_outer = grad_outer },
     { .name = NULL },
 };

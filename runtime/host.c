@@ -118,7 +118,8 @@ const mest_host_api *mest_host_functions(void)
         .remove_samples = mest_host_remove_samples, .sample_active = mest_host_sample_active, .sample_class = mest_host_sample_class,
         .random = host_random, .allocate = host_allocate, .release = host_release, .log = host_log,
         .get_values = mest_host_get_values, .unit_momentum = mest_host_unit_momentum, .set_values = mest_host_set_values,
-        .restore_samples = mest_host_restore_samples, .skip_update = mest_host_skip_update,
+        .restore_samples = mest_host_restore_samples, .skip_update = mest_host_skip_update, .probe = mest_host_probe, .watch = mest_host_watch,
+        .unit_products = mest_host_unit_products,
     };
     return &api;
 }

@@ -125,6 +125,23 @@ mest_status mest_host_unit_momentum(mest_host *host, int param, int64_t first, i
     return MEST_OK;
 }
 
+mest_status mest_host_unit_products(mest_host *host, int param, int64_t first, int64_t n, float *products, mest_error *err)
+{
+    mest_host_param *p = mest_host_find(host, param, err);
+    if (!p)
+        return MEST_E_ARGUMENT;
+    MEST_TRY(mest_host_check_range(host, p, first, n, err));
+    const mest_real *g = snapshot(host, p), *w = p->sparse->values;
+    MEST_CHECK(g, err, MEST_E_STATE, "scheduler %s: no gradients are kept", host->who);
+    for (int64_t i = 0; i < n; i++) {
+        double sum = 0;
+        for (int64_t e = (first + i) * p->sparse->unit_elements; e < (first + i + 1) * p->sparse->unit_elements; e++)
+            sum += (double)w[e] * (double)g[e];
+        products[i] = (float)sum;
+    }
+    return MEST_OK;
+}
+
 bool mest_host_sample_active(mest_host *host, int64_t id)
 {
     return host->samples && id >= 0 && id < host->samples->count && mest_sample_active(host->samples, id);

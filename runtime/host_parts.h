@@ -41,5 +41,8 @@ mest_status mest_host_unit_momentum(mest_host *host, int param, int64_t first, i
 mest_status mest_host_set_values(mest_host *host, int param, const int64_t *units, int64_t n, const float *values, mest_error *err);
 mest_status mest_host_restore_samples(mest_host *host, const int64_t *ids, int64_t n, mest_error *err);
 mest_status mest_host_skip_update(mest_host *host, mest_error *err);
+mest_status mest_host_probe(mest_host *host, mest_probe *probe, mest_error *err);
+mest_status mest_host_watch(mest_host *host, mest_probe *probe, mest_error *err);
+mest_status mest_host_unit_products(mest_host *host, int param, int64_t first, int64_t n, float *products, mest_error *err);
 
 #endif

@@ -99,16 +99,23 @@ mest_status mest_host_reserve(mest_host *host, int param, int64_t units, mest_er
     return MEST_OK;
 }
 
+/* Room for gradients of the stored weights; it stays until an epoch begins that nobody keeps gradients of. */
+static mest_status make_snapshots(mest_host *host, mest_error *err)
+{
+    for (int i = 0; i < host->n_params; i++) {
+        mest_host_param *p = &host->params[i];
+        if (p->grad_snapshot)
+            continue;
+        MEST_NEW(host->heap, p->grad_snapshot, mest_host_cap_values(p), err, "gradient snapshot");
+        memset(p->grad_snapshot, 0, mest_host_cap_values(p) * sizeof *p->grad_snapshot);
+    }
+    return MEST_OK;
+}
+
 mest_status mest_host_keep_gradients(mest_host *host, mest_error *err)
 {
     MEST_CHECK(host->phase == MEST_HOST_BEGIN, err, MEST_E_STATE, "scheduler %s: keep_gradients is for epoch_begin", host->who);
-    for (int i = 0; i < host->n_params; i++) {
-        mest_host_param *p = &host->params[i];
-        if (!p->grad_snapshot) {
-            MEST_NEW(host->heap, p->grad_snapshot, mest_host_cap_values(p), err, "gradient snapshot");
-            memset(p->grad_snapshot, 0, mest_host_cap_values(p) * sizeof *p->grad_snapshot);
-        }
-    }
+    MEST_TRY(make_snapshots(host, err));
     host->keep_gradients = true;
     return MEST_OK;
 }
@@ -215,5 +222,56 @@ mest_status mest_host_skip_update(mest_host *host, mest_error *err)
 {
     MEST_CHECK(host->phase == MEST_HOST_STEP, err, MEST_E_STATE, "scheduler %s: skip_update is for step_begin", host->who);
     host->skip_update = true;
+    return MEST_OK;
+}
+
+/* ---- probes ---- */
+
+static mest_status check_probe(mest_host *host, const char *what, const mest_probe *probe, mest_error *err)
+{
+    MEST_CHECK(host->phase == MEST_HOST_STEP && host->prober, err, MEST_E_STATE, "scheduler %s: %s is for step_begin", host->who, what);
+    MEST_CHECK(probe && probe->struct_size >= sizeof *probe, err, MEST_E_ARGUMENT, "scheduler %s: mest_probe without struct_size", host->who);
+    MEST_CHECK(probe->n_top >= 0 && (probe->n_top == 0 || probe->top), err, MEST_E_PLUGIN, "scheduler %s: a list of %d wishes", host->who,
+               probe->n_top);
+    for (int i = 0; i < probe->n_top; i++) {
+        const mest_gradient_top *t = &probe->top[i];
+        if (!mest_host_find(host, t->param, err))
+            return MEST_E_ARGUMENT;
+        MEST_CHECK(t->k >= 0 && (t->k == 0 || (t->units && t->norms)), err, MEST_E_PLUGIN, "scheduler %s: %s: the largest %" PRId64 " gradients",
+                   host->who, host->params[t->param].name, t->k);
+        for (int k = 0; k < i; k++)
+            MEST_CHECK(probe->top[k].param != t->param, err, MEST_E_PLUGIN, "scheduler %s: %s: two wishes in one %s", host->who,
+                       host->params[t->param].name, what);
+    }
+    MEST_CHECK(!probe->visit || (probe->visit_param >= -1 && probe->visit_param < host->n_params), err, MEST_E_ARGUMENT,
+               "scheduler %s: sparse parameter %d does not exist, there are %d", host->who, probe->visit_param, host->n_params);
+    MEST_CHECK(probe->logit_scale >= 0 && isfinite(probe->logit_scale), err, MEST_E_ARGUMENT, "scheduler %s: logits cannot be scaled by %g", host->who,
+               probe->logit_scale);
+    MEST_CHECK(!probe->hessian || probe->keep, err, MEST_E_ARGUMENT, "scheduler %s: a Hessian product that is not kept", host->who);
+    return MEST_OK;
+}
+
+mest_status mest_host_probe(mest_host *host, mest_probe *probe, mest_error *err)
+{
+    MEST_TRY(check_probe(host, "probe", probe, err));
+    if (probe->keep) {
+        host->gradients_taken = false;
+        MEST_TRY(make_snapshots(host, err));
+    }
+    MEST_TRY(host->prober(host->prober_self, probe, err));
+    host->gradients_taken |= probe->keep;
+    return MEST_OK;
+}
+
+mest_status mest_host_watch(mest_host *host, mest_probe *probe, mest_error *err)
+{
+    MEST_TRY(check_probe(host, "watch", probe, err));
+    MEST_CHECK(!host->watch, err, MEST_E_STATE, "scheduler %s: this step is watched already", host->who);
+    MEST_CHECK(!probe->hessian && probe->logit_scale == 0, err, MEST_E_ARGUMENT, "scheduler %s: a watched step is an ordinary one", host->who);
+    if (probe->keep) {
+        host->gradients_taken = false;
+        MEST_TRY(make_snapshots(host, err));
+    }
+    host->watch = probe;
     return MEST_OK;
 }

@@ -66,8 +66,18 @@ typedef struct mest_run {   /* one execution of a program */
     uint64_t seed;          /* of the session */
     uint64_t step;          /* number of the training step: keys dropout */
     double lr;              /* of this step, for update nodes */
-    bool snapshot_grads;    /* update nodes keep |g| of sparse parameters */
+    bool snapshot_grads;    /* update nodes keep the gradients of sparse parameters */
+    bool keep_weights;      /* a probe: update nodes do nothing but that */
+    double logit_scale;     /* the loss sees logits times this; 0: 1 */
+    const struct mest_run_hook *hook; /* NULL: nobody looks */
 } mest_run;
+
+struct mest_args;
+/* Called before each gradient node of a layer whose weight is a sparse parameter (of the model's list): its operands are there. */
+typedef struct mest_run_hook {
+    void *context;
+    mest_status (*before)(void *context, const struct mest_args *a, int32_t param);
+} mest_run_hook;
 
 typedef struct mest_args {
     const mest_node *node;
@@ -107,6 +117,7 @@ mest_id mest_vjp_const(mest_vjp *v, const mest_type *type, const void *data);
 mest_error *mest_vjp_err(mest_vjp *v);
 
 /* ---- the operator ---- */
+struct mest_outer;
 enum {
     MEST_OP_INPLACE = 1u << 0,      /* forward may write out[0] over in[0] (same bytes, same index read before written); if ELEMENTWISE too,
                                      * over any input, of variadic operators over the first two (they are folded from the left) */
@@ -136,6 +147,9 @@ typedef struct mest_op {
     mest_status (*vjp)(mest_vjp *v);             /* NULL: asking for a gradient is an error naming the op */
     int64_t (*macs)(const mest_node *node, const mest_type *const *in, const mest_type *const *out); /* NULL: 0 */
     bool no_grad;                   /* true: not differentiable by nature (ArgMax, Shape): gradient stops silently */
+    /* Gradient operators of layers whose weight (input 1, gradient output 1) may be sparse: describes the dense gradient of the weight, so
+     * that it can be read in pieces (ops/outer.h), from the operands of a run, before the node runs. NULL: it cannot be read. */
+    mest_status (*weight_outer)(const mest_args *a, struct mest_outer *outer);
 } mest_op;
 
 /* Row by row over the storage of one PIXEL or PLAIN value: calls fn with offset and length (in elements) of each contiguous run of the

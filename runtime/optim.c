@@ -129,6 +129,7 @@ typedef struct update_job {
     int64_t n;
     double scale, lr, wd;
     uint64_t t;
+    bool only_snapshot;
 } update_job;
 
 enum { UPDATE_CHUNK = 16384 };
@@ -142,8 +143,9 @@ static void update_tile(void *context, size_t tile)
         slots[k] = j->slots[k] ? j->slots[k] + from : NULL;
     if (j->snapshot)
         for (int64_t i = from; i < from + n; i++)
-            j->snapshot[i] = j->g[i] < 0 ? -j->g[i] : j->g[i];
-    j->o->rule->step(j->o, j->w + from, j->g + from, slots, n, j->scale, j->lr, j->wd, j->t);
+            j->snapshot[i] = j->g[i];
+    if (!j->only_snapshot)
+        j->o->rule->step(j->o, j->w + from, j->g + from, slots, n, j->scale, j->lr, j->wd, j->t);
 }
 
 /* What a mest.Update node does. */
@@ -157,9 +159,16 @@ static void apply_update(const mest_update_params *u, const mest_args *a)
         job.slots[k] = s->slot[k];
     if (a->run->snapshot_grads)
         job.snapshot = s->snapshot;
+    if (a->run->keep_weights) {
+        job.only_snapshot = true;
+        if (!job.snapshot)
+            return;
+    }
     if (a->n_in > 1 && a->in[1].data)
         job.scale = (double)*(const mest_real *)a->in[1].data;
     mest_parallel(a->threads, (size_t)((job.n + UPDATE_CHUNK - 1) / UPDATE_CHUNK), update_tile, &job);
+    if (job.only_snapshot)
+        return;
     if (p->sparse)
         p->sparse->value_version++;
     else

@@ -36,6 +36,7 @@ typedef struct mest_proposal {
 
 typedef struct mest_host_param {
     const char *name;
+    int32_t model_param;              /* its number among the model's parameters */
     mest_sparse *sparse;
     double target_sparsity;
     mest_real *slots[MEST_HOST_SLOTS]; /* optimizer state: cap_units * unit_elements values each; remapped by every edit */
@@ -63,6 +64,10 @@ struct mest_host {
     mest_proposal removed_samples, restored_samples;
     mest_proposal taken;           /* work list of sample_inactive */
     bool skip_update;              /* asked for in the step_begin that is running */
+    /* Runs the batch of the step that begins and fills in the probe; set by the session while a step begins, else NULL. */
+    mest_status (*prober)(void *self, mest_probe *probe, mest_error *err);
+    void *prober_self;
+    mest_probe *watch;             /* asked for in this step_begin: to be filled in during the step */
 };
 
 /* What one round of callbacks did. */

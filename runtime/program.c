@@ -92,6 +92,9 @@ static mest_status make_args(mest_program *p, mest_error *err)
             p->first_backward = i;
         st->args = (mest_args){.node = n, .params = n->params, .n_in = n->n_in, .n_out = n->n_out, .in = p->in_pool + in, .out = p->out_pool + out,
                                .state = st->state, .threads = p->spec.threads};
+        st->weight_param = -1;
+        if (n->op->weight_outer && n->n_out > 1 && n->out[1] != MEST_NONE && g->values[n->out[1]].type.layout.kind == MEST_SPARSE)
+            st->weight_param = g->values[n->out[1]].type.layout.param;
         in += n->n_in;
         out += n->n_out;
         for (int k = 0; k < n->n_out; k++)
@@ -313,6 +316,8 @@ static mest_status run_step(mest_program *p, mest_id i, const mest_run *run, mes
         return MEST_OK;
     st->args.run = run;
     st->args.err = err;
+    if (run->hook && st->weight_param >= 0)
+        MEST_TRY(run->hook->before(run->hook->context, &st->args, st->weight_param));
     MEST_TRY(st->kernel ? st->kernel->run(&st->args) : st->args.node->op->forward(&st->args));
     if (st->clear_halo)
         for (int k = 0; k < st->args.n_out; k++)
@@ -365,6 +370,14 @@ mest_status mest_program_run(mest_program *p, const mest_run *run, bool forward_
 }
 
 const void *mest_program_data(const mest_program *p, mest_id value) { return value == MEST_NONE ? NULL : p->tensors[value].data; }
+
+int mest_program_weight_nodes(const mest_program *p, int32_t param)
+{
+    int n = 0;
+    for (mest_id i = 0; i < p->graph.n_nodes; i++)
+        n += p->steps[i].weight_param == param;
+    return n;
+}
 
 mest_id mest_program_find(const mest_program *p, const char *name)
 {

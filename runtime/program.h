@@ -64,6 +64,7 @@ typedef struct mest_step {            /* one planned node */
     double seconds;                   /* modelled time of one run; only ratios mean something */
     size_t scratch_bytes, scratch_offset;
     mest_args args;
+    int32_t weight_param;             /* gradient node whose dense weight gradient can be read: the sparse parameter; else -1 */
     bool nothing;                     /* a view: no code runs */
     bool clear_halo;                  /* an output has a halo that must be cleared after the node */
 } mest_step;
@@ -105,6 +106,8 @@ const void *mest_program_data(const mest_program *program, mest_id value);
 mest_id mest_program_find(const mest_program *program, const char *name);
 /* Gradient value of parameter `param` (MEST_NONE if it has none). */
 mest_id mest_program_param_grad(const mest_program *program, int32_t param);
+/* Gradient nodes of sparse parameter `param` whose dense gradient can be read; its gradient is theirs if there is one. */
+int mest_program_weight_nodes(const mest_program *program, int32_t param);
 /* Multiply-accumulates of one node, at stored entries. */
 int64_t mest_program_macs(const mest_program *program, mest_id node);
 void mest_program_nodes(const mest_program *program, void (*node)(void *user, const mest_node_info *info), void *user);

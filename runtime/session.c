@@ -98,6 +98,7 @@ static mest_status open_host(mest_session *s, mest_error *err)
     for (int k = 0; k < n; k++) {
         mest_param *p = &s->model->params[s->host_param[k]];
         s->host.params[k].name = p->name;
+        s->host.params[k].model_param = s->host_param[k];
         s->host.params[k].sparse = p->sparse;
         s->host.params[k].target_sparsity = p->target_sparsity;
     }

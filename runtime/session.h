@@ -33,6 +33,13 @@ typedef struct mest_feed {
     size_t converted_bytes;
 } mest_feed;
 
+typedef struct mest_step_at_work { /* between step_begin and the end of a training step */
+    mest_program *program;
+    const void *const *inputs; /* one block for each feed */
+    const void *targets;
+    bool computed;          /* a probe ran it: loss and predictions of the batch are in the program */
+} mest_step_at_work;
+
 struct mest_session {
     mest_heap *heap;        /* the model's */
     mest_model *model;
@@ -58,6 +65,7 @@ struct mest_session {
     mest_shape target_shape; /* without batch axis, as the source gave it */
     mest_dtype target_type;
     mest_progress_state at;
+    mest_step_at_work step;
     uint32_t file_crc;      /* of the model file, for checkpoints */
     bool have_file_crc;
     _Atomic bool cancelled;
@@ -95,5 +103,10 @@ mest_status mest_session_feed_reserve(mest_session *s, const mest_program *p, me
 /* Binds the inputs of the next run; types that are not the model's are converted. MEST_E_DATA when a number does not fit its type. */
 mest_status mest_session_feed(mest_session *s, mest_program *p, const void *const *inputs, mest_error *err);
 void mest_session_feed_free(mest_session *s);
+
+/* session_probe.c: the step at work; `session` is a mest_session (host->prober). */
+mest_status mest_session_probe(void *session, mest_probe *probe, mest_error *err);
+/* Forward, backward and update; fills in host->watch. snapshot: keep the gradients of sparse parameters. */
+mest_status mest_session_learn(mest_session *s, double lr, bool snapshot, mest_error *err);
 
 #endif

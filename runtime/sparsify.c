@@ -184,7 +184,7 @@ static mest_status make_sparse(mest_model *m, int32_t index, const rule *r, cons
     mest_param *p = &m->params[index];
     mest_sparse *sp;
     MEST_TRY(mest_sparse_create(&sp, &m->heap, r->scheme, &p->shape, 0, err));
-    int64_t keep = mest_units_at(r->sparsity, sp->n_units); /* as the schedulers count */
+    int64_t keep = s->start_dense ? sp->n_units : mest_units_at(r->sparsity, sp->n_units); /* as the schedulers count */
     mest_status status = mest_sparse_reserve(sp, keep, err);
     if (status == MEST_OK && s->from_scratch) {
         /* Fan-in of what is stored: keeps the variance of a layer's output whatever the sparsity (kaiming_uniform, gain of ReLU). */

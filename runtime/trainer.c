@@ -191,17 +191,23 @@ static mest_status train_batch(training *t, const mest_batch *b, mest_error *err
     double from = mest_seconds(), lr = mest_session_lr(s, s->at.epoch, (double)s->at.batch / (double)batches);
     bool last = s->at.batch + 1 == batches;
     bool snapshot = last && s->at.snapshot_grads;
-    if (snapshot) /* the update nodes write the gradients straight into the host's snapshots */
-        for (int k = 0; k < s->host.n_params; k++)
-            s->optimizer.state[s->host_param[k]].snapshot = s->host.params[k].grad_snapshot;
     mest_training_step step = step_of(t, lr);
     mest_host_report report = {0};
+    s->step = (mest_step_at_work){.program = p, .inputs = b->inputs, .targets = b->targets};
+    s->host.skip_update = false;
     if (t->watch_steps) {
-        MEST_TRY(mest_schedulers_step_begin(s->schedulers, &step, &report, err));
+        s->host.watch = NULL;
+        s->host.prober = mest_session_probe;
+        s->host.prober_self = s;
+        mest_status status = mest_schedulers_step_begin(s->schedulers, &step, &report, err);
+        s->host.prober = NULL;
+        MEST_TRY(status);
         note_moves(t, &report);
     }
-    MEST_TRY(mest_session_run(s, p, b->inputs, b->targets, lr, !(t->watch_steps && s->host.skip_update), snapshot, err));
-    s->host.gradients_taken |= snapshot;
+    if (!s->host.skip_update)
+        MEST_TRY(mest_session_learn(s, lr, snapshot, err));
+    else if (!s->step.computed)
+        MEST_TRY(mest_session_run(s, p, b->inputs, b->targets, lr, false, false, err));
     note_classes(s, b);
     mest_session_hits(s, p, b->n);
     MEST_TRY(mest_schedulers_batch_seen(s->schedulers, b->ids, s->hits, b->n, err));

@@ -101,6 +101,8 @@ typedef struct mest_sparsity {
     const char *rules;        /* "PATTERN=SCHEME:SPARSITY;..." overrides per parameter, first match wins; NULL: none */
     bool from_scratch;        /* false: keep the largest values of the file; true: random pattern, fan-in init, file values unread */
     uint64_t seed;            /* of the random pattern and values */
+    bool start_dense;         /* all units are stored at first, in the sparse format; sparsity is where a scheduler shall take them
+                               * (magnitude, snip, grasp, lottery). Memory is that of all weights until it has */
 } mest_sparsity;
 
 MEST_API void mest_sparsity_init(mest_sparsity *sparsity);

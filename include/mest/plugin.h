@@ -74,6 +74,47 @@ typedef struct mest_mutation_report {
     int64_t removed, grown; /* units */
 } mest_mutation_report;
 
+/* ---- gradients of weights that are not stored ----
+ * They exist one layer at a time: when the backward pass comes to a layer, its dense weight gradient is computed in pieces (at most
+ * 65,536 numbers or one row of units, whichever is more, plus a few small buffers for each thread) from the two activations it is made of,
+ * looked at, and forgotten. Cost: one dense weight-gradient product for each layer that is asked for. */
+
+/* Units of one parameter with the loss gradient of all their elements, as if they were stored; 0 where a unit reaches past the matrix. */
+typedef struct mest_gradient_piece {
+    uint32_t struct_size;
+    int param;
+    int64_t n;
+    const int64_t *units;    /* [n] ascending; pieces of a parameter come in ascending order, each unit once */
+    const uint8_t *active;   /* [n] 1: stored now */
+    const float *gradients;  /* [n, unit_elements] */
+} mest_gradient_piece;
+typedef mest_status (*mest_gradient_visitor)(void *user, const mest_gradient_piece *piece, mest_error *err);
+
+/* The k units of largest gradient (L2 norm over their elements; equal ones: lower id) that are inactive or proposed for dropping in this
+ * callback, and not proposed for growth. Kept in the caller's two arrays, nothing else. */
+typedef struct mest_gradient_top {
+    int param;
+    int64_t k;
+    int64_t *units;  /* out [k]: ascending ids */
+    float *norms;    /* out [k]: norm of units[i]'s gradient */
+    int64_t found;   /* out: less than k when there are fewer such units */
+} mest_gradient_top;
+
+/* A look at the gradients of the batch that is about to be trained (step_begin). */
+typedef struct mest_probe {
+    uint32_t struct_size;
+    bool keep;                /* keep the gradients of stored weights for unit_scores and unit_products, as keep_gradients does */
+    bool hessian;             /* with keep: what is kept is H g, the product of the Hessian with the gradient g over all sparse parameters,
+                               * by central differences: two more passes, three arrays of the stored size for their duration */
+    double logit_scale;       /* cross-entropy: logits are multiplied by this (GraSP: 1 / temperature); 0: by 1 */
+    int n_top;                /* wishes, each for another parameter */
+    mest_gradient_top *top;
+    mest_gradient_visitor visit; /* NULL: nobody */
+    void *user;
+    int visit_param;          /* the parameter visit is called for, -1: all */
+    int64_t extra_bytes;      /* out: most memory that was needed beside that of a training step, the caller's arrays not counted */
+} mest_probe;
+
 typedef struct mest_host_api {
     uint32_t abi, struct_size;
 
@@ -95,7 +136,7 @@ typedef struct mest_host_api {
                                    int64_t *units, mest_error *err);
     /* Only in create: the number of units this parameter may hold at its peak. The plan reserves the largest wish. */
     mest_status (*reserve)(mest_host *host, int param, int64_t units, mest_error *err);
-    /* Only in epoch_begin: keep |g| of the last step of this epoch for unit_scores. */
+    /* Only in epoch_begin: keep the gradients of the last step of this epoch for unit_scores and unit_products. */
     mest_status (*keep_gradients)(mest_host *host, mest_error *err);
 
     /* Proposals, in epoch_begin, epoch_end, step_begin and step_end. Units must be ascending and distinct; drop: active; grow: inactive, or already dropped
@@ -130,6 +171,15 @@ typedef struct mest_host_api {
     mest_status (*restore_samples)(mest_host *host, const int64_t *ids, int64_t n, mest_error *err);
     /* Only in step_begin: this step computes loss and metrics, but the optimizer does nothing. */
     mest_status (*skip_update)(mest_host *host, mest_error *err);
+    /* Only in step_begin: runs the batch that is about to be trained forward and backward without changing weights, statistics or
+     * optimizer state, and fills in the probe. If the step is skipped (skip_update), it costs no pass of its own.
+     * MEST_E_UNSUPPORTED names a parameter whose dense gradient cannot be read; MEST_E_NUMERIC: loss or gradients are not finite. */
+    mest_status (*probe)(mest_host *host, mest_probe *probe, mest_error *err);
+    /* Only in step_begin: the same during the training step itself, without a pass of its own; results are there in step_end. `probe` and
+     * its arrays must live until then. hessian and logit_scale are not possible. One watch a step. */
+    mest_status (*watch)(mest_host *host, mest_probe *probe, mest_error *err);
+    /* Sum over the elements of each unit of weight times kept gradient (of keep_gradients or probe), signed; MEST_E_STATE if none is kept. */
+    mest_status (*unit_products)(mest_host *host, int param, int64_t first, int64_t n, float *products, mest_error *err);
 } mest_host_api;
 
 /* Does the host know a service (field) of the table? Hosts before it have a shorter table. */

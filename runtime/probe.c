@@ -1,0 +1,206 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "runtime/probe.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <string.h>
+
+#include "ops/outer.h"
+#include "sparse/cursor.h"
+
+enum { BAND = 65536, PIECE = 256, TILE_ROWS = 64, TILE_COLS = 128 };
+
+/* ---- geometry: a unit row is `height` rows of M, its units have consecutive ids ---- */
+
+static int64_t row_units(const mest_sparse *s) { return mest_block_rows(s) ? s->n_units / mest_block_rows(s) : 0; }
+
+/* Row and column of every element of a unit, active or not. */
+static void unit_places(const mest_sparse *s, int64_t unit, int32_t *row, int32_t *col)
+{
+    for (int32_t e = 0; e < s->height; e++) {
+        row[e] = (int32_t)(unit / s->cols * s->height + e);
+        col[e] = (int32_t)(unit % s->cols);
+    }
+}
+
+/* Unit rows in a band of parameter s. */
+static int64_t band_rows(const mest_sparse *s)
+{
+    int64_t n = s->cols ? BAND / ((int64_t)s->height * s->cols) : 1, all = mest_block_rows(s);
+    n = n < 1 ? 1 : n;
+    return n < all ? n : all;
+}
+
+/* ---- opening ---- */
+
+static bool wanted(const mest_probe *p, int param, int *wish)
+{
+    *wish = -1;
+    for (int i = 0; i < p->n_top; i++)
+        if (p->top[i].param == param && p->top[i].k > 0)
+            *wish = i;
+    return *wish >= 0 || (p->visit && (p->visit_param < 0 || p->visit_param == param));
+}
+
+static mest_status take(mest_gradient_reader *r, void *memory, size_t n, size_t size, mest_error *err)
+{
+    void *p = mest_alloc(r->host->heap, n, size);
+    MEST_CHECK(p, err, MEST_E_NOMEM, "dense gradients: no memory for %zu x %zu bytes", n, size);
+    memcpy(memory, &p, sizeof p);
+    r->probe->extra_bytes += n ? (int64_t)(n * size) : 1;
+    return MEST_OK;
+}
+
+static mest_status look(void *context, const mest_args *a, int32_t param);
+
+mest_status mest_gradient_reader_open(mest_gradient_reader *r, mest_host *host, mest_probe *probe, const mest_program *program, mest_error *err)
+{
+    int32_t elements = 1;
+    *r = (mest_gradient_reader){ .host = host, .probe = probe, .threads = program->spec.threads, .piece_units = PIECE, .hook = { r, look } };
+    probe->extra_bytes = 0;
+    for (int i = 0; i < host->n_params; i++) {
+        const mest_host_param *p = &host->params[i];
+        int wish;
+        if (!wanted(probe, i, &wish))
+            continue;
+        int nodes = mest_program_weight_nodes(program, p->model_param);
+        MEST_CHECK(nodes == 1, err, MEST_E_UNSUPPORTED, "scheduler %s: the dense gradient of '%s' cannot be read: %s", host->who, p->name,
+                   nodes ? "the weight is used more than once" : "its layer has no rule for it");
+        size_t n = (size_t)(band_rows(p->sparse) * p->sparse->height * p->sparse->cols);
+        r->band_count = n > r->band_count ? n : r->band_count;
+        elements = p->sparse->unit_elements > elements ? p->sparse->unit_elements : elements;
+    }
+    if (r->band_count == 0)
+        return MEST_OK;
+    r->scratch_count = mest_outer_scratch() * (size_t)r->threads->n;
+    r->gradient_count = (size_t)PIECE * (size_t)elements;
+    mest_status status;
+    MEST_TRY_OUT(take(r, &r->band, r->band_count, sizeof *r->band, err));
+    MEST_TRY_OUT(take(r, &r->scratch, r->scratch_count, sizeof *r->scratch, err));
+    MEST_TRY_OUT(take(r, &r->units, PIECE, sizeof *r->units, err));
+    MEST_TRY_OUT(take(r, &r->active, PIECE, 1, err));
+    MEST_TRY_OUT(take(r, &r->gradients, r->gradient_count, sizeof *r->gradients, err));
+    MEST_TRY_OUT(take(r, &r->heaps, (size_t)probe->n_top, sizeof *r->heaps, err));
+    for (int i = 0; i < probe->n_top; i++)
+        r->heaps[i] = (mest_topk){ .k = probe->top[i].k, .unit = probe->top[i].units, .norm = probe->top[i].norms };
+out:
+    if (status != MEST_OK)
+        mest_gradient_reader_close(r, false);
+    return status;
+}
+
+void mest_gradient_reader_close(mest_gradient_reader *r, bool done)
+{
+    if (!r->host)
+        return;
+    mest_heap *heap = r->host->heap;
+    for (int i = 0; done && i < r->probe->n_top; i++) {
+        if (r->heaps)
+            mest_topk_sort(&r->heaps[i]);
+        r->probe->top[i].found = r->heaps ? r->heaps[i].n : 0;
+    }
+    mest_free(heap, r->band, r->band_count, sizeof *r->band);
+    mest_free(heap, r->scratch, r->scratch_count, sizeof *r->scratch);
+    mest_free(heap, r->units, PIECE, sizeof *r->units);
+    mest_free(heap, r->active, PIECE, 1);
+    mest_free(heap, r->gradients, r->gradient_count, sizeof *r->gradients);
+    mest_free(heap, r->heaps, (size_t)r->probe->n_top, sizeof *r->heaps);
+    *r = (mest_gradient_reader){ 0 };
+}
+
+/* ---- looking ---- */
+
+typedef struct band {
+    const mest_outer *outer;
+    mest_gradient_reader *reader;
+    int64_t row0, rows, cols; /* of M */
+    int64_t col_tiles;
+} band;
+
+static void fill_tile(void *context, size_t worker, size_t tile)
+{
+    const band *b = context;
+    int64_t r = (int64_t)tile / b->col_tiles * TILE_ROWS, c = (int64_t)tile % b->col_tiles * TILE_COLS;
+    int64_t rows = b->rows - r < TILE_ROWS ? b->rows - r : TILE_ROWS, cols = b->cols - c < TILE_COLS ? b->cols - c : TILE_COLS;
+    mest_outer_tile(b->outer, b->row0 + r, rows, c, cols, b->reader->band + r * b->cols + c, b->cols,
+                    b->reader->scratch + worker * mest_outer_scratch());
+}
+
+typedef struct layer {
+    mest_gradient_reader *reader;
+    const mest_host_param *p;
+    int param, wish;
+    bool visit;
+    mest_cursor active;     /* next active unit */
+    int64_t drop, grow;     /* next entry of the proposals */
+} layer;
+
+static bool next_is(const mest_proposal *list, int64_t *at, int64_t unit)
+{
+    while (*at < list->n && list->ids[*at] < unit)
+        ++*at;
+    return *at < list->n && list->ids[*at] == unit;
+}
+
+/* Units first..first+n-1, whose rows are in the band. */
+static mest_status read_units(layer *l, const band *b, int64_t first, int64_t n, mest_error *err)
+{
+    enum { MOST = 1024 };
+    mest_gradient_reader *r = l->reader;
+    const mest_sparse *s = l->p->sparse;
+    int32_t row[MOST], col[MOST];
+    const int32_t elements = s->unit_elements;
+    MEST_CHECK(elements <= MOST, err, MEST_E_UNSUPPORTED, "%s: units of %d elements are too large for dense gradients", l->p->name, (int)elements);
+    for (int64_t i = 0; i < n; i++) {
+        const int64_t unit = first + i;
+        double sum = 0;
+        unit_places(s, unit, row, col);
+        for (int32_t e = 0; e < elements; e++) {
+            bool inside = row[e] < s->rows && col[e] >= 0 && col[e] < s->cols;
+            mest_real g = inside ? r->band[(row[e] - b->row0) * s->cols + col[e]] : 0;
+            r->gradients[i * elements + e] = (float)g;
+            sum += (double)g * (double)g;
+        }
+        MEST_CHECK(isfinite(sum), err, MEST_E_NUMERIC, "the gradient of '%s' is not finite", l->p->name);
+        while (mest_cursor_peek(&l->active) < unit)
+            l->active.at++;
+        bool active = mest_cursor_peek(&l->active) == unit;
+        r->units[i] = unit;
+        r->active[i] = active;
+        bool free = !active || next_is(&l->p->drop, &l->drop, unit);
+        if (l->wish >= 0 && free && !next_is(&l->p->grow, &l->grow, unit))
+            mest_topk_put(&r->heaps[l->wish], (float)sqrt(sum), unit);
+    }
+    if (!l->visit)
+        return MEST_OK;
+    mest_gradient_piece piece = { .struct_size = sizeof piece, .param = l->param, .n = n, .units = r->units, .active = r->active,
+                                  .gradients = r->gradients };
+    return r->probe->visit(r->probe->user, &piece, err);
+}
+
+static mest_status look(void *context, const mest_args *a, int32_t model_param)
+{
+    mest_gradient_reader *r = context;
+    mest_outer outer;
+    layer l = { .reader = r, .param = -1 };
+    for (int i = 0; i < r->host->n_params; i++)
+        if (r->host->params[i].model_param == model_param)
+            l.param = i;
+    if (l.param < 0 || !wanted(r->probe, l.param, &l.wish))
+        return MEST_OK;
+    l.p = &r->host->params[l.param];
+    l.visit = r->probe->visit && (r->probe->visit_param < 0 || r->probe->visit_param == l.param);
+    MEST_TRY(a->node->op->weight_outer(a, &outer));
+    const mest_sparse *s = l.p->sparse;
+    const int64_t step = band_rows(s), per_row = row_units(s);
+    mest_cursor_init(&l.active, s);
+    for (int64_t at = 0; at < mest_block_rows(s); at += step) {
+        int64_t n = mest_block_rows(s) - at < step ? mest_block_rows(s) - at : step;
+        band b = { .outer = &outer, .reader = r, .row0 = at * s->height, .cols = s->cols, .col_tiles = (s->cols + TILE_COLS - 1) / TILE_COLS };
+        b.rows = s->rows - b.row0 < n * s->height ? s->rows - b.row0 : n * s->height;
+        mest_parallel_worker(r->threads, (size_t)((b.rows + TILE_ROWS - 1) / TILE_ROWS * b.col_tiles), fill_tile, &b);
+        for (int64_t u = at * per_row, end = (at + n) * per_row; u < end; u += PIECE)
+            MEST_TRY(read_units(&l, &b, u, end - u < PIECE ? end - u : PIECE, a->err));
+    }
+    return MEST_OK;
+}
