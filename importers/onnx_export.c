@@ -171,22 +171,9 @@ static mest_status put_dense_values(writer *w, const mest_param *p)
 
 static bool goes_sparse(const writer *w, const mest_param *p) { return w->options->sparse && (p->sparse || (untouched(p) && p->payload.linear)); }
 
-/* Entries inside the matrix: all but the padding of a last, incomplete block row. */
-static int64_t entries(const mest_param *p)
-{
-    const mest_sparse *s = p->sparse;
-    if (!s)
-        return p->payload.nnz;
-    const int32_t *start = mest_csr_row_start(s);
-    int64_t n = 0;
-    for (int64_t b = 0; b < mest_block_rows(s); b++) {
-        int64_t left = s->rows - b * s->height;
-        n += (start[b + 1] - start[b]) * (left < s->height ? left : s->height);
-    }
-    return n;
-}
+static int64_t entries(const mest_param *p) { return p->sparse ? mest_sparse_nnz(p->sparse) : p->payload.nnz; }
 
-/* Values (indices: false) or linear indices of stored entries, ascending: row by row, the columns of a block row for each of its rows. */
+/* Values (indices: false) or linear indices of stored entries, ascending. */
 static mest_status put_entries(writer *w, const mest_param *p, bool indices)
 {
     const mest_sparse *s = p->sparse;
@@ -199,22 +186,27 @@ static mest_status put_entries(writer *w, const mest_param *p, bool indices)
     }
     if (!s)
         return put(w, indices ? (const void *)p->payload.linear : p->payload.raw, (size_t)bytes);
-    const int32_t *start = mest_csr_row_start(s), *col = start + mest_block_rows(s) + 1;
+    const int64_t most = mest_sparse_row_most(s);
+    int64_t *entry, at[CHUNK];
     float x[CHUNK];
-    int64_t at[CHUNK];
     size_t n = 0;
+    mest_status status = MEST_OK;
+    MEST_NEW(s->heap, entry, most, w->err, "entries of a row");
     for (int64_t row = 0; row < s->rows; row++) {
-        int64_t block = row / s->height, lane = row % s->height;
-        for (int32_t i = start[block]; i < start[block + 1]; i++) {
-            x[n] = (float)s->values[(int64_t)i * s->height + lane];
-            at[n++] = row * s->cols + col[i];
+        const int64_t in_row = mest_sparse_row(s, row, entry);
+        for (int64_t i = 0; i < in_row; i++) {
+            x[n] = (float)s->values[entry[i] & 0xffffffff];
+            at[n++] = row * s->cols + (entry[i] >> 32);
             if (n == CHUNK) {
-                MEST_TRY(indices ? put(w, at, n * 8) : put_floats(w, p->payload.dtype, x, n));
+                MEST_TRY_OUT(indices ? put(w, at, n * 8) : put_floats(w, p->payload.dtype, x, n));
                 n = 0;
             }
         }
     }
-    return indices ? put(w, at, n * 8) : put_floats(w, p->payload.dtype, x, n);
+    MEST_TRY_OUT(indices ? put(w, at, n * 8) : put_floats(w, p->payload.dtype, x, n));
+out:
+    mest_free(s->heap, entry, (size_t)most, sizeof *entry);
+    return status;
 }
 
 /* ---- tensors ---- */

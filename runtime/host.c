@@ -119,7 +119,7 @@ const mest_host_api *mest_host_functions(void)
         .random = host_random, .allocate = host_allocate, .release = host_release, .log = host_log,
         .get_values = mest_host_get_values, .unit_momentum = mest_host_unit_momentum, .set_values = mest_host_set_values,
         .restore_samples = mest_host_restore_samples, .skip_update = mest_host_skip_update, .probe = mest_host_probe, .watch = mest_host_watch,
-        .unit_products = mest_host_unit_products,
+        .unit_products = mest_host_unit_products, .units_at = mest_host_units_at,
     };
     return &api;
 }

@@ -42,7 +42,8 @@ mest_status mest_host_sparse_info(mest_host *host, int param, mest_sparse_info *
     MEST_CHECK(size >= sizeof(uint32_t), err, MEST_E_ARGUMENT, "scheduler %s: mest_sparse_info without struct_size", host->who);
     const mest_sparse *s = p->sparse;
     mest_sparse_info full = { .name = p->name, .scheme = s->name, .rank = s->shape.rank, .n_units = s->n_units, .n_active = s->active_units,
-                              .capacity = s->cap_units, .unit_elements = s->unit_elements, .target_sparsity = p->target_sparsity };
+                              .capacity = s->cap_units, .unit_elements = s->unit_elements, .target_sparsity = p->target_sparsity,
+                              .choices = s->choices, .group_units = s->group_units };
     memcpy(full.dim, s->shape.dim, sizeof full.dim);
     full.struct_size = size < sizeof full ? size : (uint32_t)sizeof full;
     memcpy(info, &full, full.struct_size);
@@ -140,6 +141,12 @@ mest_status mest_host_unit_products(mest_host *host, int param, int64_t first, i
         products[i] = (float)sum;
     }
     return MEST_OK;
+}
+
+int64_t mest_host_units_at(mest_host *host, int param, double sparsity)
+{
+    const mest_host_param *p = mest_host_find(host, param, NULL);
+    return p ? mest_sparse_units_at(p->sparse, sparsity) : -1;
 }
 
 bool mest_host_sample_active(mest_host *host, int64_t id)

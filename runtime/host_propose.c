@@ -146,7 +146,7 @@ mest_status mest_host_drop(mest_host *host, int param, const int64_t *units, int
     if (!p)
         return MEST_E_ARGUMENT;
     MEST_TRY(check_phase(host, err));
-    MEST_TRY(check_order(host, "unit", p->name, units, n, p->sparse->n_units, err));
+    MEST_TRY(check_order(host, "unit", p->name, units, n, mest_sparse_ids(p->sparse), err));
     for (int64_t i = 0; i < n; i++)
         MEST_CHECK(mest_sparse_active(p->sparse, units[i]) && !mest_proposal_has(&p->drop, units[i]), err, MEST_E_PLUGIN,
                    "scheduler %s: %s: unit %" PRId64 " cannot be dropped, it is not active", host->who, p->name, units[i]);
@@ -156,13 +156,55 @@ mest_status mest_host_drop(mest_host *host, int param, const int64_t *units, int
     return mest_proposal_add(host->heap, &p->drop, units, NULL, n, err);
 }
 
+/* Units of list ids in [from, to). */
+static int64_t listed_within(const mest_proposal *p, int64_t from, int64_t to)
+{
+    int64_t bound[2];
+    for (int i = 0; i < 2; i++) {
+        int64_t low = 0, high = p->n, want = i ? to : from;
+        while (low < high) {
+            int64_t middle = low + (high - low) / 2;
+            if (p->ids[middle] < want)
+                low = middle + 1;
+            else
+                high = middle;
+        }
+        bound[i] = low;
+    }
+    return bound[1] - bound[0];
+}
+
+/* Active units with ids in [from, to) as they will be when the proposals so far are applied. */
+static int64_t active_after(const mest_host_param *p, int64_t from, int64_t to)
+{
+    return mest_sparse_lower_bound(p->sparse, to) - mest_sparse_lower_bound(p->sparse, from) - listed_within(&p->drop, from, to)
+           + listed_within(&p->grow, from, to);
+}
+
+/* units, free and in order, against what only some schemes ask: one choice of a slot, groups that are not too full. */
+static mest_status check_slots(mest_host *host, const mest_host_param *p, const int64_t *units, int64_t n, mest_error *err)
+{
+    const mest_sparse *s = p->sparse;
+    const int64_t most = mest_sparse_group_most(s), span = s->group_units * s->choices;
+    for (int64_t i = 0, in_group = 0; i < n && span; i++) {
+        const int64_t slot = units[i] / s->choices, group = units[i] / span;
+        MEST_CHECK((i == 0 || slot > units[i - 1] / s->choices) && active_after(p, slot * s->choices, (slot + 1) * s->choices) == 0, err,
+                   MEST_E_PLUGIN, "scheduler %s: %s: unit %" PRId64 " cannot grow, another choice of its slot is active", host->who, p->name,
+                   units[i]);
+        in_group = i && units[i - 1] / span == group ? in_group + 1 : active_after(p, group * span, (group + 1) * span) + 1;
+        MEST_CHECK(in_group <= most, err, MEST_E_PLUGIN, "scheduler %s: %s: unit %" PRId64 " cannot grow, its group holds %" PRId64 " already",
+                   host->who, p->name, units[i], most);
+    }
+    return MEST_OK;
+}
+
 mest_status mest_host_grow(mest_host *host, int param, const int64_t *units, int64_t n, mest_error *err)
 {
     mest_host_param *p = mest_host_find(host, param, err);
     if (!p)
         return MEST_E_ARGUMENT;
     MEST_TRY(check_phase(host, err));
-    MEST_TRY(check_order(host, "unit", p->name, units, n, p->sparse->n_units, err));
+    MEST_TRY(check_order(host, "unit", p->name, units, n, mest_sparse_ids(p->sparse), err));
     int64_t after = p->sparse->active_units - p->drop.n + p->grow.n;
     MEST_CHECK(n <= p->sparse->cap_units - after, err, MEST_E_PLUGIN,
                "scheduler %s: %s: %" PRId64 " more units make %" PRId64 ", but room was reserved for %" PRId64, host->who, p->name, n, after + n,
@@ -170,6 +212,7 @@ mest_status mest_host_grow(mest_host *host, int param, const int64_t *units, int
     for (int64_t i = 0; i < n; i++)
         MEST_CHECK((!mest_sparse_active(p->sparse, units[i]) || mest_proposal_has(&p->drop, units[i])) && !mest_proposal_has(&p->grow, units[i]), err, MEST_E_PLUGIN,
                    "scheduler %s: %s: unit %" PRId64 " cannot grow, it is active already", host->who, p->name, units[i]);
+    MEST_TRY(check_slots(host, p, units, n, err));
     return mest_proposal_add(host->heap, &p->grow, units, NULL, n, err);
 }
 
@@ -204,7 +247,7 @@ mest_status mest_host_set_values(mest_host *host, int param, const int64_t *unit
     if (!p)
         return MEST_E_ARGUMENT;
     MEST_TRY(check_phase(host, err));
-    MEST_TRY(check_order(host, "unit", p->name, units, n, p->sparse->n_units, err));
+    MEST_TRY(check_order(host, "unit", p->name, units, n, mest_sparse_ids(p->sparse), err));
     MEST_CHECK(n == 0 || values, err, MEST_E_PLUGIN, "scheduler %s: %s: no values for %" PRId64 " units", host->who, p->name, n);
     for (int64_t i = 0; i < n; i++) {
         bool stays = mest_proposal_has(&p->grow, units[i]) || (mest_sparse_active(p->sparse, units[i]) && !mest_proposal_has(&p->drop, units[i]));
@@ -239,6 +282,9 @@ static mest_status check_probe(mest_host *host, const char *what, const mest_pro
             return MEST_E_ARGUMENT;
         MEST_CHECK(t->k >= 0 && (t->k == 0 || (t->units && t->norms)), err, MEST_E_PLUGIN, "scheduler %s: %s: the largest %" PRId64 " gradients",
                    host->who, host->params[t->param].name, t->k);
+        MEST_CHECK(t->k == 0 || host->params[t->param].sparse->group_units == 0, err, MEST_E_UNSUPPORTED,
+                   "scheduler %s: %s: growth by gradient does not keep the groups of %s balanced", host->who, host->params[t->param].name,
+                   host->params[t->param].sparse->name);
         for (int k = 0; k < i; k++)
             MEST_CHECK(probe->top[k].param != t->param, err, MEST_E_PLUGIN, "scheduler %s: %s: two wishes in one %s", host->who,
                        host->params[t->param].name, what);

@@ -78,24 +78,6 @@ mest_status mest_payload_read(const mest_payload *p, int64_t first, int64_t n, f
     return MEST_OK;
 }
 
-/* Entries [first, first + n) of a csr or block weight; the index arrays are those of sparse/format.h. */
-static void read_sparse(const mest_sparse *s, int64_t first, int64_t n, float *out)
-{
-    const int32_t *start = mest_csr_row_start(s);
-    const int32_t *col = start + mest_block_rows(s) + 1;
-    memset(out, 0, (size_t)n * sizeof *out);
-    if (n == 0 || s->cols == 0)
-        return;
-    for (int64_t row = first / s->cols; row <= (first + n - 1) / s->cols && row < s->rows; row++) {
-        int64_t block = row / s->height, lane = row % s->height;
-        for (int32_t p = start[block]; p < start[block + 1]; p++) {
-            int64_t at = row * s->cols + col[p] - first;
-            if (at >= 0 && at < n)
-                out[at] = (float)s->values[(int64_t)p * s->height + lane];
-        }
-    }
-}
-
 mest_status mest_param_read(const mest_param *p, int64_t first, int64_t n, float *out, mest_error *err)
 {
     MEST_CHECK(first >= 0 && n >= 0 && first <= p->count && n <= p->count - first, err, MEST_E_ARGUMENT,
@@ -103,7 +85,7 @@ mest_status mest_param_read(const mest_param *p, int64_t first, int64_t n, float
     if (!p->loaded)
         return mest_payload_read(&p->payload, first, n, out, err);
     if (p->sparse) {
-        read_sparse(p->sparse, first, n, out);
+        mest_sparse_read(p->sparse, first, n, out);
         return MEST_OK;
     }
     for (int64_t i = 0; i < n; i++)

@@ -10,25 +10,14 @@
 
 enum { BAND = 65536, PIECE = 256, TILE_ROWS = 64, TILE_COLS = 128 };
 
-/* ---- geometry: a unit row is `height` rows of M, its units have consecutive ids ---- */
-
-static int64_t row_units(const mest_sparse *s) { return mest_block_rows(s) ? s->n_units / mest_block_rows(s) : 0; }
-
-/* Row and column of every element of a unit, active or not. */
-static void unit_places(const mest_sparse *s, int64_t unit, int32_t *row, int32_t *col)
-{
-    for (int32_t e = 0; e < s->height; e++) {
-        row[e] = (int32_t)(unit / s->cols * s->height + e);
-        col[e] = (int32_t)(unit % s->cols);
-    }
-}
+/* ---- geometry: a unit row is row_span rows of M, its units have consecutive ids ---- */
 
 /* Unit rows in a band of parameter s. */
 static int64_t band_rows(const mest_sparse *s)
 {
-    int64_t n = s->cols ? BAND / ((int64_t)s->height * s->cols) : 1, all = mest_block_rows(s);
+    int64_t n = s->cols ? BAND / ((int64_t)s->row_span * s->cols) : 1;
     n = n < 1 ? 1 : n;
-    return n < all ? n : all;
+    return n < s->unit_rows ? n : s->unit_rows;
 }
 
 /* ---- opening ---- */
@@ -66,7 +55,7 @@ mest_status mest_gradient_reader_open(mest_gradient_reader *r, mest_host *host, 
         int nodes = mest_program_weight_nodes(program, p->model_param);
         MEST_CHECK(nodes == 1, err, MEST_E_UNSUPPORTED, "scheduler %s: the dense gradient of '%s' cannot be read: %s", host->who, p->name,
                    nodes ? "the weight is used more than once" : "its layer has no rule for it");
-        size_t n = (size_t)(band_rows(p->sparse) * p->sparse->height * p->sparse->cols);
+        size_t n = (size_t)(band_rows(p->sparse) * p->sparse->row_span * p->sparse->cols);
         r->band_count = n > r->band_count ? n : r->band_count;
         elements = p->sparse->unit_elements > elements ? p->sparse->unit_elements : elements;
     }
@@ -145,16 +134,14 @@ static bool next_is(const mest_proposal *list, int64_t *at, int64_t unit)
 /* Units first..first+n-1, whose rows are in the band. */
 static mest_status read_units(layer *l, const band *b, int64_t first, int64_t n, mest_error *err)
 {
-    enum { MOST = 1024 };
     mest_gradient_reader *r = l->reader;
     const mest_sparse *s = l->p->sparse;
-    int32_t row[MOST], col[MOST];
+    int32_t row[MEST_UNIT_MOST], col[MEST_UNIT_MOST];
     const int32_t elements = s->unit_elements;
-    MEST_CHECK(elements <= MOST, err, MEST_E_UNSUPPORTED, "%s: units of %d elements are too large for dense gradients", l->p->name, (int)elements);
     for (int64_t i = 0; i < n; i++) {
         const int64_t unit = first + i;
         double sum = 0;
-        unit_places(s, unit, row, col);
+        mest_sparse_unit_entries(s, unit, row, col);
         for (int32_t e = 0; e < elements; e++) {
             bool inside = row[e] < s->rows && col[e] >= 0 && col[e] < s->cols;
             mest_real g = inside ? r->band[(row[e] - b->row0) * s->cols + col[e]] : 0;
@@ -192,12 +179,12 @@ static mest_status look(void *context, const mest_args *a, int32_t model_param)
     l.visit = r->probe->visit && (r->probe->visit_param < 0 || r->probe->visit_param == l.param);
     MEST_TRY(a->node->op->weight_outer(a, &outer));
     const mest_sparse *s = l.p->sparse;
-    const int64_t step = band_rows(s), per_row = row_units(s);
+    const int64_t step = band_rows(s), per_row = s->unit_cols;
     mest_cursor_init(&l.active, s);
-    for (int64_t at = 0; at < mest_block_rows(s); at += step) {
-        int64_t n = mest_block_rows(s) - at < step ? mest_block_rows(s) - at : step;
-        band b = { .outer = &outer, .reader = r, .row0 = at * s->height, .cols = s->cols, .col_tiles = (s->cols + TILE_COLS - 1) / TILE_COLS };
-        b.rows = s->rows - b.row0 < n * s->height ? s->rows - b.row0 : n * s->height;
+    for (int64_t at = 0; at < s->unit_rows; at += step) {
+        int64_t n = s->unit_rows - at < step ? s->unit_rows - at : step;
+        band b = { .outer = &outer, .reader = r, .row0 = at * s->row_span, .cols = s->cols, .col_tiles = (s->cols + TILE_COLS - 1) / TILE_COLS };
+        b.rows = s->rows - b.row0 < n * s->row_span ? s->rows - b.row0 : n * s->row_span;
         mest_parallel_worker(r->threads, (size_t)((b.rows + TILE_ROWS - 1) / TILE_ROWS * b.col_tiles), fill_tile, &b);
         for (int64_t u = at * per_row, end = (at + n) * per_row; u < end; u += PIECE)
             MEST_TRY(read_units(&l, &b, u, end - u < PIECE ? end - u : PIECE, a->err));

@@ -118,6 +118,8 @@ static const char *dense_by_default(const mest_graph *g, const mest_param *p, co
 }
 
 /* ---- rules ---- */
+static const char *scheme_name(const char *given) { return !given ? "csr" : strcmp(given, "block") == 0 ? "block4" : given; }
+
 typedef struct rule {
     char scheme[16];
     double sparsity;
@@ -137,24 +139,31 @@ static mest_status match_rule(const char *rules, const char *name, rule *r, bool
         at += n + (at[n] == ';');
         if (!text[strspn(text, " ")])
             continue;
-        char *eq = strchr(text, '='), *colon = eq ? strchr(eq, ':') : NULL;
+        char *eq = strchr(text, '=');
         MEST_CHECK(eq, err, MEST_E_ARGUMENT, "rules: '%s' is not PATTERN=SCHEME:SPARSITY", text);
         *eq = 0;
+        char *colon = NULL;
+        mest_scheme scheme;
+        if (mest_scheme_find(eq + 1, &scheme, NULL) != MEST_OK) /* "nm2:4" has a colon of its own */
+            colon = strrchr(eq + 1, ':');
         if (colon)
             *colon = 0;
-        MEST_CHECK(strlen(eq + 1) > 0 && strlen(eq + 1) < sizeof r->scheme, err, MEST_E_ARGUMENT, "rules: scheme '%s' is unknown", eq + 1);
+        MEST_CHECK(strlen(eq + 1) > 0 && strlen(eq + 1) < sizeof r->scheme - 1, err, MEST_E_ARGUMENT, "rules: scheme '%s' is unknown", eq + 1);
+        double sparsity = -1;
         if (colon) {
             char *end;
-            r->sparsity = strtod(colon + 1, &end);
-            MEST_CHECK(end != colon + 1 && !*end && r->sparsity >= 0 && r->sparsity < 1, err, MEST_E_ARGUMENT,
+            sparsity = strtod(colon + 1, &end);
+            MEST_CHECK(end != colon + 1 && !*end && sparsity >= 0 && sparsity < 1, err, MEST_E_ARGUMENT,
                        "rules: sparsity '%s' is not in [0, 1)", colon + 1);
         }
         if (*found || !mest_match_any(text, name))
             continue; /* go on: all of the text is checked */
-        strcpy(r->scheme, eq + 1);
+        strcpy(r->scheme, scheme_name(eq + 1));
         *found = true;
         r->explicit_rule = true;
-        if (!colon && strcmp(r->scheme, "dense") == 0)
+        if (colon)
+            r->sparsity = sparsity;
+        else if (strcmp(r->scheme, "dense") == 0)
             r->sparsity = 0;
     }
     return MEST_OK;
@@ -179,16 +188,55 @@ static int64_t fan_in_of(const mest_param *p, const usage *u)
 
 static uint64_t init_stream(int32_t param) { return (uint64_t)MEST_STREAM_INIT << 32 | (uint32_t)param; }
 
-static mest_status make_sparse(mest_model *m, int32_t index, const rule *r, const usage *u, const mest_sparsity *s, mest_error *err)
+/* Is the weight's first axis its input ([in, out] of MatMul, Gemm transB = 0, ConvTranspose)? */
+static bool inputs_first(const usage *u)
+{
+    const mest_node *n = u->first;
+    return n && (is_op(n, "MatMul") || is_op(n, "ConvTranspose") ||
+                 ((is_op(n, "Gemm") || is_op(n, "mest.Linear")) && !((const mest_gemm_params *)n->params)->trans_b));
+}
+
+/* What pattern leaves to another scheme: its masks are for 3x3 kernels. */
+static const char *instead_of(const mest_scheme *scheme, const mest_param *p)
+{
+    return strcmp(scheme->format->family, "pattern") != 0 ? NULL : p->shape.dim[0] >= 4 ? "block4" : "csr";
+}
+
+static mest_status make_sparse(mest_model *m, int32_t index, const rule *r, const usage *u, const mest_sparsity *s, bool *made, mest_error *err)
 {
     mest_param *p = &m->params[index];
     mest_sparse *sp;
-    MEST_TRY(mest_sparse_create(&sp, &m->heap, r->scheme, &p->shape, 0, err));
-    int64_t keep = s->start_dense ? sp->n_units : mest_units_at(r->sparsity, sp->n_units); /* as the schedulers count */
-    mest_status status = mest_sparse_reserve(sp, keep, err);
+    mest_scheme scheme;
+    mest_error own = {MEST_OK, ""};
+    mest_sparse_spec spec = {.scheme = r->scheme, .shape = &p->shape, .inputs_first = inputs_first(u)};
+    *made = false;
+    MEST_TRY(mest_scheme_find(r->scheme, &scheme, err));
+    mest_status status = mest_sparse_make(&sp, &m->heap, &spec, 0, &own);
+    if (status == MEST_E_SHAPE && instead_of(&scheme, p)) {
+        spec.scheme = instead_of(&scheme, p);
+        mest_logf(&m->heap, MEST_LOG_INFO, "'%s' is %s: %s", p->name, spec.scheme, own.msg);
+        status = mest_sparse_make(&sp, &m->heap, &spec, 0, err);
+    } else if (status == MEST_E_SHAPE && !r->explicit_rule) {
+        mest_logf(&m->heap, MEST_LOG_WARNING, "'%s' stays dense: %s", p->name, own.msg);
+        return MEST_OK;
+    } else if (status != MEST_OK) {
+        return mest_fail(err, status, "sparsify: '%s': %s", p->name, own.msg);
+    }
+    MEST_TRY(status);
+    const double least = mest_sparse_least_sparsity(sp);
+    double sparsity = r->sparsity;
+    if (sparsity < least - 1e-9) {
+        status = mest_fail(err, MEST_E_ARGUMENT, "sparsify: '%s': %s stores at most %.4g %% of a weight, sparsity %g is below %.4g", p->name, sp->name,
+                           100 * (1 - least), sparsity, least);
+        mest_sparse_destroy(sp);
+        return status;
+    }
+    const int64_t keep = s->start_dense ? sp->n_units : mest_sparse_units_at(sp, sparsity); /* as the schedulers count */
+    status = mest_sparse_reserve(sp, keep, err);
     if (status == MEST_OK && s->from_scratch) {
         /* Fan-in of what is stored: keeps the variance of a layer's output whatever the sparsity (kaiming_uniform, gain of ReLU). */
-        double fan_in = (double)fan_in_of(p, u) * (double)keep / (double)(sp->n_units ? sp->n_units : 1);
+        const double stored = (double)keep * sp->unit_elements, all = (double)sp->n_units * mest_sparse_slot_elements(sp);
+        const double fan_in = (double)fan_in_of(p, u) * (all > 0 ? stored / all : 1);
         status = mest_sparse_from_random(sp, keep, s->seed, init_stream(index), sqrt(6.0 / (fan_in < 1 ? 1 : fan_in)), err);
     } else if (status == MEST_OK) {
         mest_reader reader = {read_payload, &p->payload};
@@ -200,7 +248,8 @@ static mest_status make_sparse(mest_model *m, int32_t index, const rule *r, cons
     }
     p->sparse = sp;
     p->loaded = true;
-    p->target_sparsity = r->sparsity;
+    p->target_sparsity = sparsity;
+    *made = true;
     return MEST_OK;
 }
 
@@ -244,7 +293,7 @@ static mest_status decide(mest_model *m, const mest_graph *g, int32_t i, const m
     usage u;
     find_usage(g, i, &u);
     rule r = {.sparsity = s->sparsity};
-    snprintf(r.scheme, sizeof r.scheme, "%s", s->scheme ? s->scheme : "csr");
+    snprintf(r.scheme, sizeof r.scheme, "%s", scheme_name(s->scheme));
     bool found = false;
     if (p->role == MEST_ROLE_TRAINABLE || p->role == MEST_ROLE_FROZEN)
         MEST_TRY(match_rule(s->rules, p->name, &r, &found, err));
@@ -264,8 +313,8 @@ static mest_status decide(mest_model *m, const mest_graph *g, int32_t i, const m
         }
     }
     if (candidate)
-        MEST_TRY(make_sparse(m, i, &r, &u, s, err));
-    else if (s->from_scratch && p->role != MEST_ROLE_CONSTANT && p->role != MEST_ROLE_FROZEN)
+        MEST_TRY(make_sparse(m, i, &r, &u, s, &candidate, err));
+    if (!candidate && s->from_scratch && p->role != MEST_ROLE_CONSTANT && p->role != MEST_ROLE_FROZEN)
         MEST_TRY(draw_dense(m, i, &u, s->seed, err));
     return MEST_OK;
 }
@@ -282,9 +331,8 @@ mest_status mest_model_sparsify(mest_model *m, const mest_sparsity *sparsity, me
     MEST_CHECK(m->n_sessions == 0, err, MEST_E_STATE, "sparsify: a session of the model exists");
     MEST_TRY(mest_registry_idle(m, false, "sparsify", err));
     MEST_CHECK(s->sparsity >= 0 && s->sparsity < 1, err, MEST_E_ARGUMENT, "sparsify: sparsity %g is not in [0, 1)", s->sparsity);
-    const mest_format *format;
-    int32_t height;
-    MEST_TRY(mest_format_find(s->scheme ? s->scheme : "csr", &format, &height, err));
+    mest_scheme scheme;
+    MEST_TRY(mest_scheme_find(scheme_name(s->scheme), &scheme, err));
     mest_graph g;
     MEST_TRY(weights_graph(m, &g, err));
     mest_status status = MEST_OK;

@@ -192,7 +192,7 @@ static mest_status prepare(mest_self *m, mest_host *host, mest_error *err)
             status = check_target(m, info.name, target, err);
         for (int st = 0; st < m->n_stages && status == MEST_OK; st++) {
             stage_of_target(m, target, st, &prune_to, &grow_to);
-            status = m->api->reserve(host, p, mest_units_at(grow_to, info.n_units), err);
+            status = m->api->reserve(host, p, m->api->units_at(host, p, grow_to), err);
         }
         if (status != MEST_OK)
             return status;
@@ -267,6 +267,15 @@ static bool is_due(const mest_self *m, int64_t epoch, int64_t n_epochs)
 
 /* ---- what ---- */
 
+/* Are there enough others if what is removed now does not grow again? In each group, where there are groups. */
+static bool room_without(const mest_sparse_info *info, int64_t n_grow)
+{
+    if (info->group_units == 0)
+        return n_grow <= info->n_units - info->n_active;
+    int64_t groups = info->n_units / info->group_units;
+    return groups > 0 && (n_grow + groups - 1) / groups <= info->group_units - (info->n_active + groups - 1) / groups;
+}
+
 static mest_status mutate(const mest_self *m, mest_host *host, int param, int stage, int64_t epoch, mest_error *err)
 {
     mest_sparse_info info;
@@ -275,7 +284,7 @@ static mest_status mutate(const mest_self *m, mest_host *host, int param, int st
     if (status != MEST_OK)
         return status;
     stage_of_target(m, target, stage, &prune_to, &grow_to);
-    int64_t keep = mest_units_at(prune_to, info.n_units), final = mest_units_at(grow_to, info.n_units);
+    int64_t keep = m->api->units_at(host, param, prune_to), final = m->api->units_at(host, param, grow_to);
     int64_t n_drop = info.n_active > keep ? info.n_active - keep : 0;
     int64_t n_grow = final > info.n_active - n_drop ? final - (info.n_active - n_drop) : 0;
     if (n_drop == 0 && n_grow == 0)
@@ -288,7 +297,7 @@ static mest_status mutate(const mest_self *m, mest_host *host, int param, int st
     status = m->api->lowest_units(host, param, m->lambda, m->normalised, n_drop, dropped, err);
     if (status == MEST_OK)
         status = m->api->drop(host, param, dropped, n_drop, err);
-    bool exclude = m->exclude_just_removed && n_grow <= info.n_units - info.n_active;
+    bool exclude = m->exclude_just_removed && room_without(&info, n_grow);
     if (status == MEST_OK)
         status = m->api->sample_inactive(host, param, (uint64_t)epoch, exclude ? dropped : NULL, exclude ? n_drop : 0, n_grow, grown, err);
     if (status == MEST_OK)
@@ -330,7 +339,7 @@ static mest_status mest_epoch_end(void *self, mest_host *host, const mest_epoch 
         mest_status status = look(m, host, p, &info, &target, err);
         if (status != MEST_OK)
             return status;
-        int64_t want = mest_units_at(target, info.n_units);
+        int64_t want = m->api->units_at(host, p, target);
         if (info.n_active != want) {
             char text[240];
             snprintf(text, sizeof text, "%.80s ends with %lld active units, its target of %g is %lld", info.name, (long long)info.n_active, target,

@@ -73,6 +73,24 @@ static inline void mest_appender_finish(mest_appender *a)
     a->s->value_version++;
 }
 
+/* Runs the code given last with row, col and e (row and column of M, position in storage) for each entry of active units [from, to) that is not padding:
+ * the generic path, which serves any format. A kernel of one format reads its index instead. */
+#define MEST_FOR_ENTRIES(s, from, to, ...)                                                                                      \
+    do {                                                                                                                        \
+        int32_t row_[1024], col_[1024];                                                                                         \
+        const int64_t batch_ = mest_sparse_batch(s, 1024);                                                                      \
+        for (int64_t first_ = (from); first_ < (to); first_ += batch_) {                                                        \
+            const int64_t n_ = (to) - first_ < batch_ ? (to) - first_ : batch_;                                                 \
+            mest_sparse_entries(s, first_, n_, row_, col_);                                                                     \
+            for (int64_t i_ = 0; i_ < n_ * (s)->unit_elements; i_++) {                                                          \
+                const int64_t row = row_[i_], col = col_[i_], e = first_ * (s)->unit_elements + i_;                             \
+                if (col < 0 || row >= (s)->rows)                                                                                \
+                    continue;                                                                                                   \
+                __VA_ARGS__                                                                                                     \
+            }                                                                                                                   \
+        }                                                                                                                       \
+    } while (0)
+
 /* Ascending, distinct and within 0..limit-1? */
 static inline bool mest_units_valid(const int64_t *units, int64_t n, int64_t limit)
 {

@@ -14,12 +14,44 @@ size_t mest_sparse_edit_scratch(const mest_sparse *s, int n_slots)
     return s->format->index_bytes(s, s->cap_units);
 }
 
+static mest_status check_order(const mest_sparse *s, const char *what, const int64_t *units, int64_t n, mest_error *err)
+{
+    MEST_CHECK(n >= 0 && mest_units_valid(units, n, mest_sparse_ids(s)), err, MEST_E_ARGUMENT,
+               "%s: units to %s are not ascending, distinct and below %" PRId64, s->name, what, mest_sparse_ids(s));
+    return MEST_OK;
+}
+
+/* Walks the pattern as it will be: one choice a slot, no group too full. */
+static mest_status check_result(const mest_sparse *s, const int64_t *drop, int64_t n_drop, const int64_t *grow, int64_t n_grow, mest_error *err)
+{
+    const int64_t most = mest_sparse_group_most(s), span = s->group_units * s->choices;
+    int64_t d = 0, g = 0, before = -1, in_group = 0;
+    mest_cursor c;
+    mest_cursor_init(&c, s);
+    for (;;) {
+        while (d < n_drop && mest_cursor_peek(&c) == drop[d]) {
+            c.at++;
+            d++;
+        }
+        const int64_t old = mest_cursor_peek(&c), new = g < n_grow ? grow[g] : INT64_MAX, unit = old < new ? old : new;
+        if (unit == INT64_MAX)
+            return MEST_OK;
+        MEST_CHECK(before < 0 || unit / s->choices > before / s->choices, err, MEST_E_ARGUMENT,
+                   "%s: units %" PRId64 " and %" PRId64 " are two choices of one slot, only one can be active", s->name, before, unit);
+        in_group = before >= 0 && before / span == unit / span ? in_group + 1 : 1;
+        MEST_CHECK(in_group <= most, err, MEST_E_LIMIT, "%s: the group of unit %" PRId64 " would hold more than %" PRId64 " units", s->name, unit, most);
+        before = unit;
+        if (old < new)
+            c.at++;
+        else
+            g++;
+    }
+}
+
 static mest_status check_lists(const mest_sparse *s, const int64_t *drop, int64_t n_drop, const int64_t *grow, int64_t n_grow, mest_error *err)
 {
-    MEST_CHECK(n_drop >= 0 && mest_units_valid(drop, n_drop, s->n_units), err, MEST_E_ARGUMENT,
-               "%s: units to drop are not ascending, distinct and below %" PRId64, s->name, s->n_units);
-    MEST_CHECK(n_grow >= 0 && mest_units_valid(grow, n_grow, s->n_units), err, MEST_E_ARGUMENT,
-               "%s: units to grow are not ascending, distinct and below %" PRId64, s->name, s->n_units);
+    MEST_TRY(check_order(s, "drop", drop, n_drop, err));
+    MEST_TRY(check_order(s, "grow", grow, n_grow, err));
     mest_cursor c;
     mest_cursor_init(&c, s);
     for (int64_t d = 0, g = 0; d < n_drop || g < n_grow;) {
@@ -36,7 +68,7 @@ static mest_status check_lists(const mest_sparse *s, const int64_t *drop, int64_
     MEST_CHECK(s->active_units - n_drop + n_grow <= s->cap_units, err, MEST_E_LIMIT,
                "%s: %" PRId64 " units after the change, but room was reserved for %" PRId64, s->name, s->active_units - n_drop + n_grow,
                s->cap_units);
-    return MEST_OK;
+    return s->group_units ? check_result(s, drop, n_drop, grow, n_grow, err) : MEST_OK;
 }
 
 /* Moves n units from position `from` to `to` in values and slots. */

@@ -6,16 +6,16 @@
 #include <math.h>
 
 #include "runtime/rng.h"
+#include "sparse/balance.h"
 #include "sparse/cursor.h"
+#include "sparse/sort.h"
 
-mest_status mest_sparse_from_random(mest_sparse *s, int64_t n_units, uint64_t seed, uint64_t stream, double bound, mest_error *err)
+/* Selection sampling (Fan, Muller, Rezucha 1962; Knuth's algorithm S): unit u is taken with probability wanted / left. */
+static void uniform_pattern(mest_sparse *s, int64_t n_units, uint64_t seed, uint64_t stream)
 {
-    MEST_CHECK(n_units >= 0 && n_units <= s->cap_units, err, MEST_E_LIMIT, "%s: %" PRId64 " units do not fit in room for %" PRId64, s->name,
-               n_units, s->cap_units);
     mest_appender to;
-    mest_appender_init(&to, s);
-    /* Selection sampling (Fan, Muller, Rezucha 1962; Knuth's algorithm S): unit u is taken with probability wanted / left. */
     int64_t wanted = n_units;
+    mest_appender_init(&to, s);
     for (int64_t u = 0; wanted > 0; u++) {
         int64_t left = s->n_units - u;
         if ((int64_t)mest_rng_below(seed, stream, (uint64_t)u, (uint64_t)left) < wanted) {
@@ -24,6 +24,16 @@ mest_status mest_sparse_from_random(mest_sparse *s, int64_t n_units, uint64_t se
         }
     }
     mest_appender_finish(&to);
+}
+
+mest_status mest_sparse_from_random(mest_sparse *s, int64_t n_units, uint64_t seed, uint64_t stream, double bound, mest_error *err)
+{
+    MEST_CHECK(n_units >= 0 && n_units <= s->cap_units, err, MEST_E_LIMIT, "%s: %" PRId64 " units do not fit in room for %" PRId64, s->name,
+               n_units, s->cap_units);
+    if (s->group_units)
+        mest_balance_random(s, n_units, seed, stream);
+    else
+        uniform_pattern(s, n_units, seed, stream);
     uint64_t value_stream = mest_mix64(stream);
     for (int64_t first = 0; first < s->stored;) {
         int64_t at[MEST_CURSOR_ROOM], n = s->stored - first < MEST_CURSOR_ROOM ? s->stored - first : MEST_CURSOR_ROOM;
@@ -35,35 +45,8 @@ mest_status mest_sparse_from_random(mest_sparse *s, int64_t n_units, uint64_t se
     return MEST_OK;
 }
 
-/* Sorts in place by radix exchange from bit `bit` down; depth is at most the number of bits. */
-static void sort_bits(int64_t *a, int64_t n, int bit)
-{
-    while (n > 16 && bit >= 0) {
-        int64_t i = 0, j = n;
-        while (i < j) {
-            if (a[i] >> bit & 1) {
-                int64_t t = a[i];
-                a[i] = a[--j];
-                a[j] = t;
-            } else {
-                i++;
-            }
-        }
-        bit--;
-        sort_bits(a, i, bit);
-        a += i;
-        n -= i;
-    }
-    for (int64_t i = 1; i < n; i++) {
-        int64_t x = a[i], j = i;
-        for (; j > 0 && a[j - 1] > x; j--)
-            a[j] = a[j - 1];
-        a[j] = x;
-    }
-}
-
 /* n distinct ranks in [0, m), uniform, ascending. */
-static void draw_ranks(uint64_t seed, uint64_t stream, int64_t m, int64_t n, int64_t *out)
+void mest_draw_ranks(uint64_t seed, uint64_t stream, int64_t m, int64_t n, int64_t *out)
 {
     uint64_t counter = 0;
     if (n > m / 8) { /* dense draws: one look at each rank */
@@ -80,7 +63,7 @@ static void draw_ranks(uint64_t seed, uint64_t stream, int64_t m, int64_t n, int
     for (int64_t have = 0; have < n;) {
         for (int64_t k = have; k < n; k++)
             out[k] = (int64_t)mest_rng_below(seed, stream, counter++, (uint64_t)m);
-        sort_bits(out, n, bits - 1);
+        mest_sort_ids(out, n, bits - 1);
         have = 1;
         for (int64_t k = 1; k < n; k++)
             if (out[k] != out[have - 1])
@@ -125,10 +108,12 @@ static int64_t taken_next(taken_walk *w)
 mest_status mest_sparse_sample_inactive(const mest_sparse *s, uint64_t seed, uint64_t stream, const int64_t *freed, int64_t n_freed,
                                         const int64_t *exclude, int64_t n_exclude, int64_t n, int64_t *out, mest_error *err)
 {
-    MEST_CHECK(n_freed >= 0 && mest_units_valid(freed, n_freed, s->n_units), err, MEST_E_ARGUMENT,
+    MEST_CHECK(n_freed >= 0 && mest_units_valid(freed, n_freed, mest_sparse_ids(s)), err, MEST_E_ARGUMENT,
                "%s: dropped units are not ascending, distinct and below %" PRId64, s->name, s->n_units);
-    MEST_CHECK(n_exclude >= 0 && mest_units_valid(exclude, n_exclude, s->n_units), err, MEST_E_ARGUMENT,
+    MEST_CHECK(n_exclude >= 0 && mest_units_valid(exclude, n_exclude, mest_sparse_ids(s)), err, MEST_E_ARGUMENT,
                "%s: excluded units are not ascending, distinct and below %" PRId64, s->name, s->n_units);
+    if (s->group_units)
+        return mest_balance_sample(s, seed, stream, freed, n_freed, exclude, n_exclude, n, out, err);
     taken_walk walk;
     int64_t taken = 0;
     taken_init(&walk, s, freed, n_freed, exclude, n_exclude);
@@ -138,7 +123,7 @@ mest_status mest_sparse_sample_inactive(const mest_sparse *s, uint64_t seed, uin
                s->n_units - taken);
     if (n == 0)
         return MEST_OK;
-    draw_ranks(seed, stream, s->n_units - taken, n, out);
+    mest_draw_ranks(seed, stream, s->n_units - taken, n, out);
     /* Rank r of the free units is unit r + (number of taken units at or below it). */
     int64_t below = 0;
     taken_init(&walk, s, freed, n_freed, exclude, n_exclude);

@@ -7,61 +7,7 @@
 #include <string.h>
 
 #include "sparse/cursor.h"
-
-#define MEST_FORMAT(file) extern const mest_format mest_format_##file;
-#include "sparse/formats.def"
-#undef MEST_FORMAT
-
-static const mest_format *const formats[] = {
-#define MEST_FORMAT(file) &mest_format_##file,
-#include "sparse/formats.def"
-#undef MEST_FORMAT
-    NULL,
-};
-
-const mest_format *mest_format_at(int index)
-{
-    int n = (int)(sizeof formats / sizeof *formats) - 1;
-    return index >= 0 && index < n ? formats[index] : NULL;
-}
-
-/* The decimal height after a family name; 0 if it is not one. */
-static int32_t parse_height(const char *text, int32_t most)
-{
-    int32_t height = 0;
-    if (*text == '0')
-        return 0;
-    for (; *text >= '0' && *text <= '9'; text++) {
-        height = height * 10 + (*text - '0');
-        if (height > most)
-            return 0;
-    }
-    return *text ? 0 : height;
-}
-
-mest_status mest_format_find(const char *name, const mest_format **format, int32_t *height, mest_error *err)
-{
-    for (int i = 0; name && formats[i]; i++) {
-        size_t n = strlen(formats[i]->family);
-        if (strncmp(name, formats[i]->family, n) != 0)
-            continue;
-        int32_t h = formats[i]->max_height ? parse_height(name + n, formats[i]->max_height) : name[n] == 0;
-        if (h > 0) {
-            *format = formats[i];
-            *height = h;
-            return MEST_OK;
-        }
-    }
-    char known[200];
-    size_t used = 0;
-    known[0] = 0;
-    for (int i = 0; formats[i] && used < sizeof known - 40; i++)
-        used += (size_t)(formats[i]->max_height
-                             ? snprintf(known + used, sizeof known - used, "%s%s1..%s%d", i ? ", " : "", formats[i]->family, formats[i]->family,
-                                        (int)formats[i]->max_height)
-                             : snprintf(known + used, sizeof known - used, "%s%s", i ? ", " : "", formats[i]->family));
-    return mest_fail(err, MEST_E_ARGUMENT, "there is no sparse format '%s'; there are: %s", name ? name : "", known);
-}
+#include "sparse/piece.h"
 
 /* Room for cap units: values and index, of which the caller owns both. */
 static mest_status allocate(mest_sparse *s, int64_t cap_units, mest_real **values, void **index, size_t *index_size, mest_error *err)
@@ -80,34 +26,49 @@ static mest_status allocate(mest_sparse *s, int64_t cap_units, mest_real **value
     return mest_fail(err, MEST_E_NOMEM, "%s: no memory for %" PRId64 " units", s->name, cap_units);
 }
 
-mest_status mest_sparse_create(mest_sparse **out, mest_heap *heap, const char *format, const mest_shape *shape, int64_t cap_units, mest_error *err)
+mest_status mest_sparse_make(mest_sparse **out, mest_heap *heap, const mest_sparse_spec *spec, int64_t cap_units, mest_error *err)
 {
-    const mest_format *f;
-    int32_t height;
+    const mest_shape *shape = spec->shape;
+    mest_scheme scheme;
     int64_t count;
     mest_sparse *s;
     mest_status status;
     *out = NULL;
-    MEST_TRY(mest_format_find(format, &f, &height, err));
-    MEST_CHECK(shape->rank >= 1, err, MEST_E_SHAPE, "%s: a scalar cannot be sparse", format);
+    MEST_TRY(mest_scheme_find(spec->scheme, &scheme, err));
+    MEST_CHECK(shape->rank >= 1, err, MEST_E_SHAPE, "%s: a scalar cannot be sparse", spec->scheme);
     count = 1;
     for (int i = 0; i < shape->rank; i++)
         MEST_CHECK(shape->dim[i] >= 0 && !__builtin_mul_overflow(count, shape->dim[i], &count), err, MEST_E_SHAPE,
-                   "%s: axis %d of a sparse weight has no usable size", format, i);
+                   "%s: axis %d of a sparse weight has no usable size", spec->scheme, i);
     MEST_NEW(heap, s, 1, err, "sparse weight");
-    *s = (mest_sparse){ .format = f, .shape = *shape, .rows = shape->dim[0], .height = height, .heap = heap };
+    *s = (mest_sparse){ .format = scheme.format, .scheme = scheme, .shape = *shape, .inputs_first = spec->inputs_first, .rows = shape->dim[0],
+                        .patterns = spec->patterns ? *spec->patterns : *mest_patterns_default(), .choices = 1, .cell_cols = 1, .cell_units = 1,
+                        .heap = heap };
     s->cols = mest_shape_span(shape, 1, shape->rank);
-    snprintf(s->name, sizeof s->name, "%s", format);
-    MEST_TRY_OUT(f->configure(s, err));
+    s->channels = shape->rank > 1 ? shape->dim[1] : 1;
+    s->taps = shape->rank > 2 ? mest_shape_span(shape, 2, shape->rank) : 1;
+    if (s->taps == 0)
+        s->taps = 1; /* no columns at all */
+    snprintf(s->name, sizeof s->name, "%s", spec->scheme);
+    MEST_TRY_OUT(scheme.format->configure(s, err));
+    if (s->row_span * s->cell_cols > MEST_PIECE) {
+        status = mest_fail(err, MEST_E_SHAPE, "%s: kernels of %" PRId64 " positions are too large for this scheme", s->name, s->taps);
+        goto out;
+    }
     MEST_TRY_OUT(allocate(s, cap_units, &s->values, &s->index, &s->index_size, err));
     s->cap_units = cap_units;
-    f->append(s, NULL, 0);
-    f->finish(s);
+    s->format->append(s, NULL, 0);
+    s->format->finish(s);
     *out = s;
 out:
     if (status != MEST_OK)
         mest_free(heap, s, 1, sizeof *s);
     return status;
+}
+
+mest_status mest_sparse_create(mest_sparse **out, mest_heap *heap, const char *scheme, const mest_shape *shape, int64_t cap_units, mest_error *err)
+{
+    return mest_sparse_make(out, heap, &(mest_sparse_spec){ .scheme = scheme, .shape = shape }, cap_units, err);
 }
 
 void mest_sparse_destroy(mest_sparse *s)
@@ -145,22 +106,55 @@ mest_status mest_sparse_reserve(mest_sparse *s, int64_t cap_units, mest_error *e
     return MEST_OK;
 }
 
-/* Zeroes what reaches past the matrix: only units of the last block row do. */
+int64_t mest_sparse_units_at(const mest_sparse *s, double sparsity)
+{
+    return s->format->units_at ? s->format->units_at(s, sparsity) : mest_units_at(sparsity, s->n_units);
+}
+
+double mest_sparse_least_sparsity(const mest_sparse *s) { return s->format->least_sparsity ? s->format->least_sparsity(s) : 0; }
+
+int64_t mest_sparse_group_most(const mest_sparse *s)
+{
+    if (s->group_units == 0)
+        return INT64_MAX;
+    const int64_t groups = s->n_units / s->group_units;
+    return groups ? (s->cap_units + groups - 1) / groups : 0;
+}
+
+/* Zeroes what reaches past the matrix. */
 static void clear_padding(mest_sparse *s)
 {
-    int64_t pad = mest_block_rows(s) * s->height - s->rows;
-    if (pad <= 0)
+    int32_t row[MEST_UNIT_MOST], col[MEST_UNIT_MOST];
+    int64_t from = s->ragged ? 0 : mest_sparse_lower_bound(s, (s->unit_rows - 1) * s->unit_cols);
+    if (!s->ragged && s->unit_rows * s->row_span <= s->rows)
         return;
-    for (int64_t p = mest_sparse_lower_bound(s, (mest_block_rows(s) - 1) * s->cols); p < s->active_units; p++)
-        for (int64_t e = s->height - pad; e < s->height; e++)
-            s->values[p * s->height + e] = 0;
+    for (int64_t p = from; p < s->active_units; p++) {
+        mest_sparse_entries(s, p, 1, row, col);
+        for (int32_t e = 0; e < s->unit_elements; e++)
+            if (col[e] < 0 || row[e] >= s->rows)
+                s->values[p * s->unit_elements + e] = 0;
+    }
+}
+
+/* Ascending, in range, one choice a slot, no group too full. */
+static mest_status check_units(const mest_sparse *s, const int64_t *units, int64_t n, mest_error *err)
+{
+    const int64_t most = mest_sparse_group_most(s), span = s->group_units * s->choices;
+    MEST_CHECK(mest_units_valid(units, n, mest_sparse_ids(s)), err, MEST_E_ARGUMENT, "%s: units are not ascending, distinct and below %" PRId64,
+               s->name, mest_sparse_ids(s));
+    for (int64_t i = 0, in_group = 0; i < n && span; i++) {
+        MEST_CHECK(i == 0 || units[i] / s->choices > units[i - 1] / s->choices, err, MEST_E_ARGUMENT, "%s: units %" PRId64 " and %" PRId64
+                   " are two choices of one slot", s->name, units[i - 1], units[i]);
+        in_group = i && units[i] / span == units[i - 1] / span ? in_group + 1 : 1;
+        MEST_CHECK(in_group <= most, err, MEST_E_LIMIT, "%s: more than %" PRId64 " units in the group of unit %" PRId64, s->name, most, units[i]);
+    }
+    return MEST_OK;
 }
 
 mest_status mest_sparse_from_units(mest_sparse *s, const int64_t *units, int64_t n, const mest_real *values, mest_error *err)
 {
     MEST_CHECK(n >= 0 && n <= s->cap_units, err, MEST_E_LIMIT, "%s: %" PRId64 " units do not fit in room for %" PRId64, s->name, n, s->cap_units);
-    MEST_CHECK(mest_units_valid(units, n, s->n_units), err, MEST_E_ARGUMENT, "%s: units are not ascending, distinct and below %" PRId64, s->name,
-               s->n_units);
+    MEST_TRY(check_units(s, units, n, err));
     s->active_units = 0;
     s->format->append(s, units, n);
     s->format->finish(s);
@@ -204,50 +198,4 @@ bool mest_sparse_active(const mest_sparse *s, int64_t unit)
     if (at < s->active_units)
         s->format->units(s, at, 1, &found);
     return found == unit;
-}
-
-enum { MAX_UNIT = 64 };
-
-void mest_sparse_dense_rows(const mest_sparse *s, const mest_real *values, int64_t row0, int64_t n, float *out)
-{
-    int32_t row[MAX_UNIT], col[MAX_UNIT];
-    memset(out, 0, (size_t)n * (size_t)s->cols * sizeof *out);
-    /* Rows ascend with the units: skip those that end above row0, stop at the first that starts below the range. */
-    int64_t low = 0, high = s->active_units;
-    while (low < high) {
-        int64_t middle = low + (high - low) / 2;
-        s->format->entries(s, middle, row, col);
-        if (row[s->unit_elements - 1] < row0)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    for (int64_t i = low; i < s->active_units; i++) {
-        s->format->entries(s, i, row, col);
-        if (row[0] >= row0 + n)
-            break;
-        for (int32_t e = 0; e < s->unit_elements; e++)
-            if (row[e] >= row0 && row[e] < row0 + n && row[e] < s->rows)
-                out[(row[e] - row0) * s->cols + col[e]] = (float)values[i * s->unit_elements + e];
-    }
-}
-
-void mest_sparse_coords(const mest_sparse *s, int64_t first, int64_t n, int64_t *out)
-{
-    int32_t row[MAX_UNIT], col[MAX_UNIT];
-    int64_t unit = -1;
-    for (int64_t k = 0; k < n; k++) {
-        int64_t i = (first + k) / s->unit_elements, e = (first + k) % s->unit_elements;
-        if (i != unit)
-            s->format->entries(s, unit = i, row, col);
-        out[k] = row[e] < s->rows ? row[e] * s->cols + col[e] : -1;
-    }
-}
-
-int64_t mest_sparse_nnz(const mest_sparse *s)
-{
-    int64_t pad = mest_block_rows(s) * s->height - s->rows;
-    if (pad <= 0)
-        return s->stored;
-    return s->stored - pad * (s->active_units - mest_sparse_lower_bound(s, (mest_block_rows(s) - 1) * s->cols));
 }

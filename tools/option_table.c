@@ -99,8 +99,8 @@ const option option_table[] = {
 
     GROUP("sparsity", "Sparsity"),
     REAL("sparsity", true, "S", "0", sparsity, 0, 0.9999, "part of each sparse weight that is not stored; 0: dense training"),
-    CHOICE("scheme", true, "csr|block|block4|block8|block16", "block4", scheme,
-           "csr: single elements; blockH: H output channels by 1 (block means block4)"),
+    TEXT("scheme", 0, true, "NAME", "block4", scheme,
+         "csr: single elements; blockH: H output channels by 1 (block means block4); punchedFxC; pattern: masks of 3x3 kernels; nmN:M, nmN:MxR"),
     CHOICE("method", true, "static|mest|mest-vanilla|mest-em|mest-ems", "(mest-em if anything is sparse)", method,
            "how the pattern moves: not at all, or MEST: vanilla, elastic mutation (mest is mest-em), with soft memory bound"),
     INT("mutate-every", 0, true, "N", "5", mutate_every, 1, BIG, "MEST: epochs between mutations"),

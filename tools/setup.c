@@ -177,7 +177,7 @@ int tool_sparsify(tool *t)
     if (!wants_sparsity(s) && !s->from_scratch)
         return 0;
     mest_sparsity_init(&how);
-    how.scheme = strcmp(s->scheme, "block") == 0 ? "block4" : s->scheme;
+    how.scheme = s->scheme;
     how.sparsity = s->sparsity;
     how.dense_layers = s->dense_layers;
     how.rules = s->rules;

@@ -57,7 +57,7 @@ typedef struct mest_tensor_info {
     int64_t dim[MEST_MAX_RANK]; /* -1: symbolic (the batch axis, for example) */
     mest_role role;             /* parameters only */
     const char *role_reason;    /* parameters only: the rule that decided, "weight of Conv '/conv1/Conv'" */
-    const char *scheme;         /* "dense", "csr", "block4", ... */
+    const char *scheme;         /* "dense", "csr", "block4", "pattern", ... */
     int64_t stored;             /* elements stored now (equals the product of dims when dense) */
     double sparsity;            /* 1 - stored / elements */
 } mest_tensor_info;
@@ -94,7 +94,7 @@ MEST_NODISCARD MEST_API mest_status mest_model_freeze(mest_model *model, const c
 
 typedef struct mest_sparsity {
     uint32_t struct_size;
-    const char *scheme;       /* "csr", "block4", "block8", "block16" */
+    const char *scheme;       /* "csr", "block4" ("block" is short for it), "punched8x4", "pattern", "nm2:4", "nm2:4x4"; NULL: csr */
     double sparsity;          /* 0..1 of each sparse parameter; 0 leaves everything dense */
     const char *dense_layers; /* comma-separated name patterns that stay dense; "auto": first conv, last layer, 1x1 shortcut
                                * convs, grouped convs; "none": every parameter of rank >= 2 becomes sparse */
@@ -109,7 +109,8 @@ MEST_API void mest_sparsity_init(mest_sparsity *sparsity);
 
 /* Turns initializers into sparse parameters, straight from the mapped file: no dense copy is made. With `from_scratch`, dense
  * parameters of rank >= 2 are drawn anew too, biases are zeroed and normalisations reset to 1 and 0 (mean 0, variance 1).
- * Count per parameter: round((1 - sparsity) * units), largest L2 norm first, ties to the lower index.
+ * Count per parameter: round((1 - sparsity) * units), largest L2 norm first, ties to the lower index; docs/methods.md says it for pattern
+ * and nm, whose counts are per filter and per group.
  * To be called at most once, before mest_session_create. Errors: MEST_E_ARGUMENT, MEST_E_STATE, MEST_E_UNSUPPORTED (a named
  * parameter's consumers have no sparse kernel), MEST_E_NOMEM. */
 MEST_NODISCARD MEST_API mest_status mest_model_sparsify(mest_model *model, const mest_sparsity *sparsity, mest_error *err);

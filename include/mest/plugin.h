@@ -3,7 +3,9 @@
  *
  *   mest_scheduler   what a plugin gives: name and callbacks
  *   mest_host_api    what the host gives: look at sparse parameters, propose drop and grow, remove samples
- *   unit             the smallest thing a scheme removes or grows: an element (csr), h x 1 rows of one column (blockH)
+ *   unit             the smallest thing a scheme removes or grows: an element (csr), h x 1 rows of one column (blockH), a 3x3 kernel with
+ *                    one of a few masks (pattern), one position of a block of kernels (punchedFxC), an element of an N:M group
+ *   slot             what is active or not: a unit; or, for pattern, the `choices` units (masks) of a kernel, of which at most one is active
  *
  * A plugin is one shared object with one exported symbol, mest_scheduler_entry; it needs only mest/base.h and this header and
  * links nothing. Built-in schedulers use the same ABI. Proposals are checked when they are made (range, duplicates, capacity);
@@ -25,11 +27,11 @@ extern "C" {
 
 typedef struct mest_host mest_host; /* opaque; belongs to one session */
 
-/* How many of n_units units a sparsity leaves: round((1 - sparsity) * n_units), halves up. The one rule from a sparsity to a count.
+/* How many of n_units units a part of them leaves: round((1 - part) * n_units), halves up. Schedulers ask units_at, which knows schemes.
  * The 1e-7 makes halves those of the decimal number that was written: (1 - 0.9) * 15 is a little below 1.5 in binary. */
-static inline int64_t mest_units_at(double sparsity, int64_t n_units)
+static inline int64_t mest_units_at(double part, int64_t n_units)
 {
-    double n = (1.0 - sparsity) * (double)n_units + 0.5 + 1e-7;
+    double n = (1.0 - part) * (double)n_units + 0.5 + 1e-7;
     return n <= 0 ? 0 : n >= (double)n_units ? n_units : (int64_t)n;
 }
 
@@ -37,14 +39,18 @@ static inline int64_t mest_units_at(double sparsity, int64_t n_units)
 typedef struct mest_sparse_info {
     uint32_t struct_size;
     const char *name;        /* lent until the callback returns */
-    const char *scheme;      /* "csr", "block4", ... */
+    const char *scheme;      /* "csr", "block4", "pattern", "nm2:4", ... */
     int rank;
     int64_t dim[8];          /* dense shape */
-    int64_t n_units;         /* U: all units, active or not */
+    int64_t n_units;         /* U: all slots, active or not. Unit ids are below n_units * choices */
     int64_t n_active;        /* u: units stored now */
     int64_t capacity;        /* units that may ever be stored in this run */
     int32_t unit_elements;   /* elements of one unit */
-    double target_sparsity;  /* what the user asked for, 0..1 */
+    double target_sparsity;  /* what the user asked for, 0..1: of elements, see units_at */
+    int32_t choices;         /* unit id = slot * choices + choice; 1 unless the scheme is pattern */
+    int64_t group_units;     /* slots of a group that is kept balanced, g = slot / group_units (kernels of a filter, M of N:M); 0: none.
+                              * lowest_units and sample_inactive keep the balance; a group never holds more than an even share of the
+                              * capacity, rounded up */
 } mest_sparse_info;
 
 typedef struct mest_epoch {
@@ -121,15 +127,17 @@ typedef struct mest_host_api {
     /* Number of sparse parameters; they are numbered 0..n-1 in graph order. */
     int (*sparse_count)(mest_host *host);
     mest_status (*sparse_info)(mest_host *host, int param, mest_sparse_info *info, mest_error *err);
-    /* Unit ids of the active units first..first+n-1, ascending (unit id = block row * columns + column; csr: row * columns + column). */
+    /* Unit ids of the active units first..first+n-1, ascending (csr: id = row * columns + column; others: sparse/<format>.c). */
     mest_status (*active_units)(mest_host *host, int param, int64_t first, int64_t n, int64_t *units, mest_error *err);
     /* Score of those units: ||w|| + lambda * ||g||, L2 over the unit's elements; g is the snapshot of keep_gradients (zero if none).
      * normalised: each term divided by its mean over the active units. MEST paper, section on importance; see docs/methods. */
     mest_status (*unit_scores)(mest_host *host, int param, double lambda, bool normalised, int64_t first, int64_t n, float *scores,
                                mest_error *err);
-    /* The k active units of smallest score, ties to the lower unit id, written ascending by id. */
+    /* The k active units of smallest score, ties to the lower unit id, written ascending by id. With groups, those whose removal leaves
+     * an even share to each, the smallest inside each group. */
     mest_status (*lowest_units)(mest_host *host, int param, double lambda, bool normalised, int64_t k, int64_t *units, mest_error *err);
-    /* n distinct inactive units, uniform, written ascending. Units proposed for dropping in this callback count as inactive, units
+    /* n distinct inactive units, uniform (with groups: the emptiest are filled first, uniform inside a group; so is the choice in a
+     * slot), written ascending. Units proposed for dropping in this callback count as inactive, units
      * proposed for growing as active; `exclude` (ascending, n_exclude) is left out too. Keyed by (session seed, parameter, key):
      * same key, same answer. No memory of the order of U is used. MEST_E_LIMIT when there are fewer than n. */
     mest_status (*sample_inactive)(mest_host *host, int param, uint64_t key, const int64_t *exclude, int64_t n_exclude, int64_t n,
@@ -140,7 +148,7 @@ typedef struct mest_host_api {
     mest_status (*keep_gradients)(mest_host *host, mest_error *err);
 
     /* Proposals, in epoch_begin, epoch_end, step_begin and step_end. Units must be ascending and distinct; drop: active; grow: inactive, or already dropped
-     * in the same callback, and within the capacity once the drops so far are taken off. New units get value 0 and optimizer state 0;
+     * in the same callback, in a slot that is free, and within the capacity once the drops so far are taken off. New units get value 0 and optimizer state 0;
      * survivors keep value and state bit for bit. A refused proposal leaves no trace. */
     mest_status (*drop)(mest_host *host, int param, const int64_t *units, int64_t n, mest_error *err);
     mest_status (*grow)(mest_host *host, int param, const int64_t *units, int64_t n, mest_error *err);
@@ -180,6 +188,10 @@ typedef struct mest_host_api {
     mest_status (*watch)(mest_host *host, mest_probe *probe, mest_error *err);
     /* Sum over the elements of each unit of weight times kept gradient (of keep_gradients or probe), signed; MEST_E_STATE if none is kept. */
     mest_status (*unit_products)(mest_host *host, int param, int64_t first, int64_t n, float *products, mest_error *err);
+
+    /* How many units a sparsity of the parameter's elements leaves: the one rule for targets and stages of any scheme (csr and block:
+     * mest_units_at; pattern: kernels by the part of each that its mask leaves out, rounded per filter). -1: no such parameter. */
+    int64_t (*units_at)(mest_host *host, int param, double sparsity);
 } mest_host_api;
 
 /* Does the host know a service (field) of the table? Hosts before it have a shorter table. */

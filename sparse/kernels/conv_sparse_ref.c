@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Plain-layout reference of convolution and transposed convolution with a sparse weight (csr or block), all passes, any group, stride,
+/* Plain-layout reference of convolution and transposed convolution with a sparse weight of any format, all passes, any group, stride,
  * pad and dilation, 1-D and 2-D. Clarity before speed: one loop over the stored entries, one over the positions a tap reaches.
  *
  * Both operators tie a large image to a small one through the same weight:
@@ -10,9 +10,11 @@
 #include "ops/nn.h"
 #include "sparse/kernels/walk.h"
 
+enum { UNITS_PER_PART = 64 };
+
 typedef struct job {
     mest_conv_geometry g;
-    mest_rows_view index;
+    const mest_sparse *index;
     const mest_real *weight; /* stored order */
     mest_real *dw;
     const mest_real *large_in, *small_in, *bias;
@@ -51,16 +53,13 @@ static void gather_image(void *context, size_t n)
     for (int64_t m = 0; m < g->m; m++)
         for (int64_t i = 0; i < g->p * g->q; i++)
             small[m * g->p * g->q + i] = j->bias ? j->bias[m] : 0;
-    for (int64_t b = 0; b < j->index.block_rows; b++)
-        for (int32_t u = j->index.start[b]; u < j->index.start[b + 1]; u++)
-            for (int32_t k = 0; k < j->index.height && b * j->index.height + k < j->index.rows; k++) {
-                tap t = tap_of(g, b * j->index.height + k, j->index.col[u]);
-                mest_real w = j->weight[(int64_t)u * j->index.height + k];
-                for (int64_t p = t.p0; p < t.p1; p++)
-                    for (int64_t q = t.q0; q < t.q1; q++)
-                        small[(t.m * g->p + p) * g->q + q] +=
-                            w * large[(t.c * g->h + p * g->stride_y + t.dy) * g->w + q * g->stride_x + t.dx];
-            }
+    MEST_FOR_ENTRIES(j->index, 0, j->index->active_units, {
+        const tap t = tap_of(g, row, col);
+        const mest_real w = j->weight[e];
+        for (int64_t p = t.p0; p < t.p1; p++)
+            for (int64_t q = t.q0; q < t.q1; q++)
+                small[(t.m * g->p + p) * g->q + q] += w * large[(t.c * g->h + p * g->stride_y + t.dy) * g->w + q * g->stride_x + t.dx];
+    });
 }
 
 /* large[n] = bias + sum over entries, scattered; one image. */
@@ -73,38 +72,36 @@ static void scatter_image(void *context, size_t n)
     for (int64_t c = 0; c < g->c; c++)
         for (int64_t i = 0; i < g->h * g->w; i++)
             large[c * g->h * g->w + i] = j->bias ? j->bias[c] : 0;
-    for (int64_t b = 0; b < j->index.block_rows; b++)
-        for (int32_t u = j->index.start[b]; u < j->index.start[b + 1]; u++)
-            for (int32_t k = 0; k < j->index.height && b * j->index.height + k < j->index.rows; k++) {
-                tap t = tap_of(g, b * j->index.height + k, j->index.col[u]);
-                mest_real w = j->weight[(int64_t)u * j->index.height + k];
-                for (int64_t p = t.p0; p < t.p1; p++)
-                    for (int64_t q = t.q0; q < t.q1; q++)
-                        large[(t.c * g->h + p * g->stride_y + t.dy) * g->w + q * g->stride_x + t.dx] +=
-                            w * small[(t.m * g->p + p) * g->q + q];
-            }
+    MEST_FOR_ENTRIES(j->index, 0, j->index->active_units, {
+        const tap t = tap_of(g, row, col);
+        const mest_real w = j->weight[e];
+        for (int64_t p = t.p0; p < t.p1; p++)
+            for (int64_t q = t.q0; q < t.q1; q++)
+                large[(t.c * g->h + p * g->stride_y + t.dy) * g->w + q * g->stride_x + t.dx] += w * small[(t.m * g->p + p) * g->q + q];
+    });
 }
 
-/* Gradient of the entries of one block row: sum over images and positions of large * small. Padding entries get 0. */
-static void sample_rows(void *context, size_t b)
+/* Gradient of the entries of one part of the units: sum over images and positions of large * small. Padding entries get 0. */
+static void sample_part(void *context, size_t part)
 {
     const job *j = context;
     const mest_conv_geometry *g = &j->g;
-    for (int32_t u = j->index.start[b]; u < j->index.start[b + 1]; u++)
-        for (int32_t k = 0; k < j->index.height; k++) {
-            int64_t row = (int64_t)b * j->index.height + k;
-            double sum = 0;
-            if (row < j->index.rows) {
-                tap t = tap_of(g, row, j->index.col[u]);
-                for (int64_t n = 0; n < g->n; n++)
-                    for (int64_t p = t.p0; p < t.p1; p++)
-                        for (int64_t q = t.q0; q < t.q1; q++)
-                            sum += (double)j->large_in[((n * g->c + t.c) * g->h + p * g->stride_y + t.dy) * g->w + q * g->stride_x + t.dx] *
-                                   (double)j->small_in[((n * g->m + t.m) * g->p + p) * g->q + q];
-            }
-            j->dw[(int64_t)u * j->index.height + k] = (mest_real)sum;
-        }
+    const int64_t size = j->index->unit_elements, from = (int64_t)part * UNITS_PER_PART;
+    const int64_t to = from + UNITS_PER_PART < j->index->active_units ? from + UNITS_PER_PART : j->index->active_units;
+    memset(j->dw + from * size, 0, (size_t)((to - from) * size) * sizeof *j->dw);
+    MEST_FOR_ENTRIES(j->index, from, to, {
+        const tap t = tap_of(g, row, col);
+        double sum = 0;
+        for (int64_t n = 0; n < g->n; n++)
+            for (int64_t p = t.p0; p < t.p1; p++)
+                for (int64_t q = t.q0; q < t.q1; q++)
+                    sum += (double)j->large_in[((n * g->c + t.c) * g->h + p * g->stride_y + t.dy) * g->w + q * g->stride_x + t.dx] *
+                           (double)j->small_in[((n * g->m + t.m) * g->p + p) * g->q + q];
+        j->dw[e] = (mest_real)sum;
+    });
 }
+
+static size_t parts_of(const job *j) { return (size_t)mest_ceil_div(j->index->active_units, UNITS_PER_PART); }
 
 /* db[c] = sum of dy[n, c, i]. */
 static void bias_gradient(const mest_real *dy, int64_t n, int64_t c, int64_t pixels, mest_real *db)
@@ -124,7 +121,7 @@ static mest_status setup(const mest_args *a, bool transposed, const mest_type *x
     char why[160];
     const mest_conv_params *p = a->params;
     const mest_shape *wshape = &a->in[1].type->shape;
-    *j = (job){.index = mest_rows_view_of(a->in[1].sparse), .weight = a->in[1].data};
+    *j = (job){.index = a->in[1].sparse, .weight = a->in[1].data};
     if (!transposed) {
         if (!mest_conv_geometry_of(p, &x->shape, wshape, &j->g, why, sizeof why))
             return mest_run_fail(a, MEST_E_SHAPE, "%s", why);
@@ -185,7 +182,7 @@ static mest_status conv_grad_run(const mest_args *a)
     }
     if (a->n_out > 1 && a->out[1].data) {
         j.dw = a->out[1].data;
-        mest_parallel(a->threads, (size_t)j.index.block_rows, sample_rows, &j);
+        mest_parallel(a->threads, parts_of(&j), sample_part, &j);
     }
     if (a->n_out > 2 && a->out[2].data)
         bias_gradient(a->in[2].data, j.g.n, j.g.m, j.g.p * j.g.q, a->out[2].data);
@@ -217,7 +214,7 @@ static mest_status transpose_grad_run(const mest_args *a)
     }
     if (a->n_out > 1 && a->out[1].data) {
         j.dw = a->out[1].data;
-        mest_parallel(a->threads, (size_t)j.index.block_rows, sample_rows, &j);
+        mest_parallel(a->threads, parts_of(&j), sample_part, &j);
     }
     if (a->n_out > 2 && a->out[2].data)
         bias_gradient(a->in[2].data, j.g.n, j.g.c, j.g.h * j.g.w, a->out[2].data);
@@ -228,10 +225,6 @@ static bool fits(const mest_kernel_query *q, const char **why)
 {
     if (q->n_in < 2 || !q->in[1] || q->in[1]->layout.kind != MEST_SPARSE || !q->sparse[1])
         return false;
-    if (!mest_rowwise(q->sparse[1])) {
-        *why = "weight is neither csr nor block";
-        return false;
-    }
     for (int i = 0; i < q->n_in; i++)
         if (i != 1 && !mest_plain_real(q->in[i]))
             return false;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Plain-layout reference of Gemm and MatMul with a sparse second operand (csr or block), forward and gradient.
+/* Plain-layout reference of Gemm and MatMul with a sparse second operand of any format, forward and gradient.
  *
  *     Y[i, o] = alpha * sum_k A'[i, k] B'[k, o] + beta * C      I rows, K inner, O outputs; ' = transposed where asked
  *
@@ -14,7 +14,7 @@ typedef struct job {
     int64_t a_row, a_col;           /* strides of A' */
     double alpha, beta;
     bool trans_b;
-    mest_rows_view index;
+    const mest_sparse *index;
     const mest_real *weight, *a, *dy, *c;
     mest_real *y, *da, *db;
     int64_t c_row, c_col;           /* strides of C, 0 where broadcast */
@@ -22,15 +22,12 @@ typedef struct job {
 
 enum { ROWS_PER_TILE = 8 };
 
-/* Calls BODY for each stored entry with k, o (inner index, output) and e (position of its value). */
-#define FOR_ENTRIES(j, BODY)                                                                                               \
-    for (int64_t b_ = 0; b_ < (j)->index.block_rows; b_++)                                                                 \
-        for (int32_t u_ = (j)->index.start[b_]; u_ < (j)->index.start[b_ + 1]; u_++)                                       \
-            for (int32_t h_ = 0; h_ < (j)->index.height && b_ * (j)->index.height + h_ < (j)->index.rows; h_++) {          \
-                const int64_t row_ = b_ * (j)->index.height + h_, col_ = (j)->index.col[u_], e = (int64_t)u_ * (j)->index.height + h_; \
-                const int64_t o = (j)->trans_b ? row_ : col_, k = (j)->trans_b ? col_ : row_;                              \
-                BODY                                                                                                       \
-            }
+/* Runs the code given last for each stored entry with k, o (inner index, output) and e (position of its value). */
+#define FOR_ENTRIES(j, ...)                                                               \
+    MEST_FOR_ENTRIES((j)->index, 0, (j)->index->active_units, {                           \
+        const int64_t o = (j)->trans_b ? row : col, k = (j)->trans_b ? col : row;         \
+        __VA_ARGS__                                                                         \
+    })
 
 static void forward_rows(void *context, size_t tile)
 {
@@ -43,7 +40,7 @@ static void forward_rows(void *context, size_t tile)
         mest_real w = (mest_real)(j->alpha * (double)j->weight[e]);
         for (int64_t i = from; i < to; i++)
             j->y[i * j->outs + o] += w * j->a[i * j->a_row + k * j->a_col];
-    })
+    });
 }
 
 static void input_gradient_rows(void *context, size_t tile)
@@ -57,7 +54,7 @@ static void input_gradient_rows(void *context, size_t tile)
         mest_real w = (mest_real)(j->alpha * (double)j->weight[e]);
         for (int64_t i = from; i < to; i++)
             j->da[i * j->a_row + k * j->a_col] += w * j->dy[i * j->outs + o];
-    })
+    });
 }
 
 static void weight_gradient(const job *j, int64_t stored)
@@ -69,7 +66,7 @@ static void weight_gradient(const job *j, int64_t stored)
         for (int64_t i = 0; i < j->rows; i++)
             sum += (double)j->a[i * j->a_row + k * j->a_col] * (double)j->dy[i * j->outs + o];
         j->db[e] = (mest_real)(j->alpha * sum);
-    })
+    });
 }
 
 static void bias_gradient(const job *j, const mest_type *c, mest_real *dc)
@@ -92,7 +89,7 @@ static job setup(const mest_args *a, const mest_gemm_params *gemm)
     const mest_shape *as = &a->in[0].type->shape;
     const mest_sparse *b = a->in[1].sparse;
     bool trans_a = gemm && gemm->trans_a, trans_b = gemm && gemm->trans_b;
-    job j = {.alpha = gemm ? gemm->alpha : 1, .beta = gemm ? gemm->beta : 1, .trans_b = trans_b, .index = mest_rows_view_of(b),
+    job j = {.alpha = gemm ? gemm->alpha : 1, .beta = gemm ? gemm->beta : 1, .trans_b = trans_b, .index = b,
              .weight = a->in[1].data, .a = a->in[0].data};
     j.outs = trans_b ? b->rows : b->cols;
     j.inner = trans_b ? b->cols : b->rows;
@@ -146,10 +143,6 @@ static bool fits(const mest_kernel_query *q, const char **why)
 {
     if (q->n_in < 2 || !q->in[1] || q->in[1]->layout.kind != MEST_SPARSE || !q->sparse[1])
         return false;
-    if (!mest_rowwise(q->sparse[1])) {
-        *why = "weight is neither csr nor block";
-        return false;
-    }
     for (int i = 0; i < q->n_in; i++)
         if (i != 1 && !mest_plain_real(q->in[i]))
             return false;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Convolution and matrix products in the PIXEL layout (batch in the vector lanes), weights csr, block or dense.
+/* Convolution and matrix products in the PIXEL layout (batch in the vector lanes), weights sparse in any format, or dense.
  *
  * Everything is one idea: an output row (channel) has a list of (byte offset, weight); the offset, from the position's base address,
  * already contains tap and channel. A panel of u neighbouring positions is computed at once with u vectors of accumulators.

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Offset lists of the batch-lane kernels.
  *
- * A forward list has a row per output channel (or per four, for blocks of height 4, 8, ...) and reads X; a backward list has a row per
+ * A forward list has a row per output channel (or per four, where four outputs share their columns) and reads X; a backward list has a row per
  * input channel and phase and reads dY. Entries are ordered by phase, channel tile, row, then ascending as the weight is stored. */
 #include "sparse/kernels/lanes.h"
 
@@ -47,31 +47,27 @@ size_t mest_lanes_bytes(const mest_lanes_key *key) { return layout_of(key).bytes
  * place of row i). */
 static void walk(const mest_lanes_key *k, const mest_sparse *weight, bool fill, int32_t *start, int32_t *off, int32_t *perm)
 {
-    const mest_rows_view v = mest_rows_view_of(weight);
     const int64_t taps = (int64_t)k->r * k->s, tiles = n_tiles(k, read_channels(k)), rows = list_rows(k);
-    const int64_t group_m = k->m / k->group, group_c = k->c / k->group, lane = lane_bytes(k);
-    for (int64_t b = 0; b < v.block_rows; b++)
-        for (int32_t u = v.start[b]; u < v.start[b + 1]; u++)
-            for (int32_t h = 0; h < v.height; h += k->height) {
-                const int64_t row = b * v.height + h, col = v.col[u];
-                if (row >= v.rows)
-                    break; /* padding below the last row */
-                const int64_t m = k->inputs_first ? col : row;
-                const int64_t c = k->inputs_first ? row : row / group_m * group_c + col / taps;
-                const int64_t tap = k->inputs_first ? 0 : col % taps;
-                int32_t phase;
-                const int64_t at = mest_lanes_tap(k, tap / k->s, tap % k->s, &phase);
-                const int64_t reads = k->backward ? m : c, writes = k->backward ? c : m / k->height;
-                int32_t *place = &start[((int64_t)phase * tiles + reads / k->tile) * rows + writes];
-                if (!fill) {
-                    place[1]++;
-                    continue;
-                }
-                off[*place] = (int32_t)(at + reads * lane);
-                if (perm)
-                    perm[*place] = u * v.height + h;
-                ++*place;
-            }
+    const int64_t group_m = k->m / k->group, group_c = k->c / k->group, lane = lane_bytes(k), quads = k->height - 1;
+    MEST_FOR_ENTRIES(weight, 0, weight->active_units, {
+        if (e & quads)
+            continue; /* not the first of its quad: height is 1 or 4, and a unit's entries come in runs of a multiple of it */
+        const int64_t m = k->inputs_first ? col : row;
+        const int64_t c = k->inputs_first ? row : row / group_m * group_c + col / taps;
+        const int64_t tap = k->inputs_first ? 0 : col % taps;
+        int32_t phase;
+        const int64_t at = mest_lanes_tap(k, tap / k->s, tap % k->s, &phase);
+        const int64_t reads = k->backward ? m : c, writes = k->backward ? c : m / k->height;
+        int32_t *place = &start[((int64_t)phase * tiles + reads / k->tile) * rows + writes];
+        if (!fill) {
+            place[1]++;
+            continue;
+        }
+        off[*place] = (int32_t)(at + reads * lane);
+        if (perm)
+            perm[*place] = (int32_t)e;
+        ++*place;
+    });
 }
 
 void mest_lanes_build(void *data, const mest_sparse *weight, const void *key)

@@ -84,10 +84,6 @@ bool mest_lanes_fits(const mest_kernel_query *q, mest_lanes_op op, const mest_la
         return false;
     if (dw && dw->layout.kind != w->layout.kind)
         return false;
-    if (sparse && !mest_rowwise(sparse)) {
-        *why = "weight is neither csr nor block";
-        return false;
-    }
     const mest_conv_geometry *g = &p.g;
     if (g->top > 255 || g->left > 255 || g->bottom > 255 || g->right > 255 || g->r > 16384 || g->s > 16384 || g->stride_y > 64 ||
         g->stride_x > 64 || g->dilation_y > 16384 || g->dilation_x > 16384) {
@@ -155,7 +151,7 @@ double mest_lanes_cost(const mest_kernel_query *q, mest_lanes_op op, const mest_
     const double lanes = (double)(mest_ceil_div(g->n, isa->v) * isa->v);
     const double entries = (double)capacity(q, &p), pixels = lanes * (double)(g->p * g->q);
     int passes = p.gradient ? (q->out[0] ? 1 : 0) + (q->n_out > 1 && q->out[1] ? 1 : 0) : 1;
-    const bool block = !q->sparse[1] || q->sparse[1]->height % 4 == 0;
+    const bool block = !q->sparse[1] || mest_quads(q->sparse[1], p.inputs_first, p.g.m, p.g.group);
     /* measured in cache: blocks that share columns run almost twice as fast, the fused backward one and a half times */
     const double rate = isa->flops_per_second * (p.gradient ? 1.5 : block ? 1.9 : 1.0);
     const double bytes = (double)sizeof(mest_real) * (lanes * (double)(g->c * g->h * g->w) + pixels * (double)g->m) * (p.gradient ? 1.5 : 1.0);
@@ -264,7 +260,7 @@ mest_status mest_lanes_prepare(const mest_kernel_query *q, mest_lanes_op op, con
     const mest_pixels *read = p.gradient ? &s->y : &s->x;
     const int64_t bytes = (int64_t)sizeof(mest_real);
     s->dense_dw = p.gradient && !s->sparse && p.g.group == 1;
-    const int32_t height = s->dense_dw ? 4 : p.gradient ? 1 : s->sparse ? (weight->height % 4 == 0 && !p.inputs_first && (p.g.group == 1 || p.g.m / p.g.group % 4 == 0) ? 4 : 1)
+    const int32_t height = s->dense_dw ? 4 : p.gradient ? 1 : s->sparse ? (mest_quads(weight, p.inputs_first, p.g.m, p.g.group) ? 4 : 1)
                                                       : (p.g.group == 1 ? 4 : 1);
     const int64_t entries = capacity(q, &p), reads = (p.gradient ? p.g.m : p.g.c) / (s->sparse ? 1 : p.g.group);
     mest_lanes_key *k = &s->key; /* calloc: no stray bytes in what is compared */
@@ -287,7 +283,7 @@ mest_status mest_lanes_prepare(const mest_kernel_query *q, mest_lanes_op op, con
     k->backward = p.gradient;
     k->inputs_first = p.inputs_first;
     k->height = (uint8_t)height;
-    k->direct = s->sparse && !p.gradient && !p.inputs_first && weight->height == height && k->tile >= reads;
+    k->direct = s->sparse && !p.gradient && !p.inputs_first && mest_row_order(weight, height) && k->tile >= reads;
     s->entries = entries;
     mest_status status = MEST_OK;
     if (s->sparse && (s->want_dx || s->want_dw || !p.gradient)) {

@@ -41,10 +41,6 @@ bool mest_tokens_fits(const mest_kernel_query *q, mest_lanes_op op, const char *
             return false;
     if (!mest_lanes_problem_of(q, op, &p, why) || (p.gradient && (q->n_in <= p.dy || !q->in[p.dy])))
         return false;
-    if (!mest_rowwise(q->sparse[1])) {
-        *why = "weight is neither csr nor block";
-        return false;
-    }
     if ((double)(p.g.c > p.g.m ? p.g.c : p.g.m) * 64 * sizeof(mest_real) > 2e9 || (double)q->sparse[1]->cap_units * q->sparse[1]->unit_elements > 2e9) {
         *why = "offsets beyond 32 bits";
         return false;
@@ -62,7 +58,7 @@ double mest_tokens_cost(const mest_kernel_query *q, mest_lanes_op op, double flo
     const double rows = (double)(mest_ceil_div(p.g.n, 16) * 16), entries = (double)q->sparse[1]->cap_units * q->sparse[1]->unit_elements;
     const bool dx = p.gradient && q->out[0], dw = p.gradient && q->n_out > 1 && q->out[1];
     const int passes = p.gradient ? dx + dw : 1;
-    const bool block = q->sparse[1]->height % 4 == 0 && !p.inputs_first;
+    const bool block = mest_quads(q->sparse[1], p.inputs_first, p.g.m, 1);
     const double rate = flops_per_second * (p.gradient ? 1.5 : block ? 1.9 : 1.0);
     /* turning costs about a third of a nanosecond an element */
     const double turned = rows * ((double)p.g.m + (p.gradient ? (dw ? 1 : 0) + (dx ? 1 : 0) : 1) * (double)p.g.c);
@@ -110,7 +106,7 @@ mest_status mest_tokens_prepare(const mest_kernel_query *q, mest_lanes_op op, co
     s->read_slots = mest_default_slots(s->reads, (int)v);
     s->entries = weight->cap_units * weight->unit_elements;
     s->blocks = mest_ceil_div(p.g.n, v);
-    const bool quads = !p.gradient && weight->height % 4 == 0 && !p.inputs_first;
+    const bool quads = !p.gradient && mest_quads(weight, p.inputs_first, p.g.m, 1);
     const int64_t run = p.gradient && s->want_dw ? isa->run_backward : quads ? isa->run_quad : isa->run_single;
     const int64_t position = (row_panels * mest_default_slots(own, (int)v) + s->read_slots) * v * (int64_t)sizeof(mest_real);
     s->chunk = (256 << 10) / (position * run) * run; /* a quarter of a second-level cache */
@@ -122,7 +118,7 @@ mest_status mest_tokens_prepare(const mest_kernel_query *q, mest_lanes_op op, co
         .dilation_y = 1, .dilation_x = 1, .lanes = (uint8_t)v, .backward = p.gradient, .inputs_first = p.inputs_first, .height = quads ? 4 : 1,
         .tile = mest_lanes_tile(isa, &p, true, (double)s->entries, p.gradient, s->reads),
     };
-    s->key.direct = !p.gradient && !p.inputs_first && weight->height == s->key.height && s->key.tile >= s->reads;
+    s->key.direct = !p.gradient && !p.inputs_first && mest_row_order(weight, s->key.height) && s->key.tile >= s->reads;
     cut(s, 2.0 * (double)s->entries * (double)(s->blocks * v) * (s->want_dx && s->want_dw ? 2 : 1));
     const int64_t workers = q->threads && q->threads->n > 1 ? q->threads->n : 1;
     s->row_slots = mest_default_slots(mest_ceil_div(mest_ceil_div(own, s->key.height), s->row_parts) * s->key.height, (int)v);

@@ -6,26 +6,24 @@
 #include <string.h>
 
 #include "runtime/kernel.h"
+#include "sparse/cursor.h"
 
 /* Table of this file for the instruction set it is being compiled for: mest_kernels_<file>_<isa>. */
 #define MEST_KERNEL_TABLE_PASTE(file, isa) mest_kernels_##file##_##isa
 #define MEST_KERNEL_TABLE_EXPAND(file, isa) MEST_KERNEL_TABLE_PASTE(file, isa)
 #define MEST_KERNEL_TABLE(file) MEST_KERNEL_TABLE_EXPAND(file, MEST_ISA)
 
-/* Does the index have the row_start/col form of csr and block? */
-static inline bool mest_rowwise(const mest_sparse *s) { return !strcmp(s->format->family, "csr") || !strcmp(s->format->family, "block"); }
-
-/* The index of a csr or block weight: unit p of block row b covers rows b * height + (0 .. height-1) of column col[p]. */
-typedef struct mest_rows_view {
-    int64_t block_rows, rows;
-    int32_t height;
-    const int32_t *start, *col;
-} mest_rows_view;
-static inline mest_rows_view mest_rows_view_of(const mest_sparse *s)
+/* Do the weight's entries come in fours of consecutive outputs (of one group) that share input and tap? Then one list serves four rows.
+ * inputs_first: as the operator reads the weight; m outputs. */
+static inline bool mest_quads(const mest_sparse *w, bool inputs_first, int64_t m, int64_t group)
 {
-    mest_rows_view v = {mest_block_rows(s), s->rows, s->height, s->index, NULL};
-    v.col = v.start + v.block_rows + 1;
-    return v;
+    return w->height % 4 == 0 && w->inputs_first == inputs_first && (group == 1 || m / group % 4 == 0);
+}
+
+/* Is the order of storage that of a list with rows of `height` outputs, so that kernels read values from the weight itself? */
+static inline bool mest_row_order(const mest_sparse *w, int32_t height)
+{
+    return w->height == height && w->row_span == height && !w->ragged;
 }
 
 /* Is t absent or a float value in C order? */

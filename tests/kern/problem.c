@@ -43,20 +43,30 @@ mest_shape image(const mest_conv_geometry *g, bool large)
     return g->spatial == 1 ? shape_of(3, g->n, c, w, 0) : shape_of(4, g->n, c, h, w);
 }
 
+/* M of an N:M format, else 1: the inputs must be a multiple of it. */
+static int64_t multiple_of(const problem *p) { return !strncmp(p->format, "nm", 2) ? strtol(strchr(p->format, ':') + 1, NULL, 10) : 1; }
+
 static void draw_convolution(problem *p)
 {
+    const bool masks = !strcmp(p->format, "pattern") && !p->transposed;
+    const int64_t multiple = multiple_of(p);
     mest_conv_geometry *g = &p->g;
     for (;;) {
         bool deep = pick(0, 3) == 0;
         int64_t groups = pick(0, 4) == 0 ? pick(2, 5) : 1;
         int64_t each = groups > 1 && pick(0, 1) ? 1 : pick(1, deep ? 40 : 9);
-        bool flat = pick(0, 3) == 0, point = pick(0, 5) == 0;
+        bool flat = pick(0, 3) == 0 && !masks, point = pick(0, 5) == 0;
+        each = (each + multiple - 1) / multiple * multiple;
+        if (masks && each == 1)
+            each = 2;
         *g = (mest_conv_geometry){.n = pick(0, 3) ? pick(1, 5) : pick(1, 35), .group = groups, .c = groups * each, .spatial = flat ? 1 : 2,
                                   .m = groups * (groups > 1 && pick(0, 1) ? 1 : pick(1, deep ? 40 : 9)),
                                   .h = flat || point ? 1 : pick(1, 8), .w = point ? 1 : pick(1, pick(0, 2) ? 9 : 20), .r = flat ? 1 : pick(1, 4),
                                   .s = pick(1, 4), .stride_y = flat ? 1 : pick(1, 3), .stride_x = pick(1, 3), .dilation_y = flat ? 1 : pick(1, 2),
                                   .dilation_x = pick(1, 2)};
-        if (pick(0, 2) == 0)
+        if (masks)
+            g->r = g->s = 3;
+        else if (pick(0, 2) == 0)
             g->r = g->s = 1;
         if (!flat) {
             g->top = pick(0, g->r);
@@ -94,6 +104,7 @@ static void draw_matrices(problem *p)
     mest_conv_geometry *g = &p->g;
     *g = (mest_conv_geometry){.n = pick(1, 70), .c = pick(1, pick(0, 2) ? 20 : 150), .m = pick(1, 40), .h = 1, .w = 1, .p = 1, .q = 1, .group = 1,
                               .r = 1, .s = 1, .stride_y = 1, .stride_x = 1, .dilation_y = 1, .dilation_x = 1, .spatial = 2};
+    g->c = (g->c + multiple_of(p) - 1) / multiple_of(p) * multiple_of(p);
     bool gemm = p->op == GEMM || p->op == GEMM_GRAD, plain = pick(0, 1);
     if (gemm && pick(0, 40) == 0) { /* several chunks of rows, several parts of work */
         g->n = pick(1, 2) == 1 ? pick(1, 16) : pick(200, 300);
@@ -144,17 +155,21 @@ static double *draw(int64_t n)
 
 void draw_problem(problem *p)
 {
-    static const char *const formats[] = {"", "csr", "csr", "block2", "block3", "block4", "block4", "block8"};
+    static const char *const formats[] = {"", "csr", "csr", "block2", "block3", "block4", "block4", "block8", "pattern", "pattern", "punched4x4",
+                                          "punched8x2", "punched3x5", "nm2:4", "nm1:4x4", "nm3:8x8"};
     static const int densities[] = {0, 2, 10, 30, 100};
     *p = (problem){.op = (int)pick(CONV, MATMUL_GRAD)};
     p->transposed = p->op == TRANSPOSE || p->op == TRANSPOSE_GRAD;
     p->matrix = p->op >= GEMM;
     p->gradient = p->op == CONV_GRAD || p->op == TRANSPOSE_GRAD || p->op == GEMM_GRAD || p->op == MATMUL_GRAD;
+    snprintf(p->format, sizeof p->format, "%s", formats[pick(0, (int64_t)(sizeof formats / sizeof *formats) - 1)]);
+    if (!strcmp(p->format, "pattern") && (p->matrix || p->transposed)) /* its masks are for convolutions */
+        strcpy(p->format, "nm1:2");
+    p->flag = pick(0, 3) > 0;
     if (p->matrix)
         draw_matrices(p);
     else
         draw_convolution(p);
-    snprintf(p->format, sizeof p->format, "%s", formats[pick(0, 7)]);
     p->density = densities[pick(0, 4)];
     int want = (int)pick(1, 7);
     for (int i = 0; i < 3; i++)

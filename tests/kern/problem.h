@@ -21,6 +21,7 @@ typedef struct problem {
     int lead;   /* MatMul: leading axes of A */
     bool want[3];
     char format[16];
+    bool flag;   /* the format is told which axis is the input (or the contrary) */
     int density; /* percent */
     mest_shape weight_shape;
     int64_t rows, cols;

@@ -239,7 +239,7 @@ int main(void)
         return 2;
     close(fd);
     write_model(path);
-    static const char *const schemes[] = {"csr", "block4", "block8", "block16"};
+    static const char *const schemes[] = {"csr", "block4", "block8", "block16", "punched8x4", "nm1:16", "nm1:16x4"};
     for (size_t i = 0; i < sizeof schemes / sizeof *schemes; i++) {
         run(path, schemes[i], "auto", false, "sgd");
         run(path, schemes[i], "scalar", true, "adamw");

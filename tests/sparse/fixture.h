@@ -76,9 +76,12 @@ static inline void heap_close(bench_heap *b)
 static const mest_shape test_shapes[] = {
     { 2, { 1, 1 } },   { 2, { 1, 7 } },          { 2, { 7, 1 } },           { 2, { 4, 4 } },   { 2, { 5, 3 } },
     { 2, { 16, 33 } }, { 4, { 3, 2, 3, 3 } },    { 4, { 9, 5, 3, 3 } },     { 3, { 10, 4, 5 } }, { 2, { 33, 300 } },
-    { 1, { 6 } },      { 2, { 3, 4097 } },       { 4, { 17, 1, 1, 1 } },
+    { 1, { 6 } },      { 2, { 3, 4097 } },       { 4, { 17, 1, 1, 1 } },    { 2, { 8, 12 } },  { 4, { 8, 16, 3, 3 } },
 };
-static const char *const test_formats[] = { "csr", "block1", "block2", "block3", "block4", "block8", "block16" };
+/* A '~' in front: the weight's first axis is its input. */
+static const char *const test_formats[] = { "csr",        "block1",     "block2",   "block3",     "block4",       "block8",    "block16", "punched8x4",
+                                            "punched3x5", "punched4x1", "pattern",  "nm2:4",      "nm1:3",        "nm3:8x2",   "nm1:2x4", "~csr",
+                                            "~block4",    "~block3",    "~nm2:4x3", "~punched3x2" };
 #define N_SHAPES ((int)(sizeof test_shapes / sizeof *test_shapes))
 #define N_FORMATS ((int)(sizeof test_formats / sizeof *test_formats))
 
@@ -112,17 +115,66 @@ static inline dense_weight dense_make(const mest_shape *shape, uint64_t seed, in
     return d;
 }
 
-/* Norm of unit `u` of a dense weight, as select.c defines it. */
-static inline float oracle_norm(const mest_sparse *s, const float *w, int64_t u)
+/* Where entry e of unit `id` lies, said once more and by division only: the text at the head of each format's file in numbers.
+ * *row and *col of the matrix; false: padding. */
+static inline bool oracle_place(const mest_sparse *s, int64_t id, int64_t e, int64_t *row, int64_t *col)
 {
-    int64_t b = u / s->cols, c = u % s->cols;
+    int h = 1, c = 1, n, m = 1;
+    const int64_t taps = s->taps, outs = s->inputs_first ? s->channels : s->rows, ins = s->inputs_first ? s->rows : s->channels;
+    int64_t out, in, tap; /* of the entry */
+    if (!strcmp(s->name, "pattern")) {
+        static const int masks[8] = { 0x1b0, 0x0d8, 0x036, 0x01b, 0x1e0, 0x0b8, 0x0b2, 0x09a };
+        const int64_t kernel = id / 8;
+        int bit = 0;
+        for (int64_t left = e; !(masks[id % 8] >> bit & 1) || left-- > 0;)
+            bit++;
+        *row = kernel / ins;
+        *col = kernel % ins * 9 + bit;
+        return true;
+    }
+    if (sscanf(s->name, "punched%dx%d", &h, &c) == 2) {
+        const int64_t along = s->inputs_first ? (outs + h - 1) / h : (ins + c - 1) / c, block = id / taps;
+        tap = id % taps;
+        out = (s->inputs_first ? block % along : block / along) * h + e % h;
+        in = (s->inputs_first ? block / along : block % along) * c + e / h;
+    } else if (sscanf(s->name, "nm%d:%dx%d", &n, &m, &h) >= 2) {
+        const int64_t group = id / m, blocks = s->inputs_first ? (outs + h - 1) / h : ins / m;
+        tap = group % taps;
+        out = (s->inputs_first ? group / taps % blocks : group / taps / blocks) * h + e;
+        in = (s->inputs_first ? group / taps / blocks : group / taps % blocks) * m + id % m;
+    } else {
+        sscanf(s->name, "block%d", &h); /* csr: 1 */
+        if (s->inputs_first) {
+            const int64_t along = (outs + h - 1) / h;
+            tap = id % taps;
+            out = id / taps % along * h + e;
+            in = id / taps / along;
+        } else {
+            tap = id % s->cols % taps;
+            out = id / s->cols * h + e;
+            in = id % s->cols / taps;
+        }
+    }
+    *row = s->inputs_first ? in : out;
+    *col = (s->inputs_first ? out : in) * taps + tap;
+    return out < outs && in < ins;
+}
+
+/* Norm of unit `id` of a dense weight, as format.h defines it. */
+static inline float oracle_norm(const mest_sparse *s, const float *w, int64_t id)
+{
     double sum = 0;
-    if (s->height == 1)
-        return fabsf(w[u]);
-    for (int64_t r = b * s->height; r < (b + 1) * s->height && r < s->rows; r++)
-        sum += (double)w[r * s->cols + c] * (double)w[r * s->cols + c];
+    int64_t r, c;
+    if (s->unit_elements == 1)
+        return oracle_place(s, id, 0, &r, &c) ? fabsf(w[r * s->cols + c]) : 0;
+    for (int64_t e = 0; e < s->unit_elements; e++)
+        if (oracle_place(s, id, e, &r, &c))
+            sum += (double)w[r * s->cols + c] * (double)w[r * s->cols + c];
     return (float)sqrt(sum);
 }
+
+/* Slots per group; all of them if there are no groups. */
+static inline int64_t oracle_group(const mest_sparse *s) { return s->group_units ? s->group_units : s->n_units ? s->n_units : 1; }
 
 /* Ranks unit ids by (key, id): a plain comparison sort, the oracle of every selection. */
 typedef struct ranked {
@@ -142,11 +194,25 @@ static inline int id_compare(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
+/* NULL where the format does not fit the shape, which is so only in the cases named here. */
 static inline mest_sparse *sparse_make(bench_heap *b, const char *format, const mest_shape *shape, int64_t cap)
 {
     mest_sparse *s = NULL;
     mest_error err = { 0 };
-    ck_assert_msg(mest_sparse_create(&s, &b->heap, format, shape, 0, &err) == MEST_OK, "%s", err.msg);
+    const bool inputs_first = format[0] == '~';
+    int n, m;
+    mest_status status = mest_sparse_make(&s, &b->heap, &(mest_sparse_spec){ format + inputs_first, shape, inputs_first, NULL }, 0, &err);
+    if (status == MEST_E_SHAPE) {
+        const int64_t inputs = inputs_first ? shape->dim[0] : shape->rank > 1 ? shape->dim[1] : 1;
+        bool misfit = false;
+        if (!strcmp(format, "pattern"))
+            misfit = shape->rank != 4 || shape->dim[2] != 3 || shape->dim[3] != 3 || shape->dim[1] < 2;
+        else if (sscanf(format + inputs_first, "nm%d:%d", &n, &m) == 2)
+            misfit = inputs % m != 0;
+        ck_assert_msg(misfit && err.msg[0] && !s, "%s: %s", format, err.msg);
+        return NULL;
+    }
+    ck_assert_msg(status == MEST_OK, "%s: %s", format, err.msg);
     ck_assert_msg(mest_sparse_reserve(s, cap < 0 ? s->n_units : cap, &err) == MEST_OK, "%s", err.msg);
     return s;
 }

@@ -13,7 +13,7 @@ static void compare(const mest_sparse *s, mest_real *const *slots, const model_o
 {
     int64_t e = s->unit_elements, p = 0;
     sparse_check(s);
-    for (int64_t u = 0; u < s->n_units; u++) {
+    for (int64_t u = 0; u < mest_sparse_ids(s); u++) {
         MUST(mest_sparse_active(s, u) == m->active[u]);
         if (!m->active[u])
             continue;
@@ -32,10 +32,16 @@ static void run_edits(const char *format, const mest_shape *shape, uint64_t seed
     bench_heap b;
     heap_open(&b);
     mest_sparse *s = sparse_make(&b, format, shape, 0);
+    if (!s) {
+        heap_close(&b);
+        return;
+    }
     int64_t cap = (s->n_units * 2 + 2) / 3;
     OK(mest_sparse_reserve(s, cap, err));
-    size_t e = (size_t)s->unit_elements, n = (size_t)s->n_units * e;
-    model_of m = { .active = calloc((size_t)s->n_units, 1) };
+    const int64_t ids = mest_sparse_ids(s), ch = s->choices, size = oracle_group(s), group_most = s->group_units ? mest_sparse_group_most(s) : cap;
+    size_t e = (size_t)s->unit_elements, n = (size_t)ids * e;
+    int64_t *held = calloc((size_t)(s->n_units / size) + 1, 8); /* units of each group as they will be */
+    model_of m = { .active = calloc((size_t)ids, 1) };
     for (int t = 0; t <= SLOTS; t++)
         m.value[t] = calloc(n, sizeof(mest_real));
     mest_real *slots[SLOTS];
@@ -43,23 +49,31 @@ static void run_edits(const char *format, const mest_shape *shape, uint64_t seed
         slots[t] = mest_calloc(&b.heap, (size_t)cap * e, sizeof(mest_real));
     size_t scratch_bytes = mest_sparse_edit_scratch(s, SLOTS);
     void *scratch = mest_alloc(&b.heap, scratch_bytes, 1);
-    int64_t *drop = malloc((size_t)s->n_units * 8), *grow = malloc((size_t)s->n_units * 8);
+    int64_t *drop = malloc((size_t)ids * 8), *grow = malloc((size_t)ids * 8);
     OK(mest_sparse_from_units(s, NULL, 0, NULL, err));
     uint64_t counter = 0;
     for (int round = 0; round < 30; round++) {
         /* probabilities change from round to round: nothing, everything, a few */
         uint64_t p_drop = mest_rng_below(seed, 1, (uint64_t)round, 5) * 25, p_grow = mest_rng_below(seed, 2, (uint64_t)round, 4) * 20;
         int64_t nd = 0, ng = 0, total = s->active_units;
+        memset(held, 0, (size_t)(s->n_units / size + 1) * 8);
+        for (int64_t id = 0; id < ids; id++)
+            held[id / ch / size] += m.active[id];
         for (int64_t u = 0; u < s->n_units; u++) {
-            bool drops = m.active[u] && mest_rng_below(seed, 3, counter++, 100) < p_drop;
-            bool grows = (!m.active[u] || drops) && mest_rng_below(seed, 3, counter++, 100) < p_grow;
+            int64_t old = -1;
+            for (int64_t id = u * ch; id < (u + 1) * ch; id++)
+                old = m.active[id] ? id : old;
+            bool drops = old >= 0 && mest_rng_below(seed, 3, counter++, 100) < p_drop;
+            bool grows = (old < 0 || drops) && mest_rng_below(seed, 3, counter++, 100) < p_grow;
             if (drops) {
-                drop[nd++] = u;
+                drop[nd++] = old;
                 total--;
+                held[u / size]--;
             }
-            if (grows && total < cap) {
-                grow[ng++] = u;
+            if (grows && total < cap && held[u / size] < group_most) {
+                grow[ng++] = u * ch + (int64_t)mest_rng_below(seed, 5, counter++, (uint64_t)ch);
                 total++;
+                held[u / size]++;
             }
         }
         if (total > cap) /* drops came too late in the order to make room: only possible with grows before them */
@@ -76,11 +90,12 @@ static void run_edits(const char *format, const mest_shape *shape, uint64_t seed
         }
         compare(s, slots, &m);
         /* "train": give every stored number a new value, padding aside */
-        for (int64_t u = 0, p = 0; u < s->n_units; u++) {
+        for (int64_t u = 0, p = 0; u < ids; u++) {
             if (!m.active[u])
                 continue;
             for (size_t k = 0; k < e; k++) {
-                if (u / s->cols * s->height + (int64_t)k >= s->rows)
+                int64_t row, col;
+                if (!oracle_place(s, u, (int64_t)k, &row, &col))
                     continue;
                 for (int t = 0; t <= SLOTS; t++) {
                     mest_real x = (mest_real)(mest_rng(seed, 4, counter++) >> 44);
@@ -97,7 +112,7 @@ static void run_edits(const char *format, const mest_shape *shape, uint64_t seed
     mest_sparse_destroy(s);
     for (int t = 0; t <= SLOTS; t++)
         free(m.value[t]);
-    free(m.active), free(drop), free(grow);
+    free(m.active), free(drop), free(grow), free(held);
     heap_close(&b);
 }
 
@@ -164,4 +179,33 @@ START_TEST(wrong_lists_change_nothing)
 }
 END_TEST
 
-RUN("sparse edits", edits_match_the_oracle, edits_of_a_larger_weight, wrong_lists_change_nothing)
+/* Two masks of one kernel, and groups beyond their share: refused, nothing changes. */
+START_TEST(choices_and_groups_are_guarded)
+{
+    bench_heap b;
+    heap_open(&b);
+    mest_sparse *s = sparse_make(&b, "pattern", &(mest_shape){ 4, { 2, 4, 3, 3 } }, 4);
+    int64_t units[] = { 1, 10, 34, 43 }, other_mask[] = { 2 }, first[] = { 1 }, third[] = { 17 }, from_other[] = { 34 }, two[] = { 16, 18 };
+    mest_real w[16];
+    for (int k = 0; k < 16; k++)
+        w[k] = (mest_real)(k + 1);
+    OK(mest_sparse_from_units(s, units, 4, w, err));
+    char scratch[256];
+    uint32_t version = s->version;
+    REFUSED(MEST_E_LIMIT, mest_sparse_edit(s, NULL, 0, other_mask, 1, NULL, 0, scratch, err));          /* no room */
+    REFUSED(MEST_E_ARGUMENT, mest_sparse_edit(s, from_other, 1, other_mask, 1, NULL, 0, scratch, err)); /* room, but two masks */
+    REFUSED(MEST_E_LIMIT, mest_sparse_edit(s, from_other, 1, third, 1, NULL, 0, scratch, err));         /* a third kernel in filter 0 */
+    REFUSED(MEST_E_ARGUMENT, mest_sparse_edit(s, units, 2, two, 2, NULL, 0, scratch, err));
+    MUST(s->version == version);
+    ck_assert_mem_eq(s->values, w, sizeof w);
+    OK(mest_sparse_edit(s, first, 1, other_mask, 1, NULL, 0, scratch, err)); /* the mask of a kernel changes: a new unit */
+    MUST(s->values[0] == 0 && s->values[4] == 5 && mest_sparse_active(s, 2) && !mest_sparse_active(s, 1));
+    OK(mest_sparse_edit(s, other_mask, 1, third, 1, NULL, 0, scratch, err));
+    MUST(s->active_units == 4);
+    sparse_check(s);
+    mest_sparse_destroy(s);
+    heap_close(&b);
+}
+END_TEST
+
+RUN("sparse edits", choices_and_groups_are_guarded, edits_match_the_oracle, edits_of_a_larger_weight, wrong_lists_change_nothing)

@@ -11,52 +11,155 @@ static double chi_square_z(const int64_t *count, int64_t cells, double expected,
     return (x - (double)(cells - 1)) / sqrt(2.0 * (double)(cells - 1));
 }
 
-static mest_sparse *thirds(bench_heap *b, const char *format, int64_t rows, int64_t cols)
+static mest_sparse *thirds(bench_heap *b, const char *format, const mest_shape *shape)
 {
-    mest_sparse *s = sparse_make(b, format, &(mest_shape){ 2, { rows, cols } }, -1);
+    mest_sparse *s = sparse_make(b, format, shape, -1);
+    if (!s)
+        return NULL;
     int64_t *units = malloc((size_t)s->n_units * 8), n = 0;
     for (int64_t u = 0; u < s->n_units; u += 3)
-        units[n++] = u;
+        units[n++] = u * s->choices + u % s->choices;
     OK(mest_sparse_from_units(s, units, n, NULL, err));
     free(units);
     return s;
 }
 
+/* What is grown makes the groups as even as they can get: none of those that grew is more than one above one that had room left. */
+static void check_balance(const mest_sparse *s, const int64_t *freed, int64_t n_freed, const int64_t *exclude, int64_t n_exclude, const int64_t *grown,
+                          int64_t n)
+{
+    if (!s->group_units)
+        return;
+    const int64_t groups = s->n_units / s->group_units;
+    int64_t *held = calloc((size_t)groups, 8), *room = calloc((size_t)groups, 8), *grew = calloc((size_t)groups, 8);
+    int64_t top = -1, low = INT64_MAX;
+    for (int64_t slot = 0; slot < s->n_units; slot++) {
+        bool active = false, out = false;
+        for (int64_t id = slot * s->choices; id < (slot + 1) * s->choices; id++)
+            active |= mest_sparse_active(s, id);
+        for (int64_t k = 0; k < n_freed; k++)
+            active &= freed[k] / s->choices != slot;
+        for (int64_t k = 0; k < n_exclude; k++)
+            out |= exclude[k] / s->choices == slot;
+        held[slot / s->group_units] += active;
+        room[slot / s->group_units] += !active && !out;
+    }
+    for (int64_t k = 0; k < n; k++)
+        grew[grown[k] / s->choices / s->group_units]++;
+    for (int64_t g = 0; g < groups; g++) {
+        MUST(grew[g] <= room[g]);
+        if (grew[g] && held[g] + grew[g] > top)
+            top = held[g] + grew[g];
+        if (grew[g] < room[g] && held[g] + grew[g] < low)
+            low = held[g] + grew[g];
+    }
+    MUST(top < 0 || low == INT64_MAX || top <= low + 1);
+    free(held), free(room), free(grew);
+}
+
 START_TEST(samples_are_free_distinct_and_repeatable)
 {
-    for (int f = 0; f < N_FORMATS; f++) {
-        bench_heap b;
-        heap_open(&b);
-        mest_sparse *s = thirds(&b, test_formats[f], 37, 29);
-        int64_t freed[] = { 0, 3, 27 }, exclude[] = { 0, 1, 6, 7, 28 }; /* 0: freed, but excluded; 6: active anyway */
-        /* free: inactive + freed - excluded ones among them (0, 1, 7, 28) */
-        int64_t most = s->n_units - s->active_units + 3 - 4, *a = malloc((size_t)most * 8), *c = malloc((size_t)most * 8);
-        int64_t tries[] = { 0, 1, 2, most / 20, most / 3, most - 1, most };
-        for (size_t t = 0; t < sizeof tries / sizeof *tries; t++) {
-            int64_t n = tries[t];
-            OK(mest_sparse_sample_inactive(s, 7, 100 + t, freed, 3, exclude, 5, n, a, err));
-            OK(mest_sparse_sample_inactive(s, 7, 100 + t, freed, 3, exclude, 5, n, c, err));
-            ck_assert_mem_eq(a, c, (size_t)n * 8);
-            for (int64_t i = 0; i < n; i++) {
-                MUST(a[i] >= 0 && a[i] < s->n_units && (i == 0 || a[i] > a[i - 1]));
-                bool is_freed = a[i] == 3 || a[i] == 27;
-                MUST(is_freed || !mest_sparse_active(s, a[i]));
-                MUST(a[i] != 0 && a[i] != 1 && a[i] != 6 && a[i] != 7 && a[i] != 28);
+    static const mest_shape shapes[] = { { 2, { 37, 29 } }, { 4, { 8, 16, 3, 3 } }, { 2, { 36, 24 } } };
+    for (int f = 0; f < N_FORMATS; f++)
+        for (int shape = 0; shape < 3; shape++) {
+            bench_heap b;
+            heap_open(&b);
+            mest_sparse *s = thirds(&b, test_formats[f], &shapes[shape]);
+            if (!s || s->n_units < 40) {
+                mest_sparse_destroy(s);
+                heap_close(&b);
+                continue;
             }
+            const int64_t ch = s->choices;
+            /* slots 0, 3, 27 dropped, 0, 1, 6, 7, 28 excluded (0: freed, but excluded; 6: active anyway) */
+            int64_t freed[] = { 0, 3 * ch + 3 % ch, 27 * ch + 27 % ch }, exclude[] = { 0, ch, 6 * ch, 7 * ch, 28 * ch + ch - 1 };
+            /* free: inactive + freed - excluded ones among them (0, 1, 7, 28) */
+            int64_t most = s->n_units - s->active_units + 3 - 4, *a = malloc((size_t)(most + 20) * 8), *c = malloc((size_t)(most + 20) * 8);
+            int64_t tries[] = { 0, 1, 2, most / 20, most / 3, most - 1, most };
+            for (size_t t = 0; t < sizeof tries / sizeof *tries; t++) {
+                int64_t n = tries[t];
+                OK(mest_sparse_sample_inactive(s, 7, 100 + t, freed, 3, exclude, 5, n, a, err));
+                OK(mest_sparse_sample_inactive(s, 7, 100 + t, freed, 3, exclude, 5, n, c, err));
+                ck_assert_mem_eq(a, c, (size_t)n * 8);
+                for (int64_t i = 0; i < n; i++) {
+                    const int64_t slot = a[i] / ch;
+                    MUST(a[i] >= 0 && slot < s->n_units && (i == 0 || slot > a[i - 1] / ch));
+                    for (int64_t id = slot * ch; id < (slot + 1) * ch; id++)
+                        MUST(slot == 3 || slot == 27 || !mest_sparse_active(s, id));
+                    MUST(slot != 0 && slot != 1 && slot != 6 && slot != 7 && slot != 28);
+                }
+                check_balance(s, freed, 3, exclude, 5, a, n);
+            }
+            REFUSED(MEST_E_LIMIT, mest_sparse_sample_inactive(s, 7, 1, freed, 3, exclude, 5, most + 1, a, err));
+            int64_t wrong[] = { 5, 5 };
+            REFUSED(MEST_E_ARGUMENT, mest_sparse_sample_inactive(s, 7, 1, wrong, 2, NULL, 0, 1, a, err));
+            REFUSED(MEST_E_ARGUMENT, mest_sparse_sample_inactive(s, 7, 1, NULL, 0, wrong, 2, 1, a, err));
+            OK(mest_sparse_sample_inactive(s, 7, 1, NULL, 0, NULL, 0, 20, a, err));
+            OK(mest_sparse_sample_inactive(s, 8, 1, NULL, 0, NULL, 0, 20, c, err));
+            if (most > 60) {
+                ck_assert_mem_ne(a, c, 20 * 8);
+                OK(mest_sparse_sample_inactive(s, 7, 2, NULL, 0, NULL, 0, 20, c, err));
+                ck_assert_mem_ne(a, c, 20 * 8);
+            }
+            mest_sparse_destroy(s);
+            free(a), free(c);
+            heap_close(&b);
         }
-        REFUSED(MEST_E_LIMIT, mest_sparse_sample_inactive(s, 7, 1, freed, 3, exclude, 5, most + 1, a, err));
-        int64_t wrong[] = { 5, 5 };
-        REFUSED(MEST_E_ARGUMENT, mest_sparse_sample_inactive(s, 7, 1, wrong, 2, NULL, 0, 1, a, err));
-        REFUSED(MEST_E_ARGUMENT, mest_sparse_sample_inactive(s, 7, 1, NULL, 0, wrong, 2, 1, a, err));
-        OK(mest_sparse_sample_inactive(s, 7, 1, NULL, 0, NULL, 0, 20, a, err));
-        OK(mest_sparse_sample_inactive(s, 8, 1, NULL, 0, NULL, 0, 20, c, err));
-        ck_assert_mem_ne(a, c, 20 * 8);
-        OK(mest_sparse_sample_inactive(s, 7, 2, NULL, 0, NULL, 0, 20, c, err));
-        ck_assert_mem_ne(a, c, 20 * 8);
-        mest_sparse_destroy(s);
-        free(a), free(c);
-        heap_close(&b);
+}
+END_TEST
+
+/* With groups: which groups get the remainder, which slots inside, and which mask are each uniform. */
+START_TEST(growth_in_groups_is_uniform)
+{
+    bench_heap b;
+    heap_open(&b);
+    mest_sparse *s = sparse_make(&b, "pattern", &(mest_shape){ 4, { 10, 12, 3, 3 } }, -1);
+    OK(mest_sparse_from_units(s, NULL, 0, NULL, err));
+    int64_t slots[120] = { 0 }, groups[10] = { 0 }, masks[8] = { 0 }, out[43];
+    const int64_t rounds = 4000, n = 43; /* four in each filter, five in three of them */
+    for (int64_t r = 0; r < rounds; r++) {
+        OK(mest_sparse_sample_inactive(s, (uint64_t)r, 3, NULL, 0, NULL, 0, n, out, err));
+        int64_t in[10] = { 0 };
+        for (int64_t i = 0; i < n; i++) {
+            slots[out[i] / 8]++;
+            masks[out[i] % 8]++;
+            in[out[i] / 96]++;
+        }
+        for (int g = 0; g < 10; g++) {
+            MUST(in[g] == 4 || in[g] == 5);
+            groups[g] += in[g] == 5;
+        }
     }
+    double p = 4.3 / 12, z = chi_square_z(slots, 120, (double)rounds * p, 1 - p);
+    MUST(z < 4.5);
+    MUST(fabs(chi_square_z(masks, 8, (double)(rounds * n) / 8, 1)) < 4.5);
+    MUST(fabs(chi_square_z(groups, 10, (double)rounds * .3, .7 * 10 / 9)) < 4.5);
+    mest_sparse_destroy(s);
+    /* beside active ones: 2 of 8 are there, one more grows in each group, uniform over the other six */
+    s = sparse_make(&b, "nm3:8", &(mest_shape){ 2, { 4, 16 } }, -1);
+    int64_t active[16], free_count[64] = { 0 }, packed[48], k = 0;
+    for (int64_t g = 0; g < 8; g++) {
+        active[2 * g] = 8 * g + g % 3;
+        active[2 * g + 1] = 8 * g + 5;
+    }
+    OK(mest_sparse_from_units(s, active, 16, NULL, err));
+    for (uint64_t r = 0; r < 6000; r++) {
+        OK(mest_sparse_sample_inactive(s, r, 4, NULL, 0, NULL, 0, 8, out, err));
+        for (int64_t i = 0; i < 8; i++) {
+            MUST(out[i] / 8 == i);
+            free_count[out[i]]++;
+        }
+    }
+    for (int64_t u = 0; u < 64; u++)
+        if (mest_sparse_active(s, u))
+            MUST(free_count[u] == 0);
+        else
+            packed[k++] = free_count[u];
+    MUST(k == 48);
+    for (int64_t g = 0; g < 8; g++)
+        MUST(fabs(chi_square_z(packed + 6 * g, 6, 1000, 1)) < 4.5);
+    mest_sparse_destroy(s);
+    heap_close(&b);
 }
 END_TEST
 
@@ -65,7 +168,7 @@ START_TEST(growth_is_uniform)
 {
     bench_heap b;
     heap_open(&b);
-    mest_sparse *s = thirds(&b, "csr", 12, 50); /* 600 units, 400 free */
+    mest_sparse *s = thirds(&b, "csr", &(mest_shape){ 2, { 12, 50 } }); /* 600 units, 400 free */
     const int64_t draws[] = { 10, 45, 49, 50, 51, 200, 390 };
     for (size_t d = 0; d < sizeof draws / sizeof *draws; d++) {
         int64_t count[600] = { 0 }, packed[400], n = draws[d], out[400], rounds = 40000 / n + 200, k = 0;
@@ -122,6 +225,18 @@ START_TEST(every_set_is_equally_likely)
 }
 END_TEST
 
+/* Groups of a random pattern differ by one at most. */
+static void check_even(const mest_sparse *s)
+{
+    int64_t least = INT64_MAX, most = 0;
+    for (int64_t g = 0; s->group_units && g < s->n_units / s->group_units; g++) {
+        const int64_t span = s->group_units * s->choices, n = mest_sparse_lower_bound(s, (g + 1) * span) - mest_sparse_lower_bound(s, g * span);
+        least = n < least ? n : least;
+        most = n > most ? n : most;
+    }
+    MUST(most == 0 || most - least <= 1);
+}
+
 START_TEST(random_patterns_and_values)
 {
     for (int f = 0; f < N_FORMATS; f++)
@@ -129,11 +244,16 @@ START_TEST(random_patterns_and_values)
             bench_heap b;
             heap_open(&b);
             mest_sparse *s = sparse_make(&b, test_formats[f], &test_shapes[i], -1);
+            if (!s) {
+                heap_close(&b);
+                continue;
+            }
             int64_t tries[] = { 0, 1, s->n_units / 10, s->n_units };
             for (size_t t = 0; t < 4; t++) {
                 OK(mest_sparse_from_random(s, tries[t], 4, 44, .25, err));
                 sparse_check(s);
                 MUST(s->active_units == tries[t]);
+                check_even(s);
                 for (int64_t p = 0; p < s->stored; p++)
                     MUST(fabs((double)s->values[p]) <= .25);
             }
@@ -160,8 +280,22 @@ START_TEST(random_patterns_and_values)
     ck_assert_double_eq_tol(square, 1.0 / 3, .01);
     REFUSED(MEST_E_LIMIT, mest_sparse_from_random(s, 51, 1, 6, 1, err));
     mest_sparse_destroy(s);
+    s = sparse_make(&b, "pattern", &(mest_shape){ 4, { 5, 10, 3, 3 } }, 17);
+    int64_t kernels[50] = { 0 }, masks[8] = { 0 };
+    for (uint64_t seed = 0; seed < 4000; seed++) {
+        int64_t units[17];
+        OK(mest_sparse_from_random(s, 17, seed, 6, 1, err));
+        s->format->units(s, 0, 17, units);
+        for (int k = 0; k < 17; k++) {
+            kernels[units[k] / 8]++;
+            masks[units[k] % 8]++;
+        }
+    }
+    MUST(chi_square_z(kernels, 50, 4000 * .34, .66) < 4.5);
+    MUST(fabs(chi_square_z(masks, 8, 4000 * 17 / 8., 1)) < 4.5);
+    mest_sparse_destroy(s);
     heap_close(&b);
 }
 END_TEST
 
-RUN("sparse sampling", samples_are_free_distinct_and_repeatable, growth_is_uniform, every_set_is_equally_likely, random_patterns_and_values)
+RUN("sparse sampling", samples_are_free_distinct_and_repeatable, growth_in_groups_is_uniform, growth_is_uniform, every_set_is_equally_likely, random_patterns_and_values)

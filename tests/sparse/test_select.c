@@ -2,6 +2,25 @@
 /* Selection by magnitude and by score against comparison sorts. */
 #include "tests/sparse/fixture.h"
 
+/* The slots a balanced choice keeps, said greedily: the best (least key, then least id) of those whose groups hold fewest. */
+static void oracle_best(const mest_sparse *s, const ranked *order, int64_t k, int64_t *out)
+{
+    const int64_t size = oracle_group(s), groups = s->n_units / size;
+    int64_t *held = calloc((size_t)groups + 1, 8), n = 0;
+    bool *taken = calloc((size_t)s->n_units + 1, 1);
+    for (int64_t level = 0; n < k; level++)
+        for (int64_t i = 0; i < s->n_units && n < k; i++) { /* `order` is sorted: the first of each group not yet taken is its best */
+            const int64_t id = order[i].id, g = id / s->choices / size;
+            if (taken[i] || (groups > 1 && held[g] > level))
+                continue;
+            taken[i] = true;
+            held[g]++;
+            out[n++] = id;
+        }
+    qsort(out, (size_t)k, sizeof *out, id_compare);
+    free(held), free(taken);
+}
+
 START_TEST(magnitude_is_exact_top_k)
 {
     for (int f = 0; f < N_FORMATS; f++)
@@ -9,18 +28,24 @@ START_TEST(magnitude_is_exact_top_k)
             for (int levels = 0; levels <= 8; levels += 4) {
                 bench_heap b;
                 heap_open(&b);
-                dense_weight d = dense_make(&test_shapes[i], 11, levels);
                 mest_sparse *s = sparse_make(&b, test_formats[f], &test_shapes[i], -1);
-                ranked *order = malloc((size_t)s->n_units * sizeof *order);
-                for (int64_t u = 0; u < s->n_units; u++)
-                    order[u] = (ranked){ -(double)oracle_norm(s, d.w, u), u };
+                if (!s) {
+                    heap_close(&b);
+                    continue;
+                }
+                dense_weight d = dense_make(&test_shapes[i], 11, levels);
+                ranked *order = malloc((size_t)s->n_units * sizeof *order + 8);
+                for (int64_t u = 0; u < s->n_units; u++) {
+                    order[u] = (ranked){ 1, -1 };
+                    for (int64_t id = u * s->choices; id < (u + 1) * s->choices; id++) /* the best mask of a kernel */
+                        if (-(double)oracle_norm(s, d.w, id) < order[u].key)
+                            order[u] = (ranked){ -(double)oracle_norm(s, d.w, id), id };
+                }
                 qsort(order, (size_t)s->n_units, sizeof *order, ranked_compare);
                 int64_t tries[] = { 0, 1, s->n_units / 10, s->n_units / 2, s->n_units - 1, s->n_units };
                 for (size_t t = 0; t < sizeof tries / sizeof *tries; t++) {
                     int64_t k = tries[t], *want = malloc((size_t)k * 8 + 8), *got = malloc((size_t)k * 8 + 8);
-                    for (int64_t j = 0; j < k; j++)
-                        want[j] = order[j].id;
-                    qsort(want, (size_t)k, sizeof *want, id_compare);
+                    oracle_best(s, order, k, want);
                     OK(mest_sparse_from_magnitude(s, &(mest_reader){ dense_read, &d }, k, err));
                     sparse_check(s);
                     MUST(s->active_units == k);
@@ -43,19 +68,24 @@ END_TEST
 
 START_TEST(magnitude_needs_no_dense_memory)
 {
-    bench_heap b;
-    heap_open(&b);
-    mest_shape shape = { 4, { 64, 64, 3, 3 } };
-    dense_weight d = dense_make(&shape, 3, 0);
-    int64_t keep = mest_units_at(.9, d.n);
-    mest_sparse *s = sparse_make(&b, "csr", &shape, keep);
-    OK(mest_sparse_from_magnitude(s, &(mest_reader){ dense_read, &d }, keep, err));
-    MUST(s->active_units == 3686);
-    ck_assert_int_le((int64_t)b.guard.largest, keep * (int64_t)sizeof(mest_real) + 65 * 4);
-    ck_assert_int_le(d.elements, 4 * d.n);
-    mest_sparse_destroy(s);
-    free(d.w);
-    heap_close(&b);
+    static const char *const schemes[] = { "csr", "block4", "punched8x4", "pattern", "nm2:8", "nm1:16x4" };
+    for (size_t f = 0; f < sizeof schemes / sizeof *schemes; f++) {
+        bench_heap b;
+        heap_open(&b);
+        mest_shape shape = { 4, { 64, 64, 3, 3 } };
+        dense_weight d = dense_make(&shape, 3, 0);
+        mest_sparse *s = sparse_make(&b, schemes[f], &shape, 0);
+        int64_t keep = mest_sparse_units_at(s, .9);
+        OK(mest_sparse_reserve(s, keep, err));
+        OK(mest_sparse_from_magnitude(s, &(mest_reader){ dense_read, &d }, keep, err));
+        MUST(s->active_units == keep && (f || keep == 3686));
+        size_t values = (size_t)(keep * s->unit_elements) * sizeof(mest_real), index = s->format->index_bytes(s, keep);
+        ck_assert_uint_le(b.guard.largest, values > index ? values : index);
+        ck_assert_int_le(d.elements, (s->group_units ? 5 : 4) * d.n);
+        mest_sparse_destroy(s);
+        free(d.w);
+        heap_close(&b);
+    }
 }
 END_TEST
 
@@ -97,13 +127,72 @@ static mest_status failing_read(const void *self, int64_t first, int64_t n, floa
 
 START_TEST(a_failing_reader_leaves_a_valid_weight)
 {
-    for (int n = 0; n < 36; n += 3) { /* ten reads a pass, eight in the last */
+    static const struct { const char *format; mest_shape shape; } all[] = {
+        { "block4", { 2, { 10, 20 } } }, { "pattern", { 4, { 10, 6, 3, 3 } } }, { "nm2:4", { 2, { 10, 20 } } }, { "punched4x2", { 2, { 10, 20 } } },
+    };
+    for (size_t f = 0; f < sizeof all / sizeof *all; f++)
+        for (int n = 0; n < 36; n += 3) { /* ten reads a pass, eight in the last of block4 */
+            bench_heap b;
+            heap_open(&b);
+            mest_sparse *s = sparse_make(&b, all[f].format, &all[f].shape, -1);
+            int left = n;
+            REFUSED(MEST_E_IO, mest_sparse_from_magnitude(s, &(mest_reader){ failing_read, &left }, s->n_units * 31 / 60, err));
+            sparse_check(s);
+            mest_sparse_destroy(s);
+            heap_close(&b);
+        }
+}
+END_TEST
+
+/* The k of n units that a balanced removal takes, said greedily: the least (key, then id) of those whose groups hold most. */
+static void oracle_lowest(const mest_sparse *s, const ranked *order, int64_t n, int64_t k, int64_t *out)
+{
+    const int64_t size = oracle_group(s), groups = s->n_units / size;
+    int64_t *held = calloc((size_t)groups + 1, 8), most = 0, done = 0;
+    bool *taken = calloc((size_t)n + 1, 1);
+    for (int64_t i = 0; i < n; i++) {
+        int64_t *h = &held[order[i].id / s->choices / size];
+        most = ++*h > most ? *h : most;
+    }
+    for (; done < k; most--)
+        for (int64_t i = 0; i < n && done < k; i++) {
+            int64_t *h = &held[order[i].id / s->choices / size];
+            if (taken[i] || (groups > 1 && *h < most))
+                continue;
+            taken[i] = true;
+            --*h;
+            out[done++] = order[i].id;
+        }
+    qsort(out, (size_t)k, sizeof *out, id_compare);
+    free(held), free(taken);
+}
+
+/* Unbalanced weights too (a plugin may have grown as it liked): the fullest groups lose first. */
+START_TEST(lowest_of_unbalanced_groups)
+{
+    for (uint64_t seed = 0; seed < 200; seed++) {
         bench_heap b;
         heap_open(&b);
-        mest_sparse *s = sparse_make(&b, "block4", &(mest_shape){ 2, { 10, 20 } }, -1);
-        int left = n;
-        REFUSED(MEST_E_IO, mest_sparse_from_magnitude(s, &(mest_reader){ failing_read, &left }, 31, err));
-        sparse_check(s);
+        mest_sparse *s = sparse_make(&b, seed % 2 ? "nm3:8" : "pattern", &(mest_shape){ 4, { 5, 8, 3, 3 } }, -1);
+        int64_t units[360], got[360], want[360], u = 0;
+        mest_real values[360 * 4];
+        ranked order[360];
+        for (int64_t slot = 0; slot < s->n_units; slot++)
+            if (mest_rng_below(seed, (uint64_t)(slot / s->group_units), (uint64_t)slot, 100) < 30 + 40 * (uint64_t)(slot / s->group_units % 2))
+                units[u++] = slot * s->choices + (slot % s->choices);
+        for (int64_t k = 0; k < u * s->unit_elements; k++)
+            values[k] = (mest_real)(1 + mest_rng_below(seed, 7, (uint64_t)k, 4));
+        OK(mest_sparse_from_units(s, units, u, values, err));
+        float score[360];
+        mest_sparse_scores(s, NULL, 0, false, 0, u, score);
+        for (int64_t k = 0; k < u; k++)
+            order[k] = (ranked){ (double)score[k], units[k] };
+        qsort(order, (size_t)u, sizeof *order, ranked_compare);
+        for (int64_t k = 0; k <= u; k += 1 + u / 7) {
+            OK(mest_sparse_lowest(s, NULL, 0, false, k, got, err));
+            oracle_lowest(s, order, u, k, want);
+            ck_assert_mem_eq(got, want, (size_t)k * 8);
+        }
         mest_sparse_destroy(s);
         heap_close(&b);
     }
@@ -118,8 +207,12 @@ START_TEST(lowest_matches_the_definition)
             for (int mode = 0; mode < 6; mode++) {
                 bench_heap b;
                 heap_open(&b);
-                dense_weight d = dense_make(&test_shapes[i], 21, mode % 2 ? 0 : 3);
                 mest_sparse *s = sparse_make(&b, test_formats[f], &test_shapes[i], -1);
+                if (!s) {
+                    heap_close(&b);
+                    continue;
+                }
+                dense_weight d = dense_make(&test_shapes[i], 21, mode % 2 ? 0 : 3);
                 int64_t u = (s->n_units * 2 + 2) / 3;
                 OK(mest_sparse_from_magnitude(s, &(mest_reader){ dense_read, &d }, u, err));
                 double lambda = mode < 2 ? 0 : .5;
@@ -158,9 +251,7 @@ START_TEST(lowest_matches_the_definition)
                     int64_t k = tries[t] > u ? u : tries[t];
                     OK(mest_sparse_lowest(s, grad, lambda, normalised, k, got, err));
                     int64_t *want = malloc((size_t)k * 8 + 8);
-                    for (int64_t j = 0; j < k; j++)
-                        want[j] = order[j].id;
-                    qsort(want, (size_t)k, 8, id_compare);
+                    oracle_lowest(s, order, u, k, want);
                     ck_assert_mem_eq(got, want, (size_t)k * 8);
                     free(want);
                 }
@@ -215,4 +306,4 @@ START_TEST(counts_round_halves_up)
 END_TEST
 
 RUN("sparse selection", magnitude_is_exact_top_k, magnitude_needs_no_dense_memory, nan_and_infinity_rank_highest,
-    a_failing_reader_leaves_a_valid_weight, lowest_matches_the_definition, lambda_changes_the_victims, counts_round_halves_up)
+    a_failing_reader_leaves_a_valid_weight, lowest_matches_the_definition, lowest_of_unbalanced_groups, lambda_changes_the_victims, counts_round_halves_up)

@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "sparse/piece.h"
+
+#include <math.h>
+#include <string.h>
+
+void mest_piece_rewind(mest_piece *p)
+{
+    const mest_sparse *s = p->s;
+    p->b = p->col0 = p->n_cols = p->slot0 = p->n_slots = 0;
+    p->width = MEST_PIECE / s->row_span / s->cell_cols * s->cell_cols;
+}
+
+mest_status mest_piece_next(mest_piece *p, mest_error *err)
+{
+    const mest_sparse *s = p->s;
+    const int64_t slots = s->unit_cols / s->choices;
+    p->col0 += p->n_slots / s->cell_units * s->cell_cols;
+    p->slot0 += p->n_slots;
+    if (p->slot0 >= slots) {
+        p->col0 = p->slot0 = 0;
+        p->b++;
+    }
+    p->n_cols = p->n_slots = 0;
+    if (p->b >= s->unit_rows || s->cols == 0 || slots == 0)
+        return MEST_OK;
+    const int64_t n = s->cols - p->col0 < p->width ? s->cols - p->col0 : p->width;
+    for (int64_t r = 0; r < s->row_span; r++) {
+        const int64_t row = p->b * s->row_span + r;
+        float *to = p->value + r * p->width;
+        if (row < s->rows)
+            MEST_TRY(p->reader->read(p->reader->self, row * s->cols + p->col0, n, to, err));
+        else
+            memset(to, 0, (size_t)n * sizeof *to);
+        memset(to + n, 0, (size_t)(p->width - n) * sizeof *to);
+    }
+    p->n_cols = n;
+    p->n_slots = p->width / s->cell_cols * s->cell_units;
+    if (p->n_slots > slots - p->slot0)
+        p->n_slots = slots - p->slot0;
+    return MEST_OK;
+}
+
+/* Entries of a unit column, as places in the piece, -1 for padding. */
+static void places(const mest_piece *p, int64_t k, int32_t *at)
+{
+    const mest_sparse *s = p->s;
+    int32_t row[MEST_UNIT_MOST], col[MEST_UNIT_MOST];
+    s->format->element(s, k, row, col);
+    for (int32_t e = 0; e < s->unit_elements; e++)
+        at[e] = col[e] < 0 ? -1 : (int32_t)(row[e] * p->width + col[e] - p->col0);
+}
+
+float mest_piece_norm(const mest_piece *p, int64_t slot, int32_t choice)
+{
+    const mest_sparse *s = p->s;
+    double sum = 0;
+    if (!s->format->element) {
+        if (s->unit_elements == 1)
+            return fabsf(p->value[slot - p->col0]);
+        for (int32_t e = 0; e < s->unit_elements; e++) {
+            const double w = (double)p->value[e * p->width + slot - p->col0];
+            sum += w * w;
+        }
+        return (float)sqrt(sum);
+    }
+    int32_t at[MEST_UNIT_MOST];
+    places(p, slot * s->choices + choice, at);
+    if (s->unit_elements == 1)
+        return at[0] < 0 ? 0 : fabsf(p->value[at[0]]);
+    for (int32_t e = 0; e < s->unit_elements; e++) {
+        const double w = at[e] < 0 ? 0 : (double)p->value[at[e]];
+        sum += w * w;
+    }
+    return (float)sqrt(sum);
+}
+
+void mest_piece_values(const mest_piece *p, int64_t slot, int32_t choice, mest_real *out)
+{
+    const mest_sparse *s = p->s;
+    if (!s->format->element) {
+        for (int32_t e = 0; e < s->unit_elements; e++)
+            out[e] = (mest_real)p->value[e * p->width + slot - p->col0];
+        return;
+    }
+    int32_t at[MEST_UNIT_MOST];
+    places(p, slot * s->choices + choice, at);
+    for (int32_t e = 0; e < s->unit_elements; e++)
+        out[e] = at[e] < 0 ? 0 : (mest_real)p->value[at[e]];
+}

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A dense tensor read through a mest_reader in pieces of whole cells: all rows of a unit row, some columns. */
+#ifndef MEST_SPARSE_PIECE_H
+#define MEST_SPARSE_PIECE_H
+
+#include "sparse/format.h"
+
+enum { MEST_PIECE = 4096 }; /* elements */
+
+typedef struct mest_piece {
+    const mest_sparse *s;
+    const mest_reader *reader;
+    int64_t b, col0, n_cols;    /* columns col0 .. col0 + n_cols - 1 of unit row b */
+    int64_t slot0, n_slots;     /* slots of that unit row they decide about */
+    int64_t width;              /* columns of a full piece */
+    float value[MEST_PIECE];    /* [row_span, width] */
+} mest_piece;
+
+void mest_piece_rewind(mest_piece *p);
+/* Reads the next piece; n_cols == 0 at the end. Rows and columns past the matrix are zero. */
+mest_status mest_piece_next(mest_piece *p, mest_error *err);
+/* L2 norm of choice `choice` of slot `slot` (of the piece's unit row). */
+float mest_piece_norm(const mest_piece *p, int64_t slot, int32_t choice);
+/* Values of its entries, padding 0. */
+void mest_piece_values(const mest_piece *p, int64_t slot, int32_t choice, mest_real *out);
+
+#endif
