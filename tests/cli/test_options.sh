@@ -18,7 +18,7 @@ has err 'will not be kept'
 gives 0 m.onnx --train --data cifar10:DIR --val cifar10-test:FILE --epochs 40 -b 64 --lr 0.1 --momentum 0.9 --weight-decay 1e-4 \
     --sched cosine --sparsity 0.9 --scheme block --method mest-em --mutate-every 5 --forget-epoch 18 --forget-remove 0.24 --seed 1 \
     -t 2 -o out.onnx --output-dir run/
-has echo 'sparsity 0.9 block4 dense_layers=auto rules= from_scratch=0 seed=1'
+has echo 'sparsity 0.9 block dense_layers=auto rules= from_scratch=0 seed=1'
 has echo 'config batch=64 eval_batch=0 shuffle=1 drop_last=0 epochs=40'
 has echo 'optimizer sgd lr=0.1 momentum=0.9 nesterov=0 wd=0.0001'
 has echo 'schedule cosine'
