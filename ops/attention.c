@@ -8,13 +8,9 @@
 
 #include "ops/dense.h"
 #include "ops/elements.h"
+#include "ops/nn.h"
 
-typedef struct attention_params {
-    int64_t causal, q_heads, kv_heads, output_mode, precision;
-    double scale, softcap; /* scale 0: 1 / sqrt(E) */
-} attention_params;
-
-#define ATTR(name_, kind_, field) { .name = name_, .kind = kind_, .offset = offsetof(attention_params, field) }
+#define ATTR(name_, kind_, field) { .name = name_, .kind = kind_, .offset = offsetof(mest_attention_params, field) }
 static const mest_attr attention_attrs[] = {
     ATTR("is_causal", MEST_ATTR_INT, causal), ATTR("q_num_heads", MEST_ATTR_INT, q_heads), ATTR("kv_num_heads", MEST_ATTR_INT, kv_heads),
     ATTR("qk_matmul_output_mode", MEST_ATTR_INT, output_mode), ATTR("softmax_precision", MEST_ATTR_INT, precision),
@@ -41,7 +37,7 @@ typedef struct attention {
     double scale;
 } attention;
 
-static bool attention_of(const attention_params *p, const mest_shape *q, const mest_shape *k, const mest_shape *v, attention *a)
+static bool attention_of(const mest_attention_params *p, const mest_shape *q, const mest_shape *k, const mest_shape *v, attention *a)
 {
     if (!operand_of(q, p->q_heads, &a->q) || !operand_of(k, p->kv_heads, &a->k) || !operand_of(v, p->kv_heads, &a->v))
         return false;
@@ -61,7 +57,7 @@ static mest_shape scores_shape(const attention *t)
 
 static mest_status infer(mest_infer *c, int first)
 {
-    const attention_params *p = c->params;
+    const mest_attention_params *p = c->params;
     attention t;
     char tq[64], tk[64], tv[64];
     if (p->softcap != 0)
@@ -211,7 +207,7 @@ static mest_status attention_forward(const mest_args *a)
     attention t;
     if (!begin(a, &t))
         return mest_run_fail(a, MEST_E_INTERNAL, "shapes changed");
-    rows r = { .t = &t, .causal = ((const attention_params *)a->params)->causal != 0, .scores = a->out[0].data };
+    rows r = { .t = &t, .causal = ((const mest_attention_params *)a->params)->causal != 0, .scores = a->out[0].data };
     if (a->n_in > 3 && a->in[3].data) {
         const mest_shape *m = &a->in[3].type->shape;
         int64_t stride = 1;
@@ -284,10 +280,10 @@ static int64_t grad_macs(const mest_node *node, const mest_type *const *in, cons
 
 const mest_op mest_ops_attention[] = {
     { .domain = "", .name = "Attention", .since = 23, .in_min = 3, .in_max = 7, .out_min = 1, .out_max = 4, .flags = MEST_OP_ANY_TYPE,
-      .attrs = attention_attrs, .params_bytes = sizeof(attention_params), .infer = file_infer, .macs = macs },
+      .attrs = attention_attrs, .params_bytes = sizeof(mest_attention_params), .infer = file_infer, .macs = macs },
     { .domain = "mest", .name = "mest.Attention", .since = 1, .in_min = 3, .in_max = 7, .out_min = 1, .out_max = 5, .flags = MEST_OP_ANY_TYPE,
-      .params_bytes = sizeof(attention_params), .infer = run_infer, .forward = attention_forward, .vjp = attention_vjp, .macs = macs },
+      .params_bytes = sizeof(mest_attention_params), .infer = run_infer, .forward = attention_forward, .vjp = attention_vjp, .macs = macs },
     { .domain = "mest", .name = "mest.AttentionGrad", .since = 1, .in_min = 6, .in_max = 6, .out_min = 1, .out_max = 4, .flags = MEST_OP_ANY_TYPE,
-      .params_bytes = sizeof(attention_params), .infer = grad_infer, .forward = grad_forward, .macs = grad_macs },
+      .params_bytes = sizeof(mest_attention_params), .infer = grad_infer, .forward = grad_forward, .macs = grad_macs },
     { .name = NULL },
 };

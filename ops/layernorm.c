@@ -9,16 +9,10 @@
 #include <math.h>
 #include <stddef.h>
 
-typedef struct layernorm_params {
-    int64_t axis;
-    double epsilon;
-    int64_t stash_type;
-} layernorm_params;
-
 static const mest_attr layernorm_attrs[] = {
-    { .name = "axis", .kind = MEST_ATTR_INT, .offset = offsetof(layernorm_params, axis), .number = -1 },
-    { .name = "epsilon", .kind = MEST_ATTR_FLOAT, .offset = offsetof(layernorm_params, epsilon), .number = 1e-5 },
-    { .name = "stash_type", .kind = MEST_ATTR_INT, .offset = offsetof(layernorm_params, stash_type), .number = 1 },
+    { .name = "axis", .kind = MEST_ATTR_INT, .offset = offsetof(mest_norm_params, axis), .number = -1 },
+    { .name = "epsilon", .kind = MEST_ATTR_FLOAT, .offset = offsetof(mest_norm_params, epsilon), .number = 1e-5 },
+    { .name = "stash_type", .kind = MEST_ATTR_INT, .offset = offsetof(mest_norm_params, stash_type), .number = 1 },
     { .name = NULL },
 };
 
@@ -36,7 +30,7 @@ static bool row_shaped(const mest_shape *s, const mest_shape *x, int axis)
 
 static mest_status layernorm_infer(mest_infer *c)
 {
-    const layernorm_params *p = c->params;
+    const mest_norm_params *p = c->params;
     const mest_shape *x = &c->in[0]->shape;
     int axis = mest_axis(p->axis, x->rank);
     char text[64], text_x[64];
@@ -62,7 +56,7 @@ typedef struct rows {
 
 static rows rows_of(const mest_args *a)
 {
-    const layernorm_params *p = a->params;
+    const mest_norm_params *p = a->params;
     const mest_shape *x = &a->in[0].type->shape;
     int axis = mest_axis(p->axis, x->rank);
     return (rows){ .n = mest_shape_span(x, 0, axis), .size = mest_shape_span(x, axis, x->rank), .epsilon = p->epsilon, .x = a->in[0].data,
@@ -190,9 +184,9 @@ static mest_status grad_forward(const mest_args *a)
 
 const mest_op mest_ops_layernorm[] = {
     { .domain = "", .name = "LayerNormalization", .since = 17, .in_min = 2, .in_max = 3, .out_min = 1, .out_max = 3, .flags = MEST_OP_INPLACE,
-      .attrs = layernorm_attrs, .params_bytes = sizeof(layernorm_params), .infer = layernorm_infer, .forward = layernorm_forward,
+      .attrs = layernorm_attrs, .params_bytes = sizeof(mest_norm_params), .infer = layernorm_infer, .forward = layernorm_forward,
       .vjp = layernorm_vjp },
     { .domain = "mest", .name = "mest.LayerNormalizationGrad", .since = 1, .in_min = 3, .in_max = 3, .out_min = 1, .out_max = 3,
-      .params_bytes = sizeof(layernorm_params), .infer = grad_infer, .forward = grad_forward },
+      .params_bytes = sizeof(mest_norm_params), .infer = grad_infer, .forward = grad_forward },
     { .name = NULL },
 };

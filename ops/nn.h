@@ -79,6 +79,19 @@ typedef struct mest_bn_params {
     mest_clamp clamp;         /* pass bn_act: of Y; the gradients mask dY by where Y is inside */
 } mest_bn_params;
 
+typedef struct mest_norm_params { /* LayerNormalization, RMSNormalization */
+    int64_t axis;
+    double epsilon;
+    int64_t stash_type;
+} mest_norm_params;
+
+typedef struct mest_softmax_params { int64_t axis, flatten; } mest_softmax_params; /* flatten: opset < 13, a matrix cut before axis */
+
+typedef struct mest_attention_params {
+    int64_t causal, q_heads, kv_heads, output_mode, precision;
+    double scale, softcap; /* scale 0: 1 / sqrt(E) */
+} mest_attention_params;
+
 typedef struct mest_pool_params {
     mest_ints kernel_shape, strides, pads, dilations;
     int64_t ceil_mode, count_include_pad, storage_order;

@@ -5,22 +5,17 @@
 #include <inttypes.h>
 
 #include "ops/elements.h"
-
-typedef struct rms_params {
-    int64_t axis;
-    double epsilon;
-    int64_t stash_type;
-} rms_params;
+#include "ops/nn.h"
 
 static const mest_attr rms_attrs[] = {
-    { .name = "axis", .kind = MEST_ATTR_INT, .offset = offsetof(rms_params, axis), .number = -1 },
-    { .name = "epsilon", .kind = MEST_ATTR_FLOAT, .offset = offsetof(rms_params, epsilon), .number = 1e-5 },
-    { .name = "stash_type", .kind = MEST_ATTR_INT, .offset = offsetof(rms_params, stash_type), .number = 1 },
+    { .name = "axis", .kind = MEST_ATTR_INT, .offset = offsetof(mest_norm_params, axis), .number = -1 },
+    { .name = "epsilon", .kind = MEST_ATTR_FLOAT, .offset = offsetof(mest_norm_params, epsilon), .number = 1e-5 },
+    { .name = "stash_type", .kind = MEST_ATTR_INT, .offset = offsetof(mest_norm_params, stash_type), .number = 1 },
     { .name = NULL } };
 
 static mest_status rms_infer(mest_infer *c)
 {
-    const rms_params *p = c->params;
+    const mest_norm_params *p = c->params;
     const mest_shape *x = &c->in[0]->shape, *s = &c->in[1]->shape;
     int axis;
     char tx[64], ts[64];
@@ -46,7 +41,7 @@ typedef struct rows {
 
 static rows rows_of(const mest_args *a)
 {
-    const rms_params *p = a->params;
+    const mest_norm_params *p = a->params;
     const mest_shape *x = &a->in[0].type->shape;
     int axis = mest_axis(p->axis, x->rank);
     return (rows){ .n = mest_shape_span(x, 0, axis), .size = mest_shape_span(x, axis, x->rank), .scale_step = a->in[1].count > 1, .epsilon = p->epsilon,
@@ -125,7 +120,7 @@ static mest_status grad_infer(mest_infer *c)
     const mest_shape *x = &c->in[0]->shape;
     mest_shape s = { .rank = 0 };
     MEST_TRY(mest_infer_set(c, 0, MEST_F32, x));
-    for (int i = mest_axis(((const rms_params *)c->params)->axis, x->rank); i < x->rank; i++)
+    for (int i = mest_axis(((const mest_norm_params *)c->params)->axis, x->rank); i < x->rank; i++)
         s.dim[s.rank++] = x->dim[i];
     /* of the scale's own shape where it has the same elements; one number is summed up by the driver */
     return c->n_out > 1 ? mest_infer_set(c, 1, MEST_F32, c->in[1]->shape.rank >= s.rank && mest_shape_span(&c->in[1]->shape, 0, c->in[1]->shape.rank) ==
@@ -145,8 +140,8 @@ static mest_status rms_vjp(mest_vjp *v)
 
 const mest_op mest_ops_rmsnorm[] = {
     { .domain = "", .name = "RMSNormalization", .since = 23, .in_min = 2, .in_max = 2, .out_min = 1, .out_max = 1, .flags = MEST_OP_INPLACE,
-      .attrs = rms_attrs, .params_bytes = sizeof(rms_params), .infer = rms_infer, .forward = rms_forward, .vjp = rms_vjp },
+      .attrs = rms_attrs, .params_bytes = sizeof(mest_norm_params), .infer = rms_infer, .forward = rms_forward, .vjp = rms_vjp },
     { .domain = "mest", .name = "mest.RMSNormalizationGrad", .since = 1, .in_min = 3, .in_max = 3, .out_min = 1, .out_max = 2,
-      .params_bytes = sizeof(rms_params), .infer = grad_infer, .forward = grad_forward },
+      .params_bytes = sizeof(mest_norm_params), .infer = grad_infer, .forward = grad_forward },
     { .name = NULL },
 };

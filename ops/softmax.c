@@ -3,18 +3,16 @@
  * of a row is normalised; since 13 one axis is (default -1). `flatten` says which; it is not an attribute of any file, so each
  * version's default stands.
  * mest.SoftmaxGrad, mest.LogSoftmaxGrad (Y, dY) -> dX. */
-#include "runtime/op.h"
+#include "ops/nn.h"
 
 #include <inttypes.h>
 #include <math.h>
 #include <stddef.h>
 
-typedef struct softmax_params { int64_t axis, flatten; } softmax_params;
-
 #define SOFTMAX_ATTRS(default_axis, default_flatten)                                                                               \
     {                                                                                                                              \
-        { .name = "axis", .kind = MEST_ATTR_INT, .offset = offsetof(softmax_params, axis), .number = default_axis },               \
-        { .name = "mest.flatten", .kind = MEST_ATTR_INT, .offset = offsetof(softmax_params, flatten), .number = default_flatten }, \
+        { .name = "axis", .kind = MEST_ATTR_INT, .offset = offsetof(mest_softmax_params, axis), .number = default_axis },               \
+        { .name = "mest.flatten", .kind = MEST_ATTR_INT, .offset = offsetof(mest_softmax_params, flatten), .number = default_flatten }, \
         { .name = NULL },                                                                                                          \
     }
 static const mest_attr attrs_1[] = SOFTMAX_ATTRS(1, 1);
@@ -22,7 +20,7 @@ static const mest_attr attrs_13[] = SOFTMAX_ATTRS(-1, 0);
 
 static mest_status softmax_infer(mest_infer *c)
 {
-    const softmax_params *p = c->params;
+    const mest_softmax_params *p = c->params;
     int rank = c->in[0]->shape.rank;
     /* a matrix may also be cut behind the last axis */
     bool fits = mest_axis(p->axis, rank) >= 0 || (p->flatten && p->axis == rank);
@@ -57,7 +55,7 @@ static void strip_tile(void *context, size_t tile)
 
 static void run(const mest_args *a, bool logarithm, void (*strip)(const strips *, int64_t, int64_t))
 {
-    const softmax_params *p = a->params;
+    const mest_softmax_params *p = a->params;
     const mest_shape *x = &a->in[0].type->shape;
     int axis = p->flatten && p->axis == x->rank ? x->rank : mest_axis(p->axis, x->rank);
     strips s = { .log = logarithm, .x = a->in[0].data, .y = a->out[0].data, .strip = strip, .dy = a->n_in > 1 ? a->in[1].data : NULL };
@@ -149,10 +147,10 @@ static mest_status log_softmax_vjp(mest_vjp *v)
 
 #define SOFTMAX(name_, since_, attrs_, forward_, vjp_)                                                                                       \
     { .domain = "", .name = name_, .since = since_, .in_min = 1, .in_max = 1, .out_min = 1, .out_max = 1, .flags = MEST_OP_INPLACE,          \
-      .attrs = attrs_, .params_bytes = sizeof(softmax_params), .infer = softmax_infer, .forward = forward_, .vjp = vjp_ }
+      .attrs = attrs_, .params_bytes = sizeof(mest_softmax_params), .infer = softmax_infer, .forward = forward_, .vjp = vjp_ }
 #define SOFTMAX_GRAD(name_, forward_)                                                                                                        \
     { .domain = "mest", .name = name_, .since = 1, .in_min = 2, .in_max = 2, .out_min = 1, .out_max = 1, .flags = MEST_OP_INPLACE,           \
-      .params_bytes = sizeof(softmax_params), .infer = mest_infer_same, .forward = forward_ }
+      .params_bytes = sizeof(mest_softmax_params), .infer = mest_infer_same, .forward = forward_ }
 
 const mest_op mest_ops_softmax[] = {
     SOFTMAX("Softmax", 1, attrs_1, softmax_forward, softmax_vjp),

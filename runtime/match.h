@@ -47,6 +47,17 @@ mest_id mest_only_reader(const mest_pass_args *a, mest_id v);
 /* Is the node Relu or a Clip by constants: what a layer can do itself? Fills *clamp. */
 struct mest_clamp;
 bool mest_match_clamp(const mest_graph *g, const mest_node *n, struct mest_clamp *clamp);
+/* ---- normalisations (match_norm.c) ---- */
+/* v is the mean of x over its last axes, which stay as 1: x and the first of them; otherwise MEST_NONE. */
+mest_id mest_match_mean(const mest_graph *g, mest_id v, int *axis);
+/* v = x^2 as Pow or Mul: x. */
+mest_id mest_match_square(const mest_graph *g, mest_id v);
+/* v = numerator / sqrt(z + epsilon), in any of its forms: z. */
+mest_id mest_match_over_root(const mest_graph *g, mest_id v, mest_id *numerator, double *epsilon);
+/* Follows *node to the Mul with a weight, and (bias not NULL) the Add of one, that alone read its result; the weights have the shape of
+ * x's axes from `axis` on. *node becomes the last node. No Mul: *scale is a constant of ones; no Add: *bias stays as it was. */
+mest_status mest_match_affine(mest_pass_args *a, mest_id *node, const mest_shape *x, int axis, mest_id *scale, mest_id *bias);
+
 /* Memory that lives as long as the graph, zeroed; NULL and a text in a->err when there is none. */
 void *mest_pass_alloc(mest_pass_args *a, size_t bytes);
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Gradient cases of the general operators: elementwise, broadcasting, shape and data movement, reductions. */
 #include "ops/elements.h"
+#include "ops/nn.h"
 #include "tests/grad/cases.h"
 
 #define INTS(...) { GRAD_DIMS(__VA_ARGS__), (const int64_t[]){ __VA_ARGS__ } }
@@ -95,6 +96,7 @@ const grad_case grad_cases_gen[] = {
     { "one", "Min", .n_in = 1, .in = { VAR(2, 3) } },
     { "same shape", "Where", .n_in = 3, .in = { FLAGS(flags, 2, 3), VAR(2, 3), VAR(2, 3) } }, { "broadcast", "Where", .n_in = 3, .in = { FLAGS(flags, 3), VAR(2, 1), VAR(3) } },
 
+    { "rows", "mest.Reshape", .params = &(mest_shape_params){ { 2, { 6, 4 } } }, .n_in = 1, .in = { VAR(2, 3, 4) } },
     { "-1 and 0", "Reshape", .params = &reshape, .n_in = 2, .in = { VAR(2, 3, 4), LIST(0, -1) } }, { "axis 2", "Flatten", .params = &(mest_axis_params){ 2 }, .n_in = 1, .in = { VAR(2, 3, 2, 2) } },
     { "all", "Squeeze", .n_in = 1, .in = { VAR(1, 3, 1, 2) } }, { "named", "Squeeze", .n_in = 2, .in = { VAR(1, 3, 1, 2), LIST(-2) } }, { "two", "Unsqueeze", .n_in = 2, .in = { VAR(3, 2), LIST(0, -1) } },
     { "reversed", "Transpose", .params = &reversed, .n_in = 1, .in = { VAR(2, 3, 4) } }, { "attention", "Transpose", .params = &attention, .n_in = 1, .in = { VAR(2, 3, 2, 4) } },

@@ -24,8 +24,7 @@ static const int64_t labels[] = { 2, 0, 1, 1, 2, 0, 1, 2 }, far[] = { 2, -5, 1, 
 #define NLL(name, params_, ...) { name, "NegativeLogLikelihoodLoss", .params = &params_, .n_in = sizeof((grad_input[]){ __VA_ARGS__ }) / sizeof(grad_input), .in = { __VA_ARGS__ } }
 #define SCE(name, params_, ...) { name, "SoftmaxCrossEntropyLoss", .params = &params_, .n_out = 2, .n_in = sizeof((grad_input[]){ __VA_ARGS__ }) / sizeof(grad_input), .in = { __VA_ARGS__ } }
 
-typedef struct rms_params { int64_t axis; double epsilon; int64_t stash_type; } rms_params;
-static const rms_params rms_last = { -1, 1e-5, 1 }, rms_two = { 1, 1e-3, 1 };
+static const mest_norm_params rms_last = { -1, 1e-5, 1 }, rms_two = { 1, 1e-3, 1 };
 
 typedef struct mod_params { int64_t fmod; } mod_params;
 static const mod_params c_mod = { 1 };
@@ -45,8 +44,7 @@ static const mest_pool_params unpool = { .kernel_shape = INTS(2, 2), .strides = 
 static const int64_t pooled[] = { 0, 3, 13, 10 };
 static const mest_pool_params pool_indices = { .kernel_shape = INTS(2, 2), .strides = INTS(2, 1) };
 
-typedef struct attention_params { int64_t causal, q_heads, kv_heads, output_mode, precision; double scale, softcap; } attention_params;
-static const attention_params heads = { .causal = 0 }, causal = { .causal = 1, .scale = 0.4 }, flat_heads = { .q_heads = 2, .kv_heads = 1 };
+static const mest_attention_params heads = { .causal = 0 }, causal = { .causal = 1, .scale = 0.4 }, flat_heads = { .q_heads = 2, .kv_heads = 1 };
 static const int64_t seen[] = { 1, 0, 1, 1, 1, 0, 0, 0, 0, 1, 0, 0 };
 #define SEEN(...) { .shape = GRAD_SHAPE(__VA_ARGS__), .role = GRAD_FIXED, .fill = GRAD_NUMBERS, .dtype = MEST_BOOL, .ints = seen }
 #define ATTENTION(name, params_, ...) { name, "mest.Attention", .params = &params_, .n_out = 2, .skip_out = 1, .n_in = sizeof((grad_input[]){ __VA_ARGS__ }) / sizeof(grad_input), .in = { __VA_ARGS__ } }

@@ -37,8 +37,7 @@ static const mest_gemm_params gemm_plain = { 1, 1, 0, 0 }, gemm_b = { 0.7, 1.3, 
 static const mest_bn_params bn = { .epsilon = 1e-5, .momentum = 0.9, .spatial = 1 },
     bn_relu = { .epsilon = 1e-5, .momentum = 0.9, .spatial = 1, .clamp = { true, 0, INFINITY } },
     bn_clip = { .epsilon = 1e-5, .momentum = 0.9, .spatial = 1, .clamp = { true, -0.3, 0.6 } };
-typedef struct layernorm_params { int64_t axis; double epsilon; int64_t stash_type; } layernorm_params;
-static const layernorm_params ln_last = { -1, 1e-5, 1 }, ln_two = { 1, 1e-3, 1 };
+static const mest_norm_params ln_last = { -1, 1e-5, 1 }, ln_two = { 1, 1e-3, 1 };
 typedef struct groupnorm_params { double epsilon; int64_t groups, stash_type; } groupnorm_params;
 static const groupnorm_params gn_instance = { 1e-5, 0, 1 }, gn_two = { 1e-3, 2, 1 };
 typedef struct lrn_params { double alpha, beta, bias; int64_t size; } lrn_params;
@@ -57,8 +56,7 @@ static const mest_pool_params pool_same = { .kernel_shape = INTS(2, 2), .strides
 
 /* ---- the rest ---- */
 static const mest_dropout_params dropout = { .ratio = 0.4, .key = 5 };
-typedef struct softmax_params { int64_t axis, flatten; } softmax_params;
-static const softmax_params softmax_last = { -1, 0 }, softmax_middle = { 1, 0 }, softmax_flat = { 1, 1 }, softmax_flat_end = { 2, 1 };
+static const mest_softmax_params softmax_last = { -1, 0 }, softmax_middle = { 1, 0 }, softmax_flat = { 1, 1 }, softmax_flat_end = { 2, 1 };
 static const mest_loss_params loss_last = { 0, -1 }, loss_smooth = { 0.1, -1 }, loss_middle = { 0.2, 1 };
 static const int64_t targets_4[] = { 2, 0, 4, 4 }, targets_6[] = { 1, 0, 2, 2, 1, 0 };
 

@@ -114,7 +114,7 @@ case("mest.BatchNormTrain", "PyTorch's running statistics", "&(const mest_bn_par
      [y, x.mean((0, 2, 3)), 1 / (x.var((0, 2, 3), unbiased=False) + 1e-3).sqrt(), rm, rv])
 x, s, b = t(2, 2, 3), t(2, 3), t(2, 3)
 m = x.mean((1, 2), keepdim=True)
-case("LayerNormalization", "two axes", "&(const layernorm_params){ 1, 1e-3, 1 }", [x, s, b],
+case("LayerNormalization", "two axes", "&(const mest_norm_params){ 1, 1e-3, 1 }", [x, s, b],
      [F.layer_norm(x, (2, 3), s, b, 1e-3), m, 1 / (x.var((1, 2), unbiased=False, keepdim=True) + 1e-3).sqrt()])
 x, s, b = t(2, 4, 2, 2), t(4), t(4)
 case("InstanceNormalization", "image", "&(const groupnorm_params){ 1e-3, 0, 1 }", [x, s, b], [F.instance_norm(x, weight=s, bias=b, eps=1e-3)])
@@ -122,9 +122,9 @@ case("GroupNormalization", "two groups", "&(const groupnorm_params){ 1e-3, 2, 1 
 case("LRN", "size 3", "&(const lrn_params){ 0.3, 0.6, 1.5, 3 }", [x], [F.local_response_norm(x, 3, 0.3, 0.6, 1.5)])
 
 x = t(2, 3, 4)
-case("Softmax", "axis 1", "&(const softmax_params){ 1, 0 }", [x], [x.softmax(1)])
-case("Softmax", "opset 11 flattens", "&(const softmax_params){ 1, 1 }", [x], [x.flatten(1).softmax(1).view(2, 3, 4)], 11)
-case("LogSoftmax", "large values", "&(const softmax_params){ -1, 0 }", [x * 100], [(x * 100).log_softmax(-1)])
+case("Softmax", "axis 1", "&(const mest_softmax_params){ 1, 0 }", [x], [x.softmax(1)])
+case("Softmax", "opset 11 flattens", "&(const mest_softmax_params){ 1, 1 }", [x], [x.flatten(1).softmax(1).view(2, 3, 4)], 11)
+case("LogSoftmax", "large values", "&(const mest_softmax_params){ -1, 0 }", [x * 100], [(x * 100).log_softmax(-1)])
 big = torch.cat([t(4, 3), torch.full((1, 3), 500.0).double()]) + torch.arange(3) / 8
 for x, target, axis, eps in ((big, torch.tensor([0, 2, 1, 1, 0]), 1, 0.0), (t(2, 4, 3), torch.randint(0, 4, (2, 3)), 1, 0.1)):
     rows = F.cross_entropy(x, target, reduction="none", label_smoothing=eps)

@@ -12,10 +12,8 @@
 #include "runtime/rng.h"
 
 /* params of operators that keep them to themselves */
-typedef struct layernorm_params { int64_t axis; double epsilon; int64_t stash_type; } layernorm_params;
 typedef struct groupnorm_params { double epsilon; int64_t groups, stash_type; } groupnorm_params;
 typedef struct lrn_params { double alpha, beta, bias; int64_t size; } lrn_params;
-typedef struct softmax_params { int64_t axis, flatten; } softmax_params;
 
 typedef struct value_tensor {
     mest_dtype dtype;
