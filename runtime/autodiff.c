@@ -185,9 +185,8 @@ static void mark(mest_vjp *v, const uint8_t *wanted, mest_id n_nodes)
     }
 }
 
-mest_status mest_autodiff(mest_graph *g, const uint8_t *wanted, mest_error *err)
+mest_status mest_autodiff_from(mest_graph *g, const uint8_t *wanted, int n_from, const mest_id *from, const mest_id *seed, mest_error *err)
 {
-    MEST_CHECK(g->loss != MEST_NONE || g->survey, err, MEST_E_STATE, "autodiff: the graph has no loss");
     mest_vjp v = {.g = g, .n_forward = g->n_values, .err = err};
     mest_id n_nodes = g->n_nodes;
     v.needs = mest_region_alloc(&g->region, (size_t)g->n_values, 1);
@@ -198,13 +197,13 @@ mest_status mest_autodiff(mest_graph *g, const uint8_t *wanted, mest_error *err)
         g->values[i].grad = MEST_NONE;
     }
     mark(&v, wanted, n_nodes);
-    if (g->loss != MEST_NONE) {
-        MEST_CHECK(v.needs[g->loss] || g->survey, err, MEST_E_UNSUPPORTED, "the loss does not depend on any trainable parameter");
-        mest_real one = 1;
-        mest_id seed = mest_graph_const(g, "dloss", &g->values[g->loss].type, &one);
-        MEST_CHECK(seed != MEST_NONE, err, MEST_E_NOMEM, "autodiff: out of memory");
-        g->values[g->loss].grad = v.needs[g->loss] ? seed : MEST_NONE;
-    }
+    bool depends = g->survey != NULL;
+    for (int k = 0; k < n_from; k++)
+        depends |= v.needs[from[k]];
+    MEST_CHECK(depends, err, MEST_E_UNSUPPORTED, "the loss does not depend on any trainable parameter");
+    for (int k = 0; k < n_from; k++)
+        if (v.needs[from[k]])
+            MEST_TRY(contribute(&v, from[k], seed[k]));
     MEST_TRY(seed_ends(&v));
 
     char missing[300] = "";
@@ -259,4 +258,15 @@ mest_status mest_autodiff(mest_graph *g, const uint8_t *wanted, mest_error *err)
             MEST_TRY(settle(&v, x, at));
         }
     return MEST_OK;
+}
+
+mest_status mest_autodiff(mest_graph *g, const uint8_t *wanted, mest_error *err)
+{
+    MEST_CHECK(g->loss != MEST_NONE || g->survey, err, MEST_E_STATE, "autodiff: the graph has no loss");
+    if (g->loss == MEST_NONE)
+        return mest_autodiff_from(g, wanted, 0, NULL, NULL, err);
+    mest_real one = 1;
+    mest_id seed = mest_graph_const(g, "dloss", &g->values[g->loss].type, &one);
+    MEST_CHECK(seed != MEST_NONE, err, MEST_E_NOMEM, "autodiff: out of memory");
+    return mest_autodiff_from(g, wanted, 1, &g->loss, &seed, err);
 }

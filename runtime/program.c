@@ -180,6 +180,19 @@ static mest_status attach_loss(mest_program *p, mest_error *err)
     return MEST_OK;
 }
 
+mest_status mest_program_finish(mest_program *p, mest_error *err)
+{
+    mest_graph *g = &p->graph;
+    MEST_TRY(trim(g, err));
+    MEST_TRY(mest_graph_check(g, "lowered", err));
+    MEST_TRY(mest_assign_layouts(p, err));
+    MEST_TRY(mest_graph_check(g, "layouts", err));
+    MEST_TRY(mest_prepare_kernels(p, err));
+    MEST_TRY(mest_plan_memory(p, err));
+    MEST_TRY(make_args(p, err));
+    return p->spec.survey ? MEST_OK : mest_arena_reserve(p->spec.arena, p->arena_bytes, err);
+}
+
 mest_status mest_program_build(mest_program **program, mest_model *model, const mest_program_spec *spec, mest_error *err)
 {
     *program = NULL;
@@ -227,21 +240,7 @@ mest_status mest_program_build(mest_program **program, mest_model *model, const 
     if (status == MEST_OK && learns)
         status = mest_graph_prune(g, err);
     if (status == MEST_OK)
-        status = trim(g, err);
-    if (status == MEST_OK)
-        status = mest_graph_check(g, "lowered", err);
-    if (status == MEST_OK)
-        status = mest_assign_layouts(p, err);
-    if (status == MEST_OK)
-        status = mest_graph_check(g, "layouts", err);
-    if (status == MEST_OK)
-        status = mest_prepare_kernels(p, err);
-    if (status == MEST_OK)
-        status = mest_plan_memory(p, err);
-    if (status == MEST_OK)
-        status = make_args(p, err);
-    if (status == MEST_OK && !spec->survey)
-        status = mest_arena_reserve(spec->arena, p->arena_bytes, err);
+        status = mest_program_finish(p, err);
     if (status != MEST_OK) {
         mest_program_destroy(p);
         return status;
@@ -309,7 +308,7 @@ static void refresh_counts(mest_program *p)
     }
 }
 
-static mest_status run_step(mest_program *p, mest_id i, const mest_run *run, mest_error *err)
+mest_status mest_program_step(mest_program *p, mest_id i, const mest_run *run, mest_error *err)
 {
     mest_step *st = &p->steps[i];
     if (st->nothing)
@@ -339,24 +338,30 @@ static mest_status run_steps(mest_program *p, mest_id from, mest_id to, const me
     const mest_profile *profile = p->spec.profile;
     if (!profile || !profile->node) {
         for (mest_id i = from; i < to; i++)
-            MEST_TRY(run_step(p, i, run, err));
+            MEST_TRY(mest_program_step(p, i, run, err));
         return MEST_OK;
     }
     for (mest_id i = from; i < to; i++) {
         double start = mest_seconds();
-        MEST_TRY(run_step(p, i, run, err));
+        MEST_TRY(mest_program_step(p, i, run, err));
         if (!p->steps[i].nothing)
             profile->node(profile->user, p->spec.kind, i, mest_seconds() - start);
     }
     return MEST_OK;
 }
 
-mest_status mest_program_run(mest_program *p, const mest_run *run, bool forward_only, mest_error *err)
+mest_status mest_program_begin(mest_program *p, mest_error *err)
 {
     MEST_TRY(mest_arena_reserve(p->spec.arena, p->arena_bytes, err)); /* nothing to do, unless a larger arena could not be had meanwhile */
     if (p->bound_generation != p->spec.arena->generation)
         bind(p);
     refresh_counts(p);
+    return MEST_OK;
+}
+
+mest_status mest_program_run(mest_program *p, const mest_run *run, bool forward_only, mest_error *err)
+{
+    MEST_TRY(mest_program_begin(p, err));
     mest_id split = p->first_backward;
     MEST_TRY(run_steps(p, 0, split, run, err));
     if (p->loss != MEST_NONE) {

@@ -95,11 +95,16 @@ typedef struct mest_program {
 
 mest_status mest_program_build(mest_program **program, mest_model *model, const mest_program_spec *spec, mest_error *err);
 void mest_program_destroy(mest_program *program);
+/* The stages after differentiation, for a program whose graph is complete: kernels, memory, arguments. */
+mest_status mest_program_finish(mest_program *program, mest_error *err);
 
 /* Binds an input (packed, plain layout) for the next run. The memory must stay valid during the run. */
 void mest_program_feed(mest_program *program, mest_id value, const void *data);
 /* Runs all nodes, or the forward part only. MEST_E_NUMERIC when the loss is not finite (then nothing after the forward part ran). */
 mest_status mest_program_run(mest_program *program, const mest_run *run, bool forward_only, mest_error *err);
+/* The same node by node: begin, then every node in its order. */
+mest_status mest_program_begin(mest_program *program, mest_error *err);
+mest_status mest_program_step(mest_program *program, mest_id node, const mest_run *run, mest_error *err);
 double mest_seconds(void); /* monotonic clock */
 /* Memory of a value after a run (outputs, loss, kept gradients); NULL if it has none. */
 const void *mest_program_data(const mest_program *program, mest_id value);

@@ -288,7 +288,9 @@ mest_status mest_session_program(mest_session *s, mest_program_kind kind, int64_
                               .derived = s->derived,
                               .arena = &s->arena,
                               .profile = &s->profile,
-                              .survey = s->survey};
+                              .survey = s->survey,
+                              .no_update = s->plain_gradients,
+                              .force_layout = s->plain_gradients ? "plain" : NULL};
     mest_shape *shapes = mest_alloc(s->heap, (size_t)s->model->graph.n_inputs + 1, sizeof *shapes);
     MEST_CHECK(shapes, err, MEST_E_NOMEM, "session: out of memory");
     mest_session_input_shapes(s, shapes);

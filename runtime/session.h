@@ -52,6 +52,7 @@ struct mest_session {
     mest_arena arena;
     mest_program *programs[MEST_PROGRAM_SLOTS];
     mest_profile profile;   /* programs point at it */
+    bool plain_gradients;   /* training programs end with the gradients, in plain layouts: checks of gradients */
     struct mest_survey *survey; /* not NULL while verdicts are made: programs get it */
     mest_host host;
     mest_schedulers *schedulers;

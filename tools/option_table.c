@@ -36,6 +36,7 @@ const option option_table[] = {
     MODE("infer", MODE_INFER, "run the inputs of --data; outputs go to -o (output.npy)"),
     MODE("info", MODE_INFO, "inputs, outputs, parameters and their roles"),
     MODE("check", MODE_CHECK, "does it train? a verdict for each node, what to change, memory and work of a step"),
+    MODE("gradcheck", MODE_GRADCHECK, "compare its gradients with differences of the loss, node by node, on --data or made-up samples"),
     MODE("explain", MODE_EXPLAIN, "for each node the kernel chosen and why, operations, bytes; the memory plan"),
 
     GROUP("data", "Data"),
@@ -133,6 +134,7 @@ const option option_table[] = {
     FLAG("no-xnnpack", 0, false, no_xnnpack, "use the library's own kernels only"),
     TEXT("no-fuse", 0, false, "all|NAME[,NAME]", NULL, no_fuse, "passes that must not change the graph; --explain lists them"),
     INT("memory-limit", 0, false, "MB", "0", memory_limit, 0, 1e9, "most memory the library may hold, 10^6 bytes; 0: no limit"),
+    REAL("gradcheck-seconds", false, "S", "60", gradcheck_seconds, 0.1, 1e6, "--gradcheck: begin nothing new after S seconds; what is left is named"),
     CHOICE("program", false, "train|eval|infer", "train", program, "--explain: which program"),
 
     GROUP("messages", "Messages"),

@@ -39,9 +39,9 @@ int tool_check_settings(tool *t)
 {
     const settings *s = t->s;
     if (!s->model)
-        return tool_refuse(t, EXIT_USAGE, "no model given: mest-run MODEL.onnx --train | --eval | --infer | --info | --check | --explain");
+        return tool_refuse(t, EXIT_USAGE, "no model given: mest-run MODEL.onnx --train | --eval | --infer | --info | --check | --gradcheck | --explain");
     if (s->mode == MODE_NONE)
-        return tool_refuse(t, EXIT_USAGE, "what shall be done with '%s'? --train, --eval, --infer, --info, --check or --explain", s->model);
+        return tool_refuse(t, EXIT_USAGE, "what shall be done with '%s'? --train, --eval, --infer, --info, --check, --gradcheck or --explain", s->model);
     if (s->mode <= MODE_INFER && !s->data)
         return tool_refuse(t, EXIT_USAGE, "--data is missing: the samples to %s",
                            s->mode == MODE_TRAIN ? "train on" : s->mode == MODE_EVAL ? "evaluate on" : "run");
@@ -232,6 +232,8 @@ int tool_create_session(tool *t)
     c->kernels = s->kernels;
     c->use_xnnpack = !s->no_xnnpack;
     c->no_fuse = s->no_fuse;
+    if (s->mode == MODE_GRADCHECK)
+        tool_gradcheck_config(s, c);
     if (mest_session_create(&t->session, t->model, c, &err) != MEST_OK)
         return tool_fail(t, STAGE_PREPARE, &err);
     return 0;

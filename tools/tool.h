@@ -70,6 +70,8 @@ int tool_load_model(tool *t);        /* also --freeze and --train-only */
 int tool_sparsify(tool *t);          /* does nothing when the settings ask for nothing */
 int tool_create_session(tool *t);
 int tool_add_schedulers(tool *t);
+/* cmd_gradcheck.c: what --gradcheck changes in the recipe. */
+void tool_gradcheck_config(const settings *s, mest_train_config *c);
 const char *tool_method(const settings *s); /* --method or what it defaults to */
 
 /* sources.c: opens --data (and --val or the split, if `validation`), with the normalisation of the first for both: as the options say, or,
