@@ -20,7 +20,8 @@ typedef struct mest_kernel_query {
     const mest_type *const *out;        /* NULL: not wanted */
     const mest_sparse *const *sparse;   /* per input: pattern of a sparse weight, else NULL */
     const void *const *in_data;         /* per input: data if constant, else NULL */
-    const bool *in_fixed;               /* per input: data never changes during the program's life (constants; frozen, or an inference program) */
+    const bool *in_fixed;               /* per input: data rests (constants; frozen; a predictor's weights, which change with the version: kernels
+                                         * that keep a packed copy compare it or its value_version) */
     unsigned cpu;                       /* allowed features */
     bool use_xnnpack;
     const mest_threads *threads;        /* for the size of scratch only: fits and cost must not depend on their number, or the bits would */

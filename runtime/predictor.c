@@ -74,7 +74,7 @@ mest_status mest_predictor_program(mest_predictor *p, int64_t n, mest_program **
     if (!p->derived)
         MEST_TRY(mest_derived_create(&p->derived, p->heap, err));
     mest_program_spec spec = {.kind = MEST_PROGRAM_INFER, .batch = p->size[at], .batch_norm = "auto", .dropout = -1, .cpu = p->cpu,
-                              .use_xnnpack = p->use_xnnpack, .threads = &p->threads, .derived = p->derived, .arena = &p->arena, .output = p->output,
+                              .use_xnnpack = p->use_xnnpack, .weights_rest = true, .threads = &p->threads, .derived = p->derived, .arena = &p->arena, .output = p->output,
                               .input_shapes = p->shapes};
     /* lists are planned for the room training has, so that a pattern may grow; the version itself has no room to spare */
     for (int32_t i = 0; i < p->n_params; i++)

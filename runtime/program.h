@@ -49,6 +49,7 @@ typedef struct mest_program_spec {
     struct mest_optimizer *optimizer; /* TRAIN with updates */
     unsigned cpu;
     bool use_xnnpack;
+    bool weights_rest;                /* parameters change seldom: kernels may keep packed copies, which notice when they do */
     const char *force_layout;         /* tests: NULL auto, "plain", "nhwc", "lanes": prefer that layout wherever a kernel has it */
     const mest_threads *threads;
     mest_derived *derived;

@@ -2,11 +2,12 @@
 #include "runtime/threads.h"
 
 #include <fcntl.h>
-#include <pthreadpool.h>
 #include <sched.h>
 #include <stdio.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "runtime/pool.h"
 
 /* Cores nobody else is using just now: those this process may run on, less what else is running (median of a few looks). A thread that
  * has to wait for a core costs more than it brings, since all threads of a step meet after each node. */
@@ -44,16 +45,16 @@ mest_status mest_threads_create(mest_threads *threads, int n, mest_error *err)
         n = idle_cores();
     if (n == 1)
         return MEST_OK;
-    threads->pool = pthreadpool_create((size_t)n);
+    threads->pool = mest_pool_create((size_t)n);
     MEST_CHECK(threads->pool, err, MEST_E_NOMEM, "threads: cannot create a pool of %d", n);
-    threads->n = (int)pthreadpool_get_threads_count(threads->pool);
+    threads->n = (int)mest_pool_threads(threads->pool);
     return MEST_OK;
 }
 
 void mest_threads_destroy(mest_threads *threads)
 {
     if (threads->pool)
-        pthreadpool_destroy(threads->pool);
+        mest_pool_destroy(threads->pool);
     threads->pool = NULL;
     threads->n = 1;
 }
@@ -116,7 +117,7 @@ void mest_parallel(const mest_threads *threads, size_t n_tiles, void (*fn)(void 
         int64_t first = now_ns() - from;
         if (worth_sharing(threads, first, n_tiles - 1)) {
             tail_call call = {fn, context};
-            pthreadpool_parallelize_1d(threads->pool, tail_tile, &call, n_tiles - 1, 0);
+            mest_pool_run(threads->pool, tail_tile, &call, n_tiles - 1);
             judge_sharing(threads, now_ns() - from - first, first, n_tiles - 1);
             return;
         }
@@ -148,7 +149,7 @@ void mest_parallel_worker(const mest_threads *threads, size_t n_tiles, void (*fn
         int64_t first = now_ns() - from;
         if (worth_sharing(threads, first, n_tiles - 1)) {
             call.workers = n_tiles - 1 < (size_t)threads->n ? n_tiles - 1 : (size_t)threads->n;
-            pthreadpool_parallelize_1d(threads->pool, as_worker, &call, call.workers, 0);
+            mest_pool_run(threads->pool, as_worker, &call, call.workers);
             judge_sharing(threads, now_ns() - from - first, first, n_tiles - 1);
             return;
         }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Thread pool (pthreadpool). Work is cut into tiles whose number never depends on the number of threads, so results are the same
+/* Thread pool (runtime/pool.h). Work is cut into tiles whose number never depends on the number of threads, so results are the same
  * bits for any number of threads. */
 #ifndef MEST_RUNTIME_THREADS_H
 #define MEST_RUNTIME_THREADS_H
@@ -7,7 +7,7 @@
 #include "runtime/alloc.h"
 
 typedef struct mest_threads {
-    struct pthreadpool *pool; /* NULL: the calling thread does everything */
+    struct mest_pool *pool;   /* NULL: the calling thread does everything */
     int n;
     int32_t penalty, pause;   /* of sharing: grows while sharing takes longer than doing it alone; jobs left to do alone */
 } mest_threads;

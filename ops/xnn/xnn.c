@@ -8,6 +8,7 @@
 
 #include "mest_config.h"
 #include "runtime/cpu.h"
+#include "runtime/pool.h"
 
 /* The 2023 and later interface takes caches at creation, sizes at reshape and pointers at setup. */
 #if MEST_XNN_RESHAPE
@@ -26,7 +27,7 @@ bool mest_xnn_ready(void)
     return usable;
 }
 
-static pthreadpool_t pool_of(const mest_threads *threads) { return threads ? threads->pool : NULL; }
+static pthreadpool_t pool_of(const mest_threads *threads) { return threads && threads->pool ? mest_pool_native(threads->pool) : NULL; }
 
 void mest_xnn_drop(mest_xnn *x)
 {

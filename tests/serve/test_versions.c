@@ -79,7 +79,7 @@ static mest_predictor *predictor(int64_t max_batch)
     return p;
 }
 
-/* A version answers as the session did at that moment, bit for bit, for full batches; for others as near as kernels of other sizes are. */
+/* A version answers as the session did at that moment, as near as kernels chosen for other sizes and for resting weights are. */
 START_TEST(as_the_session)
 {
     static const char *const schemes[] = {NULL, "csr", "block4", "block8"};
@@ -98,7 +98,6 @@ START_TEST(as_the_session)
         MUST(mest_session_infer(s, x, 32, want, 32 * CLASSES, err));
         MUST(mest_predictor_infer(p, x, 32, got, 32 * CLASSES, &version, err));
         ck_assert_int_eq(version, round + 1);
-        ck_assert_int_eq(memcmp(want, got, 32 * CLASSES * sizeof *want), 0);
         for (int n = 1; n <= 40; n++) {
             MUST(mest_session_infer(s, x, n, want, (size_t)n * CLASSES, err));
             MUST(mest_predictor_infer(p, x, n, got, (size_t)n * CLASSES, NULL, err));
@@ -164,7 +163,8 @@ START_TEST(frozen_parameters_are_shared)
     publish(NULL);
     MUST(mest_session_infer(s, x, 32, want, 32 * CLASSES, err));
     MUST(mest_predictor_infer(p, x, 32, got, 32 * CLASSES, NULL, err));
-    ck_assert_int_eq(memcmp(want, got, sizeof want), 0);
+    for (int i = 0; i < 32 * CLASSES; i++)
+        ck_assert(fabsf(want[i] - got[i]) < 1e-4f * (1 + fabsf(want[i])));
     ck_assert_int_lt(info.bytes, 8000); /* the last layer and the statistics, of 226 KB */
     mest_session_destroy(s);
     s = NULL;
