@@ -6,6 +6,7 @@
 
 #include "ops/nn.h"
 #include "runtime/infer.h"
+#include "runtime/match.h"
 #include "runtime/program.h"
 
 /* Class axis of the logits: where the target lacks one of their axes. Last axis first, then axis 1 (PyTorch's place). */
@@ -37,6 +38,46 @@ void mest_default_target(const char *loss, const mest_type *output, mest_type *t
     target->shape.rank -= target->shape.rank > 0;
 }
 
+/* Appends a node with one output. */
+static mest_status append(mest_graph *g, const char *name, const char *op_name, int n_in, const mest_id *in, mest_id *out, mest_error *err)
+{
+    const mest_op *op = mest_op_find("", op_name, 1000);
+    mest_id node = op ? mest_graph_node(g, name, op, NULL, n_in, in, 1, NULL) : MEST_NONE;
+    MEST_CHECK(node != MEST_NONE, err, MEST_E_NOMEM, "loss: out of memory");
+    *out = g->nodes[node].out[0];
+    return mest_infer_node(g, node, err);
+}
+
+/* The losses take logits. Where the network ends in probabilities, these are turned back: log(p) for ce, log(p) - log(1 - p) for bce; the pass
+ * loss_end then takes both ways out. LogSoftmax gives logits that are as good as any. */
+static mest_status to_logits(mest_graph *g, bool ce, bool bce, int64_t class_axis_, mest_id *y, mest_error *err)
+{
+    mest_id end = *y;
+    for (mest_id p; (p = g->values[end].producer) != MEST_NONE && (g->nodes[p].op->flags & MEST_OP_VIEW);)
+        end = g->nodes[p].in[0];
+    const mest_node *n = g->values[end].producer == MEST_NONE ? NULL : &g->nodes[g->values[end].producer];
+    if (n && ce && (mest_is_op(n, "Softmax") || mest_is_op(n, "LogSoftmax"))) {
+        const mest_shape *s = &g->values[end].type.shape, *f = &g->values[*y].type.shape;
+        const mest_softmax_params *p = n->params;
+        const int axis = p->flatten && p->axis != s->rank - 1 ? -1 : mest_axis(p->axis, s->rank);
+        bool same = axis >= 0 && s->dim[axis] == f->dim[class_axis_] && mest_shape_span(s, 0, axis) == mest_shape_span(f, 0, (int)class_axis_);
+        MEST_CHECK(same, err, MEST_E_UNSUPPORTED, "loss ce: %s '%s' at the end does not normalise over the classes, which are in axis %d of output '%s'", n->op->name,
+                   n->name, (int)class_axis_, g->values[*y].name);
+        return mest_is_op(n, "Softmax") ? append(g, "loss/log", "Log", 1, y, y, err) : MEST_OK;
+    }
+    if (n && bce && mest_is_op(n, "Sigmoid")) {
+        mest_type scalar = {.dtype = MEST_F32};
+        mest_real one = 1;
+        mest_id in[2] = {mest_graph_const(g, NULL, &scalar, &one), *y}, rest, logs[2];
+        MEST_CHECK(in[0] != MEST_NONE, err, MEST_E_NOMEM, "loss: out of memory");
+        MEST_TRY(append(g, "loss/rest", "Sub", 2, in, &rest, err));
+        MEST_TRY(append(g, "loss/log", "Log", 1, y, &logs[0], err));
+        MEST_TRY(append(g, "loss/log_rest", "Log", 1, &rest, &logs[1], err));
+        return append(g, "loss/logit", "Sub", 2, logs, y, err);
+    }
+    return MEST_OK;
+}
+
 mest_status mest_attach_loss(mest_program *p, mest_error *err)
 {
     mest_graph *g = &p->graph;
@@ -46,15 +87,6 @@ mest_status mest_attach_loss(mest_program *p, mest_error *err)
     mest_id y = g->outputs[0];
     bool ce = !strcmp(spec->loss, "ce"), mse = !strcmp(spec->loss, "mse"), bce = !strcmp(spec->loss, "bce");
     MEST_CHECK(ce || mse || bce, err, MEST_E_ARGUMENT, "loss '%s' is not one of ce, mse, bce", spec->loss);
-    /* A probability at the end belongs into the loss: stable, and the gradient is right. */
-    mest_id producer = g->values[y].producer;
-    if (producer != MEST_NONE) {
-        const mest_node *n = &g->nodes[producer];
-        if ((ce && (!strcmp(n->op->name, "Softmax") || !strcmp(n->op->name, "LogSoftmax"))) || (bce && !strcmp(n->op->name, "Sigmoid"))) {
-            mest_logf(&p->model->heap, MEST_LOG_INFO, "%s '%s' at the end is part of the loss", n->op->name, n->name);
-            y = n->in[0];
-        }
-    }
     char have[160], want[160];
     const mest_shape *pinned = &g->values[y].type.shape;
     MEST_CHECK(pinned->rank > 0 && pinned->dim[0] == spec->batch, err, MEST_E_SHAPE,
@@ -82,6 +114,7 @@ mest_status mest_attach_loss(mest_program *p, mest_error *err)
                    mest_shape_text(&ty->shape, have, sizeof have), mest_dtype_name(tt->dtype), mest_shape_text(&tt->shape, want, sizeof want));
         type.shape = ty->shape; /* [N] and [N,1] are the same numbers */
     }
+    MEST_TRY(to_logits(g, ce, bce, params->class_axis, &y, err));
     mest_id target = mest_graph_value(g, "target", MEST_VALUE_INPUT, &type);
     const char *name = ce ? "mest.SoftmaxCrossEntropy" : mse ? "mest.MSELoss" : "mest.BCELoss";
     const mest_op *op = mest_op_find("mest", name, 1);
