@@ -52,6 +52,9 @@ static int identity_text(mest_session *s, char *text, size_t size)
         if (p->sparse || p->role == MEST_ROLE_FROZEN)
             n += snprintf(text + n, size - (size_t)n, "%.40s=%s %.6g%s\n", p->name, p->sparse ? p->sparse->name : "dense", p->target_sparsity,
                           p->role == MEST_ROLE_FROZEN ? " frozen" : "");
+        if (p->sparse && n > 0 && (size_t)n < size && p->sparse->choices > 1 && memcmp(&p->sparse->patterns, mest_patterns_default(), sizeof(mest_patterns)))
+            for (int k = 0; k < p->sparse->choices && (size_t)n < size; k++) /* a mask's number says which one it is of these */
+                n += snprintf(text + n, size - (size_t)n, "%s%03x%s", k ? " " : "masks ", p->sparse->patterns.mask[k], k + 1 < p->sparse->choices ? "" : "\n");
     }
     return n;
 }

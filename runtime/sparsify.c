@@ -11,7 +11,11 @@
 #include "mest/plugin.h"
 #include "ops/nn.h"
 #include "runtime/match.h"
+#include "runtime/distribution.h"
+#include "runtime/mapfile.h"
+#include "runtime/ratios.h"
 #include "runtime/rng.h"
+#include "runtime/rules.h"
 #include "runtime/snapshot.h"
 
 typedef struct usage {       /* how the graph uses a parameter */
@@ -117,58 +121,6 @@ static const char *dense_by_default(const mest_graph *g, const mest_param *p, co
     return NULL;
 }
 
-/* ---- rules ---- */
-static const char *scheme_name(const char *given) { return !given ? "csr" : strcmp(given, "block") == 0 ? "block4" : given; }
-
-typedef struct rule {
-    char scheme[16];
-    double sparsity;
-    bool explicit_rule;
-} rule;
-
-/* First rule of "PATTERN=SCHEME:SPARSITY;..." that matches; false if none does. */
-static mest_status match_rule(const char *rules, const char *name, rule *r, bool *found, mest_error *err)
-{
-    *found = false;
-    for (const char *at = rules; at && *at;) {
-        size_t n = strcspn(at, ";");
-        char text[256];
-        MEST_CHECK(n < sizeof text, err, MEST_E_ARGUMENT, "rules: a rule is longer than 255 characters");
-        memcpy(text, at, n);
-        text[n] = 0;
-        at += n + (at[n] == ';');
-        if (!text[strspn(text, " ")])
-            continue;
-        char *eq = strchr(text, '=');
-        MEST_CHECK(eq, err, MEST_E_ARGUMENT, "rules: '%s' is not PATTERN=SCHEME:SPARSITY", text);
-        *eq = 0;
-        char *colon = NULL;
-        mest_scheme scheme;
-        if (mest_scheme_find(eq + 1, &scheme, NULL) != MEST_OK) /* "nm2:4" has a colon of its own */
-            colon = strrchr(eq + 1, ':');
-        if (colon)
-            *colon = 0;
-        MEST_CHECK(strlen(eq + 1) > 0 && strlen(eq + 1) < sizeof r->scheme - 1, err, MEST_E_ARGUMENT, "rules: scheme '%s' is unknown", eq + 1);
-        double sparsity = -1;
-        if (colon) {
-            char *end;
-            sparsity = strtod(colon + 1, &end);
-            MEST_CHECK(end != colon + 1 && !*end && sparsity >= 0 && sparsity < 1, err, MEST_E_ARGUMENT,
-                       "rules: sparsity '%s' is not in [0, 1)", colon + 1);
-        }
-        if (*found || !mest_match_any(text, name))
-            continue; /* go on: all of the text is checked */
-        strcpy(r->scheme, scheme_name(eq + 1));
-        *found = true;
-        r->explicit_rule = true;
-        if (colon)
-            r->sparsity = sparsity;
-        else if (strcmp(r->scheme, "dense") == 0)
-            r->sparsity = 0;
-    }
-    return MEST_OK;
-}
-
 /* ---- making one parameter sparse ---- */
 static mest_status read_payload(const void *self, int64_t first, int64_t n, float *out, mest_error *err)
 {
@@ -202,54 +154,65 @@ static const char *instead_of(const mest_scheme *scheme, const mest_param *p)
     return strcmp(scheme->format->family, "pattern") != 0 ? NULL : p->shape.dim[0] >= 4 ? "block4" : "csr";
 }
 
-static mest_status make_sparse(mest_model *m, int32_t index, const rule *r, const usage *u, const mest_sparsity *s, bool *made, mest_error *err)
+/* What becomes of a parameter: decided first for all, so that a distribution can look at all of them. */
+typedef struct plan {
+    mest_sparse *sparse;   /* empty yet; NULL: stays dense */
+    double sparsity;
+    bool given;            /* the sparsity is that of a rule, the ratios file or the scheme itself: no distribution changes it */
+    bool counts;           /* a layer's weight: part of what a distribution shares */
+    usage u;
+} plan;
+
+/* An empty sparse weight for the rule's scheme, or for what stands in for it. sparse stays NULL where the weight must stay dense. */
+static mest_status open_sparse(mest_model *m, int32_t index, const mest_rule *r, const mest_patterns *patterns, plan *one, mest_error *err)
 {
     mest_param *p = &m->params[index];
-    mest_sparse *sp;
     mest_scheme scheme;
     mest_error own = {MEST_OK, ""};
-    mest_sparse_spec spec = {.scheme = r->scheme, .shape = &p->shape, .inputs_first = inputs_first(u)};
-    *made = false;
+    mest_sparse_spec spec = {.scheme = r->scheme, .shape = &p->shape, .inputs_first = inputs_first(&one->u), .patterns = patterns};
     MEST_TRY(mest_scheme_find(r->scheme, &scheme, err));
-    mest_status status = mest_sparse_make(&sp, &m->heap, &spec, 0, &own);
+    mest_status status = mest_sparse_make(&one->sparse, &m->heap, &spec, 0, &own);
     if (status == MEST_E_SHAPE && instead_of(&scheme, p)) {
         spec.scheme = instead_of(&scheme, p);
         mest_logf(&m->heap, MEST_LOG_INFO, "'%s' is %s: %s", p->name, spec.scheme, own.msg);
-        status = mest_sparse_make(&sp, &m->heap, &spec, 0, err);
-    } else if (status == MEST_E_SHAPE && !r->explicit_rule) {
+        return mest_sparse_make(&one->sparse, &m->heap, &spec, 0, err);
+    }
+    if (status == MEST_E_SHAPE && !r->named) {
         mest_logf(&m->heap, MEST_LOG_WARNING, "'%s' stays dense: %s", p->name, own.msg);
         return MEST_OK;
-    } else if (status != MEST_OK) {
-        return mest_fail(err, status, "sparsify: '%s': %s", p->name, own.msg);
     }
-    MEST_TRY(status);
-    const double least = mest_sparse_least_sparsity(sp);
-    double sparsity = r->sparsity;
-    if (sparsity < least - 1e-9) {
-        status = mest_fail(err, MEST_E_ARGUMENT, "sparsify: '%s': %s stores at most %.4g %% of a weight, sparsity %g is below %.4g", p->name, sp->name,
-                           100 * (1 - least), sparsity, least);
-        mest_sparse_destroy(sp);
-        return status;
-    }
-    const int64_t keep = s->start_dense ? sp->n_units : mest_sparse_units_at(sp, sparsity); /* as the schedulers count */
-    status = mest_sparse_reserve(sp, keep, err);
-    if (status == MEST_OK && s->from_scratch) {
+    return status == MEST_OK ? MEST_OK : mest_fail(err, status, "sparsify: '%s': %s", p->name, own.msg);
+}
+
+static mest_status check_sparsity(const mest_param *p, const mest_sparse *s, double sparsity, mest_error *err)
+{
+    const double least = mest_sparse_least_sparsity(s);
+    MEST_CHECK(sparsity >= least - 1e-9, err, MEST_E_ARGUMENT, "sparsify: '%s': %s stores at most %.4g %% of a weight, sparsity %g is below %.4g", p->name,
+               s->name, 100 * (1 - least), sparsity, least);
+    return MEST_OK;
+}
+
+/* Pattern and values. */
+static mest_status fill(mest_model *m, int32_t index, plan *one, const mest_sparsity *s, mest_error *err)
+{
+    mest_param *p = &m->params[index];
+    mest_sparse *sp = one->sparse;
+    MEST_TRY(check_sparsity(p, sp, one->sparsity, err));
+    const int64_t keep = s->start_dense ? sp->n_units : mest_sparse_units_at(sp, one->sparsity); /* as the schedulers count */
+    MEST_TRY(mest_sparse_reserve(sp, keep, err));
+    if (s->from_scratch) {
         /* Fan-in of what is stored: keeps the variance of a layer's output whatever the sparsity (kaiming_uniform, gain of ReLU). */
         const double stored = (double)keep * sp->unit_elements, all = (double)sp->n_units * mest_sparse_slot_elements(sp);
-        const double fan_in = (double)fan_in_of(p, u) * (all > 0 ? stored / all : 1);
-        status = mest_sparse_from_random(sp, keep, s->seed, init_stream(index), sqrt(6.0 / (fan_in < 1 ? 1 : fan_in)), err);
-    } else if (status == MEST_OK) {
+        const double fan_in = (double)fan_in_of(p, &one->u) * (all > 0 ? stored / all : 1);
+        MEST_TRY(mest_sparse_from_random(sp, keep, s->seed, init_stream(index), sqrt(6.0 / (fan_in < 1 ? 1 : fan_in)), err));
+    } else {
         mest_reader reader = {read_payload, &p->payload};
-        status = mest_sparse_from_magnitude(sp, &reader, keep, err);
-    }
-    if (status != MEST_OK) {
-        mest_sparse_destroy(sp);
-        return status;
+        MEST_TRY(mest_sparse_from_magnitude(sp, &reader, keep, err));
     }
     p->sparse = sp;
     p->loaded = true;
-    p->target_sparsity = sparsity;
-    *made = true;
+    p->target_sparsity = one->sparsity;
+    one->sparse = NULL;
     return MEST_OK;
 }
 
@@ -282,40 +245,151 @@ void mest_sparsity_init(mest_sparsity *s)
     s->struct_size = sizeof *s;
     s->scheme = "csr";
     s->dense_layers = "auto";
+    s->distribution = "uniform";
 }
 
-/* One parameter: sparse, drawn anew, or left as it is. */
-static mest_status decide(mest_model *m, const mest_graph *g, int32_t i, const mest_sparsity *s, mest_error *err)
+typedef struct job {
+    mest_model *m;
+    const mest_sparsity *s;
+    mest_graph graph;          /* as layers see their weights */
+    mest_ratios ratios;
+    mest_patterns patterns;    /* n == 0: the default */
+    plan *plans;               /* one a parameter */
+} job;
+
+static mest_status read_patterns(job *j, mest_error *err)
 {
-    const char *dense = s->dense_layers ? s->dense_layers : "auto";
-    bool is_auto = !strcmp(dense, "auto"), is_none = !strcmp(dense, "none");
+    enum { MOST = 16384 };
+    mest_mapfile file;
+    char text[MOST + 1];
+    MEST_TRY(mest_mapfile_open(&file, j->s->patterns, err));
+    const size_t n = file.size <= MOST ? file.size : 0;
+    if (n)
+        memcpy(text, file.bytes, n);
+    text[n] = 0;
+    mest_status status = file.size <= MOST && !memchr(text, 0, n) ? mest_patterns_parse(&j->patterns, text, j->s->patterns, err)
+                         : mest_fail(err, MEST_E_FORMAT, "patterns '%s': not a text of at most %d bytes", j->s->patterns, (int)MOST);
+    mest_mapfile_close(&file);
+    return status;
+}
+
+static const mest_ratio *ratio_of(const job *j, int32_t i)
+{
+    for (int32_t k = 0; k < j->ratios.n; k++)
+        if (j->ratios.ratio[k].param == i)
+            return &j->ratios.ratio[k];
+    return NULL;
+}
+
+static mest_status decide(job *j, int32_t i, mest_error *err)
+{
+    mest_model *m = j->m;
+    const mest_sparsity *s = j->s;
     mest_param *p = &m->params[i];
-    usage u;
-    find_usage(g, i, &u);
-    rule r = {.sparsity = s->sparsity};
-    snprintf(r.scheme, sizeof r.scheme, "%s", scheme_name(s->scheme));
-    bool found = false;
-    if (p->role == MEST_ROLE_TRAINABLE || p->role == MEST_ROLE_FROZEN)
-        MEST_TRY(match_rule(s->rules, p->name, &r, &found, err));
-    bool candidate = (p->role == MEST_ROLE_TRAINABLE || p->role == MEST_ROLE_FROZEN) && p->shape.rank >= 2 && r.sparsity > 0 && strcmp(r.scheme, "dense") != 0;
-    if (candidate && !u.sparse_possible) {
-        MEST_CHECK(!found, err, MEST_E_UNSUPPORTED, "sparsify: '%s' cannot be sparse: %s '%s' has no sparse kernel for it", p->name,
-                   u.first ? u.first->op->name : "no node", u.first ? u.first->name : "");
-        mest_logf(&m->heap, MEST_LOG_WARNING, "'%s' stays dense: %s '%s' has no sparse kernel for it", p->name, u.first ? u.first->op->name : "no node",
-                  u.first ? u.first->name : "");
-        candidate = false;
+    plan *one = &j->plans[i];
+    const char *dense = s->dense_layers ? s->dense_layers : "auto";
+    const bool is_auto = !strcmp(dense, "auto"), is_none = !strcmp(dense, "none");
+    mest_rule r;
+    const mest_ratio *ratio = ratio_of(j, i);
+    find_usage(&j->graph, i, &one->u);
+    const usage *u = &one->u;
+    const char *op = u->first ? u->first->op->name : "no node", *node = u->first ? u->first->name : "";
+    const bool movable = p->role == MEST_ROLE_TRAINABLE || p->role == MEST_ROLE_FROZEN;
+    if (!movable || p->shape.rank < 2) {
+        MEST_CHECK(!ratio, err, MEST_E_ARGUMENT, "ratios '%s': '%s' is no weight of a layer", s->ratios, p->name);
+        return MEST_OK;
     }
-    if (candidate && !found) {
-        const char *why = is_auto ? dense_by_default(g, p, &u) : !is_none && mest_match_any(dense, p->name) ? "asked for" : NULL;
+    MEST_TRY(mest_rule_find(s->rules, s->scheme, p->name, &r, err));
+    one->counts = u->sparse_possible;
+    one->sparsity = r.sparsity >= 0 ? r.sparsity : ratio ? ratio->sparsity : s->ratios ? 0 : s->sparsity;
+    one->given = r.sparsity >= 0 || ratio != NULL;
+    if (one->sparsity < 0 && strcmp(r.scheme, "dense") != 0) { /* nobody said: what the scheme itself leaves out, once its weight is there */
+        mest_scheme scheme;
+        MEST_TRY(mest_scheme_find(r.scheme, &scheme, err));
+        if (!scheme.format->least_sparsity)
+            one->sparsity = 0;
+    }
+    const bool named = r.named || ratio;
+    if (one->sparsity == 0 || strcmp(r.scheme, "dense") == 0)
+        return MEST_OK;
+    if (!u->sparse_possible) {
+        MEST_CHECK(!named, err, MEST_E_UNSUPPORTED, "sparsify: '%s' cannot be sparse: %s '%s' has no sparse kernel for it", p->name, op, node);
+        mest_logf(&m->heap, MEST_LOG_WARNING, "'%s' stays dense: %s '%s' has no sparse kernel for it", p->name, op, node);
+        return MEST_OK;
+    }
+    if (!named) {
+        const char *why = is_auto ? dense_by_default(&j->graph, p, u) : !is_none && mest_match_any(dense, p->name) ? "asked for" : NULL;
         if (why) {
             mest_logf(&m->heap, MEST_LOG_DEBUG, "'%s' stays dense: %s", p->name, why);
-            candidate = false;
+            return MEST_OK;
         }
     }
-    if (candidate)
-        MEST_TRY(make_sparse(m, i, &r, &u, s, &candidate, err));
-    if (!candidate && s->from_scratch && p->role != MEST_ROLE_CONSTANT && p->role != MEST_ROLE_FROZEN)
-        MEST_TRY(draw_dense(m, i, &u, s->seed, err));
+    r.named = named;
+    MEST_TRY(open_sparse(m, i, &r, j->patterns.n ? &j->patterns : NULL, one, err));
+    if (one->sparse && one->sparsity < 0) {
+        one->sparsity = mest_sparse_least_sparsity(one->sparse); /* 0 for what stands in for it */
+        one->given = true;
+        if (one->sparsity == 0) {
+            mest_sparse_destroy(one->sparse);
+            one->sparse = NULL;
+        }
+    }
+    return MEST_OK;
+}
+
+/* Erdos-Renyi densities for the layers whose sparsity nobody gave; those that stay dense take their part of what there is. */
+static mest_status distribute(job *j, mest_error *err)
+{
+    mest_model *m = j->m;
+    const bool er = strcmp(j->s->distribution, "er") == 0;
+    mest_layer_density *layer;
+    int n = 0;
+    double eps;
+    MEST_NEW(&m->heap, layer, m->n_params + 1, err, "distribution");
+    for (int32_t i = 0; i < m->n_params; i++) {
+        const plan *one = &j->plans[i];
+        if (one->counts)
+            layer[n++] = (mest_layer_density){
+                .name = m->params[i].name, .shape = &m->params[i].shape, .fixed = !one->sparse ? 1 : one->given ? 1 - one->sparsity : -1,
+                .most = one->sparse ? 1 - mest_sparse_least_sparsity(one->sparse) : 1};
+    }
+    mest_status status = mest_distribute(layer, n, j->s->sparsity, !er, &eps, err);
+    n = 0;
+    for (int32_t i = 0; i < m->n_params && status == MEST_OK; i++) {
+        plan *one = &j->plans[i];
+        if (!one->counts)
+            continue;
+        if (one->sparse && !one->given)
+            one->sparsity = 1 - layer[n].density;
+        n++;
+    }
+    mest_free(&m->heap, layer, (size_t)m->n_params + 1, sizeof *layer);
+    return status;
+}
+
+static mest_status sparsify(job *j, mest_error *err)
+{
+    mest_model *m = j->m;
+    const mest_sparsity *s = j->s;
+    MEST_TRY(mest_rules_match(s->rules, s->scheme, m, err));
+    MEST_TRY(weights_graph(m, &j->graph, err));
+    if (s->patterns)
+        MEST_TRY(read_patterns(j, err));
+    if (s->ratios) {
+        MEST_TRY(mest_ratios_read(&j->ratios, &m->heap, s->ratios, err));
+        MEST_TRY(mest_ratios_match(&j->ratios, m, &j->graph, s->ratios, err));
+    }
+    for (int32_t i = 0; i < m->n_params; i++)
+        MEST_TRY(decide(j, i, err));
+    if (s->sparsity > 0 && strcmp(s->distribution, "uniform") != 0)
+        MEST_TRY(distribute(j, err));
+    for (int32_t i = 0; i < m->n_params; i++) {
+        mest_param *p = &m->params[i];
+        if (j->plans[i].sparse)
+            MEST_TRY(fill(m, i, &j->plans[i], s, err));
+        else if (s->from_scratch && p->role != MEST_ROLE_CONSTANT && p->role != MEST_ROLE_FROZEN)
+            MEST_TRY(draw_dense(m, i, &j->plans[i].u, s->seed, err));
+    }
     return MEST_OK;
 }
 
@@ -326,19 +400,27 @@ mest_status mest_model_sparsify(mest_model *m, const mest_sparsity *sparsity, me
     mest_sparsity_init(&own);
     MEST_CHECK(m && sparsity && mest_take_options(&own, sizeof own, sparsity), err, MEST_E_ARGUMENT,
                "sparsify: model and sparsity must be given, struct_size must be set");
-    const mest_sparsity *s = &own;
     MEST_CHECK(!m->sparsified, err, MEST_E_STATE, "sparsify: the model is sparse already");
     MEST_CHECK(m->n_sessions == 0, err, MEST_E_STATE, "sparsify: a session of the model exists");
     MEST_TRY(mest_registry_idle(m, false, "sparsify", err));
-    MEST_CHECK(s->sparsity >= 0 && s->sparsity < 1, err, MEST_E_ARGUMENT, "sparsify: sparsity %g is not in [0, 1)", s->sparsity);
-    mest_scheme scheme;
-    MEST_TRY(mest_scheme_find(scheme_name(s->scheme), &scheme, err));
-    mest_graph g;
-    MEST_TRY(weights_graph(m, &g, err));
-    mest_status status = MEST_OK;
-    for (int32_t i = 0; i < m->n_params && status == MEST_OK; i++)
-        status = decide(m, &g, i, s, err);
-    mest_graph_free(&g);
+    MEST_CHECK((own.sparsity >= 0 && own.sparsity < 1) || own.sparsity == -1, err, MEST_E_ARGUMENT, "sparsify: sparsity %g is not in [0, 1)", own.sparsity);
+    if (!own.distribution)
+        own.distribution = "uniform";
+    MEST_CHECK(!strcmp(own.distribution, "uniform") || !strcmp(own.distribution, "erk") || !strcmp(own.distribution, "er"), err, MEST_E_ARGUMENT,
+               "sparsify: distribution '%s' is not one of uniform, erk, er", own.distribution);
+    MEST_CHECK(own.sparsity >= 0 || !strcmp(own.distribution, "uniform"), err, MEST_E_ARGUMENT, "sparsify: distribution %s needs a sparsity",
+               own.distribution);
+    MEST_CHECK(!own.ratios || !strcmp(own.distribution, "uniform"), err, MEST_E_ARGUMENT,
+               "sparsify: a file of ratios and distribution %s exclude each other", own.distribution);
+    job j = {.m = m, .s = &own};
+    MEST_NEW(&m->heap, j.plans, m->n_params + 1, err, "sparsify");
+    memset(j.plans, 0, ((size_t)m->n_params + 1) * sizeof *j.plans);
+    mest_status status = sparsify(&j, err);
+    for (int32_t i = 0; i < m->n_params; i++)
+        mest_sparse_destroy(j.plans[i].sparse);
+    mest_free(&m->heap, j.plans, (size_t)m->n_params + 1, sizeof *j.plans);
+    mest_ratios_free(&j.ratios);
+    mest_graph_free(&j.graph);
     m->sparsified = status == MEST_OK;
     return status;
 }

@@ -100,8 +100,13 @@ const option option_table[] = {
 
     GROUP("sparsity", "Sparsity"),
     REAL("sparsity", true, "S", "0", sparsity, 0, 0.9999, "part of each sparse weight that is not stored; 0: dense training"),
-    TEXT("scheme", 0, true, "NAME", "block4", scheme,
-         "csr: single elements; blockH: H output channels by 1 (block means block4); punchedFxC; pattern: masks of 3x3 kernels; nmN:M, nmN:MxR"),
+    TEXT("scheme", 0, true, "NAME|RULES", "block4", scheme,
+         "csr: single elements; blockH: H output channels by 1 (block: block4); punchedFxC; pattern: masks of 3x3 kernels; nmN:M, nmN:MxR; "
+         "layer by layer: PATTERN=NAME,..,NAME"),
+    CHOICE("distribution", false, "uniform|erk|er", "uniform", distribution,
+           "--sparsity is that of each weight, or of all together by the Erdos-Renyi rule, with or without kernels"),
+    TEXT("ratios", 0, false, "FILE", NULL, ratios, "YAML with prune_ratios, a sparsity for each name; all other weights stay dense"),
+    TEXT("patterns", 0, false, "FILE", "(eight of 4 in 9)", patterns, "masks of the pattern scheme: numbers, or rows of three like x.x"),
     CHOICE("method", true, "static|mest|mest-vanilla|mest-em|mest-ems", "(mest-em if anything is sparse)", method,
            "how the pattern moves: not at all, or MEST: vanilla, elastic mutation (mest is mest-em), with soft memory bound"),
     INT("mutate-every", 0, true, "N", "5", mutate_every, 1, BIG, "MEST: epochs between mutations"),

@@ -58,7 +58,7 @@ typedef struct settings {
 
     /* sparsity */
     double sparsity, mest_lambda;
-    const char *scheme, *dense_layers, *rules, *method, *forget_remove;
+    const char *scheme, *distribution, *ratios, *patterns, *dense_layers, *rules, *method, *forget_remove;
     int64_t mutate_every, forget_epoch, forget_max;
     bool from_scratch;
     text_list scheduler;

@@ -9,7 +9,13 @@
 #include "options.h"
 #include "tool.h"
 
-static bool wants_sparsity(const settings *s) { return s->sparsity > 0 || s->rules; }
+/* Does the scheme say a sparsity by itself: nmN:M, pattern, or one of its own in a rule? */
+static bool scheme_says(const settings *s)
+{
+    return options_given(s, "scheme") && !options_given(s, "sparsity") && (strstr(s->scheme, "nm") || strstr(s->scheme, "pattern") || strchr(s->scheme, ':'));
+}
+
+static bool wants_sparsity(const settings *s) { return s->sparsity > 0 || s->rules || s->ratios || scheme_says(s); }
 
 const char *tool_method(const settings *s)
 {
@@ -178,7 +184,10 @@ int tool_sparsify(tool *t)
         return 0;
     mest_sparsity_init(&how);
     how.scheme = s->scheme;
-    how.sparsity = s->sparsity;
+    how.sparsity = scheme_says(s) ? -1 : s->sparsity;
+    how.distribution = s->distribution;
+    how.ratios = s->ratios;
+    how.patterns = s->patterns;
     how.dense_layers = s->dense_layers;
     how.rules = s->rules;
     how.from_scratch = s->from_scratch;

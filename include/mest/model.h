@@ -94,15 +94,22 @@ MEST_NODISCARD MEST_API mest_status mest_model_freeze(mest_model *model, const c
 
 typedef struct mest_sparsity {
     uint32_t struct_size;
-    const char *scheme;       /* "csr", "block4" ("block" is short for it), "punched8x4", "pattern", "nm2:4", "nm2:4x4"; NULL: csr */
-    double sparsity;          /* 0..1 of each sparse parameter; 0 leaves everything dense */
+    const char *scheme;       /* "csr", "block4" ("block" is short for it), "punched8x4", "pattern", "nm2:4", "nm2:4x4"; NULL: csr. Or layer
+                               * by layer "PATTERN=SCHEME[:SPARSITY],...,SCHEME": first match wins, a SCHEME alone is for all others */
+    double sparsity;          /* 0..1 of each sparse parameter; 0 leaves everything dense; -1: what a scheme says by itself (nmN:M
+                               * 1 - N/M, pattern 5/9), and dense with the others */
     const char *dense_layers; /* comma-separated name patterns that stay dense; "auto": first conv, last layer, 1x1 shortcut
                                * convs, grouped convs; "none": every parameter of rank >= 2 becomes sparse */
-    const char *rules;        /* "PATTERN=SCHEME:SPARSITY;..." overrides per parameter, first match wins; NULL: none */
+    const char *rules;        /* "PATTERN=SCHEME:SPARSITY;..." overrides per parameter, first match wins; NULL: none. Patterns here and in
+                               * scheme match a name with or without ".weight", and may name what dense_layers keeps dense */
     bool from_scratch;        /* false: keep the largest values of the file; true: random pattern, fan-in init, file values unread */
     uint64_t seed;            /* of the random pattern and values */
     bool start_dense;         /* all units are stored at first, in the sparse format; sparsity is where a scheduler shall take them
                                * (magnitude, snip, grasp, lottery). Memory is that of all weights until it has */
+    const char *distribution; /* "uniform" (NULL): sparsity is that of each parameter. "erk", "er": it is that of all weights of layers
+                               * together, those that stay dense included; densities go by the Erdos-Renyi rule, with or without kernels */
+    const char *ratios;       /* path of a YAML file with prune_ratios (a sparsity for each name); what it does not name stays dense */
+    const char *patterns;     /* path of a text with the masks of the pattern scheme (numbers, or three rows of "x.."); NULL: the default eight */
 } mest_sparsity;
 
 MEST_API void mest_sparsity_init(mest_sparsity *sparsity);

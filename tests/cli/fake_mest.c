@@ -212,6 +212,8 @@ mest_status mest_model_sparsify(mest_model *model, const mest_sparsity *s, mest_
     MAY_FAIL(err);
     echo("sparsity %g %s dense_layers=%s rules=%s from_scratch=%d seed=%" PRIu64, s->sparsity, s->scheme, s->dense_layers,
          s->rules ? s->rules : "", s->from_scratch, s->seed);
+    if (strcmp(s->distribution, "uniform") || s->ratios || s->patterns)
+        echo("layers distribution=%s ratios=%s patterns=%s", s->distribution, s->ratios ? s->ratios : "", s->patterns ? s->patterns : "");
     model->sparsity = s->sparsity;
     snprintf(model->scheme, sizeof model->scheme, "%s", s->scheme);
     return MEST_OK;

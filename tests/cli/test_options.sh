@@ -39,6 +39,21 @@ has echo 'sparsity 0.8 csr dense_layers=none'
 has echo 'epochs=2 max_steps=10 loss=bce'
 lacks echo 'scheduler '
 
+# ---- schemes layer by layer; a scheme that says its sparsity by itself ----
+gives 0 m.onnx --train --data idx:x --sparsity 0.9 --scheme 'layer1.*=pattern,fc=block16' --distribution erk --patterns masks.txt
+has echo 'sparsity 0.9 layer1.*=pattern,fc=block16 dense_layers=auto'
+has echo 'layers distribution=erk ratios= patterns=masks.txt'
+gives 0 m.onnx --train --data idx:x --scheme nm2:4
+has echo 'sparsity -1 nm2:4'
+has echo 'scheduler mest mode=em'
+gives 0 m.onnx --train --data idx:x --scheme csr
+lacks echo 'sparsity '
+gives 0 m.onnx --train --data idx:x --scheme nm2:4 --sparsity 0
+lacks echo 'sparsity '
+gives 0 m.onnx --train --data idx:x --scheme csr --ratios r.yaml
+has echo 'layers distribution=uniform ratios=r.yaml patterns='
+says 2 'uniform|erk|er' m.onnx --train --data idx:x --sparsity 0.9 --distribution some
+
 # ---- spellings ----
 gives 0 --train --data=idx:x -b64 --lr=1e-1 m.onnx -qvt2
 has echo 'config batch=64'

@@ -1,0 +1,101 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# Every sparse scheme under every mode of MEST, end to end: it learns, its counts are those of the method, one and two threads give the same
+# bytes, both exports say the same. Then schemes layer by layer, distributions, files of ratios and of masks.
+run=$1 json_lines=$2 examples=$5
+. "$(dirname "$0")/lib.sh"
+model=$examples/digits_cnn.onnx digits=$examples/digits.csv.gz
+if [ ! -f "$model" ] || [ ! -f "$digits" ]; then
+    skip "no bundled digits in $examples"
+    finish
+    exit 77
+fi
+unset FAKE_ECHO
+data="--data csv:$digits --limit 480 --input-shape 1,8,8 --scale-input 16 --val-split 0.2 --seed 1"
+recipe="$data -b 32 --lr 0.05 --sched cosine --mutate-every 1 --epochs 5 --no-eval-before"
+same() { if cmp -s "$1" "$2"; then pass; else fail "$1 and $2 differ ($what)"; fi; }
+above() { if awk "BEGIN { exit !($1 >= $2) }" 2> /dev/null; then pass; else fail "$3: $1 is below $2 ($what)"; fi; }
+# kept WEIGHT NUMBER SCHEME: what the report of the run says of a weight
+kept() {
+    if grep -qE "^  $1 +$3 +\[[0-9,]+\] +$2 of " out; then pass; else fail "$what: $1 is not $3 with $2 stored: $(grep "$1" out)"; fi
+}
+# conv2 [64,32,3,3] and conv3 [64,64,3,3]: stored at the end of a run
+#       scheme      sparsity conv2 conv3
+schemes='csr         .9 1843 3686
+         block8      .9 1840 3688
+         punched8x4  .9 1856 3680
+         pattern     .9 2048 3840
+         nm1:8       .875 2304 4608
+         nm2:4x4     .5 9216 18432'
+# shellcheck disable=SC2086
+{
+    echo "$schemes" | while read -r scheme sparsity conv2 conv3; do
+        for mode in vanilla em ems; do
+            what="$scheme $mode" common="$recipe --scheme $scheme --sparsity $sparsity --method mest-$mode"
+            gives 0 "$model" --train $common -t 1 -o straight.onnx
+            kept conv2.weight "$conv2" "$scheme"
+            kept conv3.weight "$conv3" "$scheme"
+            accuracy=$(sed -n 's/.* \([0-9.]*\) %.*after training.*/\1/p' out)
+            above "${accuracy:-0}" 65 'accuracy'
+            gives 0 "$model" --train $common -t 2 -o threads.onnx
+            same straight.onnx threads.onnx
+            [ $mode = ems ] || continue
+            gives 0 straight.onnx --eval $data --json
+            dense=$("$json_lines" summary metrics accuracy < out)
+            gives 0 "$model" --train $common -t 2 -o sparse.onnx --export sparse
+            gives 0 sparse.onnx --eval $data --json
+            if [ "$("$json_lines" summary metrics accuracy < out)" = "$dense" ]; then pass; else fail "$what: the sparse export has another accuracy"; fi
+            # a pruned file pruned again keeps what it has: the scheme recognises its own pattern
+            gives 0 straight.onnx --eval $data --scheme $scheme --sparsity $sparsity --json
+            if [ "$("$json_lines" summary metrics accuracy < out)" = "$dense" ]; then pass; else fail "$what: pruned once more it has another accuracy"; fi
+        done
+        echo "$passed $failed" > counts
+    done
+    read -r passed failed < counts
+
+    what='layer by layer'
+    gives 0 "$model" --train $recipe --epochs 1 --sparsity 0.75 --scheme 'conv2=pattern,fc=csr:0.5,conv3*=nm1:4,block8' -o x.onnx
+    kept conv2.weight 4608 pattern
+    kept conv3.weight 9216 nm1:4
+    kept fc.weight 320 csr
+    gives 0 "$model" --train $recipe --epochs 1 --scheme 'conv3=nm1:4' -o x.onnx # no sparsity but its own
+    kept conv3.weight 9216 nm1:4
+    kept conv2.weight 18432 dense
+    gives 0 "$model" --train $recipe --epochs 1 --scheme pattern -o x.onnx # masks alone
+    kept conv2.weight 8192 pattern
+    says 2 'no parameter' "$model" --train $recipe --sparsity 0.9 --scheme 'konv2=pattern'
+    says 2 'no sparse format' "$model" --train $recipe --sparsity 0.9 --scheme blok
+    says 2 'below 0.5556' "$model" --train $recipe --sparsity 0.5 --scheme pattern
+    says 2 'below 0.75' "$model" --train $recipe --sparsity 0.5 --scheme nm1:4
+    gives 0 "$model" --train $recipe --epochs 1 --sparsity 0.9 --scheme nm1:3 -v -o x.onnx
+    has err 'stays dense: nm1:3: 32 inputs are not a multiple of 3'
+    gives 0 "$model" --train $recipe --epochs 1 --sparsity 0.9 --scheme pattern --dense-layers none -v -o x.onnx
+    has err "'fc.weight' is block4: pattern: its masks are for 3x3 kernels"
+    kept fc.weight '[0-9]*' block4
+
+    what='distributions'
+    gives 0 "$model" --train $recipe --epochs 1 --sparsity 0.9 --scheme csr --distribution erk --dense-layers none -o x.onnx
+    kept conv1.weight 288 csr
+    # 56,224 weights keep 5,622.4: conv1 and fc whole, 4,694.4 for the others by O + I + kh + kw: 102 and 134 parts
+    kept conv2.weight 2029 csr
+    kept conv3.weight 2665 csr
+    gives 0 "$model" --train $recipe --epochs 1 --sparsity 0.9 --scheme csr --distribution er --dense-layers none -o x.onnx
+    says 2 'uniform|erk|er' "$model" --train $recipe --sparsity 0.9 --distribution some
+    printf 'prune_ratios:\n  conv2.weight:\n    0.6\n  module.fc.weight:\n    0.25\nrho:\n  0.001\n' > ratios.yaml
+    gives 0 "$model" --train $recipe --epochs 1 --scheme csr --ratios ratios.yaml -o x.onnx
+    kept conv2.weight 7373 csr
+    kept fc.weight 480 csr
+    kept conv3.weight 36864 dense
+    printf 'prune_ratios:\n  conv9.weight:\n    0.6\n  layer1.0.conv1.weight:\n    0.9\n' > ratios.yaml
+    gives 2 "$model" --train $recipe --ratios ratios.yaml
+    has err 'no parameter for 2 names: conv9.weight, layer1.0.conv1.weight'
+    says 5 "control characters" "$model" --train $recipe --ratios "$model"
+    says 5 'nowhere.yaml' "$model" --train $recipe --ratios nowhere.yaml
+
+    what='masks'
+    printf '# corners\nxx.\nxx.\n...\n\n...\n.xx\n.xx\n' > masks.txt
+    gives 0 "$model" --train $recipe --sparsity 0.9 --scheme pattern --patterns masks.txt -o x.onnx --output-dir masks
+    kept conv2.weight 2048 pattern
+    says 5 'not a text' "$model" --train $recipe --sparsity 0.9 --scheme pattern --patterns "$model"
+}
+finish
