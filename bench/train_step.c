@@ -19,7 +19,7 @@
 enum { MAX_STEPS = 100000, N_BATCHES = 4 };
 
 typedef struct options {
-    const char *model, *scheme, *dense_layers, *loss, *kernels, *data, *only, *no_fuse;
+    const char *model, *scheme, *dense_layers, *loss, *kernels, *data, *only, *no_fuse, *recompute;
     double sparsity;
     int64_t batch, steps, warmup, rounds;
     int threads, input_rank, top;
@@ -117,6 +117,7 @@ static void open_session(const options *o, double sparsity, mest_model **model, 
     config.kernels = o->kernels;
     config.use_xnnpack = !o->no_xnnpack;
     config.no_fuse = o->no_fuse;
+    config.recompute = o->recompute;
     config.lr = 1e-4;
     config.momentum = 0.9;
     if (mest_session_create(session, *model, &config, &err) != MEST_OK)
@@ -373,6 +374,7 @@ static const char help[] =
     "  --kernels LEVEL      auto, scalar, avx2, avx512, neon [auto]\n"
     "  --no-xnnpack         own kernels only\n"
     "  --no-fuse LIST       passes that are off, as in mest-run\n"
+    "  --recompute HOW      activations computed again instead of kept, as in mest-run\n"
     "  --from-scratch       random pattern instead of the file's largest weights\n"
     "  --cpu-time           processor time of the process instead of wall time: for one thread on a busy machine\n"
     "  --profile            time by kind of node and the slowest nodes, in steps of their own\n"
@@ -384,7 +386,7 @@ static void parse(options *o, int argc, char **argv)
     static const struct option table[] = {
         {"sparsity", 1, 0, 's'}, {"scheme", 1, 0, 'c'}, {"dense-layers", 1, 0, 'd'}, {"batch", 1, 0, 'b'}, {"threads", 1, 0, 't'}, {"input-shape", 1, 0, 'i'},
         {"data", 1, 0, 'D'}, {"loss", 1, 0, 'l'}, {"steps", 1, 0, 'n'}, {"warmup", 1, 0, 'w'}, {"rounds", 1, 0, 'r'}, {"only", 1, 0, 'o'}, {"kernels", 1, 0, 'k'},
-        {"no-xnnpack", 0, 0, 'x'}, {"no-fuse", 1, 0, 'F'}, {"from-scratch", 0, 0, 'f'}, {"profile", 0, 0, 'p'}, {"cpu-time", 0, 0, 'C'}, {"top", 1, 0, 'T'}, {"json", 0, 0, 'j'}, {"help", 0, 0, 'h'}, {0, 0, 0, 0}};
+        {"no-xnnpack", 0, 0, 'x'}, {"no-fuse", 1, 0, 'F'}, {"recompute", 1, 0, 'R'}, {"from-scratch", 0, 0, 'f'}, {"profile", 0, 0, 'p'}, {"cpu-time", 0, 0, 'C'}, {"top", 1, 0, 'T'}, {"json", 0, 0, 'j'}, {"help", 0, 0, 'h'}, {0, 0, 0, 0}};
     for (int c; (c = getopt_long(argc, argv, "b:t:h", table, NULL)) != -1;) {
         switch (c) {
         case 's': o->sparsity = atof(optarg); break;
@@ -401,6 +403,7 @@ static void parse(options *o, int argc, char **argv)
         case 'k': o->kernels = optarg; break;
         case 'x': o->no_xnnpack = true; break;
         case 'F': o->no_fuse = optarg; break;
+        case 'R': o->recompute = optarg; break;
         case 'f': o->from_scratch = true; break;
         case 'p': o->profile = true; break;
         case 'C': clock_used = CLOCK_PROCESS_CPUTIME_ID; break;

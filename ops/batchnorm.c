@@ -5,6 +5,7 @@
  *   mest.BatchNormFrozenGrad  its gradient: the statistics are constants
  *   mest.BatchNormTrain       batch statistics, biased variance for Y; updates the running ones (inputs 3, 4) by PyTorch's rule: unbiased
  *                             variance, running = momentum * running + (1 - momentum) * batch
+ *   mest.BatchNormAgain       Y once more, from X and the map Y = (X - map[0]) map[1] + map[2] that the training form noted (its output 3)
  *   mest.BatchNormGrad        its gradient, through the batch statistics
  * Statistics are summed in double, mean first, then squared distances from it.
  *
@@ -31,7 +32,7 @@ typedef struct norm {
     double epsilon, momentum;
     const mest_real *x, *scale, *bias, *mean, *var, *dy;
     const mest_real *gate; /* gradients with a clamp: Y; otherwise NULL */
-    mest_real *y, *save_mean, *save_invstd, *run_mean, *run_var, *dscale, *dbias;
+    mest_real *y, *save_mean, *save_invstd, *map, *run_mean, *run_var, *dscale, *dbias;
 } norm;
 
 static norm norm_of(const mest_args *a)
@@ -63,6 +64,8 @@ static void like_x(mest_infer *c)
         c->out[i].dtype = c->in[0]->dtype;
         c->out[i].shape = (mest_shape){ .rank = 1, .dim = { c->in[0]->shape.dim[1] } };
     }
+    if (c->n_out > 3)
+        c->out[3].shape = (mest_shape){ .rank = 2, .dim = { 3, c->in[0]->shape.dim[1] } };
 }
 
 static mest_status bn_infer(mest_infer *c)
@@ -72,15 +75,15 @@ static mest_status bn_infer(mest_infer *c)
     return MEST_OK;
 }
 
-/* y = x * factor + shift over one channel, cut off where wanted */
-static void affine(const norm *b, int64_t c, double factor, double shift)
+/* y = (x - from) * factor + shift over one channel, cut off where wanted */
+static void affine(const norm *b, int64_t c, mest_real from, double factor, double shift)
 {
     mest_real f = (mest_real)factor, s = (mest_real)shift;
     for (int64_t n = 0; n < b->n; n++) {
         const mest_real *x = b->x + (n * b->c + c) * b->inner;
         mest_real *y = b->y + (n * b->c + c) * b->inner;
         for (int64_t i = 0; i < b->inner; i++)
-            y[i] = x[i] * f + s;
+            y[i] = (x[i] - from) * f + s; /* from is 0 but where a kernel noted another: x - 0 is x to the bit */
         for (int64_t i = 0; b->clamp.on && i < b->inner; i++) { /* in cache still */
             mest_real t = y[i] < b->clamp.lo ? b->clamp.lo : y[i];
             y[i] = t > b->clamp.hi ? b->clamp.hi : t;
@@ -92,7 +95,7 @@ static void bn_tile(void *context, size_t tile)
 {
     const norm *b = context;
     double factor = (double)b->scale[tile] / sqrt((double)b->var[tile] + b->epsilon);
-    affine(b, (int64_t)tile, factor, (double)b->bias[tile] - (double)b->mean[tile] * factor);
+    affine(b, (int64_t)tile, 0, factor, (double)b->bias[tile] - (double)b->mean[tile] * factor);
 }
 
 static mest_status bn_forward(const mest_args *a)
@@ -240,9 +243,17 @@ static void train_tile(void *context, size_t tile)
         b->save_invstd[c] = (mest_real)invstd;
     /* one value per channel has no unbiased variance: the biased one (0) is taken */
     double unbiased = count > 1 ? spread / (double)(count - 1) : var;
-    b->run_mean[c] = (mest_real)((double)b->run_mean[c] * b->momentum + mean * (1 - b->momentum));
-    b->run_var[c] = (mest_real)((double)b->run_var[c] * b->momentum + unbiased * (1 - b->momentum));
-    affine(b, c, factor, (double)b->bias[c] - mean * factor);
+    if (b->run_mean) {
+        b->run_mean[c] = (mest_real)((double)b->run_mean[c] * b->momentum + mean * (1 - b->momentum));
+        b->run_var[c] = (mest_real)((double)b->run_var[c] * b->momentum + unbiased * (1 - b->momentum));
+    }
+    double shift = (double)b->bias[c] - mean * factor;
+    if (b->map) {
+        b->map[c] = 0;
+        b->map[b->c + c] = (mest_real)factor;
+        b->map[2 * b->c + c] = (mest_real)shift;
+    }
+    affine(b, c, 0, factor, shift);
 }
 
 static mest_status train_forward(const mest_args *a)
@@ -257,7 +268,31 @@ static mest_status train_forward(const mest_args *a)
     b.y = a->out[0].data;
     b.save_mean = a->n_out > 1 ? a->out[1].data : NULL;
     b.save_invstd = a->n_out > 2 ? a->out[2].data : NULL;
+    b.map = a->n_out > 3 ? a->out[3].data : NULL;
     mest_parallel(a->threads, (size_t)b.c, train_tile, &b);
+    return MEST_OK;
+}
+
+static mest_status again_infer(mest_infer *c)
+{
+    const mest_shape *x = &c->in[0]->shape, *map = &c->in[1]->shape;
+    MEST_INFER_CHECK(c, x->rank >= 2 && map->rank == 2 && map->dim[0] == 3 && map->dim[1] == x->dim[1], "the map must be [3, C]");
+    like_x(c);
+    return MEST_OK;
+}
+
+static void again_tile(void *context, size_t tile)
+{
+    const norm *b = context;
+    affine(b, (int64_t)tile, b->map[tile], (double)b->map[b->c + (int64_t)tile], (double)b->map[2 * b->c + (int64_t)tile]);
+}
+
+static mest_status again_forward(const mest_args *a)
+{
+    norm b = norm_of(a);
+    b.map = a->in[1].data;
+    b.y = a->out[0].data;
+    mest_parallel(a->threads, (size_t)b.c, again_tile, &b);
     return MEST_OK;
 }
 
@@ -308,13 +343,15 @@ static mest_status grad_forward(const mest_args *a)
 }
 
 const mest_op mest_ops_batchnorm[] = {
+    { .domain = "mest", .name = "mest.BatchNormAgain", .since = 1, .in_min = 2, .in_max = 2, .out_min = 1, .out_max = 1, .flags = MEST_OP_INPLACE,
+      .act_in = 1u << 0, .act_out = 1u << 0, .params_bytes = sizeof(mest_bn_params), .infer = again_infer, .forward = again_forward, .no_grad = true },
     { .domain = "", .name = "BatchNormalization", .since = 1, .in_min = 5, .in_max = 5, .out_min = 1, .out_max = 5, .flags = MEST_OP_INPLACE,
       .act_in = 1u << 0, .act_out = 1u << 0, .attrs = bn_attrs, .params_bytes = sizeof(mest_bn_params), .infer = bn_infer,
       .forward = bn_forward, .vjp = bn_vjp },
     { .domain = "mest", .name = "mest.BatchNormFrozenGrad", .since = 1, .in_min = 5, .in_max = 6, .out_min = 1, .out_max = 3,
       .act_in = 1u << 0 | 1u << 4 | 1u << 5, .act_out = 1u << 0, .params_bytes = sizeof(mest_bn_params), .infer = grad_infer, .forward = frozen_forward },
-    { .domain = "mest", .name = "mest.BatchNormTrain", .since = 1, .in_min = 5, .in_max = 5, .out_min = 1, .out_max = 3,
-      .flags = MEST_OP_SIDE_EFFECT, .act_in = 1u << 0, .act_out = 1u << 0, .attrs = bn_attrs, .params_bytes = sizeof(mest_bn_params),
+    { .domain = "mest", .name = "mest.BatchNormTrain", .since = 1, .in_min = 5, .in_max = 5, .out_min = 1, .out_max = 4,
+      .state_in = 1u << 3 | 1u << 4, .again = "mest.BatchNormAgain", .again_in = 1u << 0, .again_out = 1u << 3, .flags = MEST_OP_SIDE_EFFECT, .act_in = 1u << 0, .act_out = 1u << 0, .attrs = bn_attrs, .params_bytes = sizeof(mest_bn_params),
       .infer = bn_infer, .forward = train_forward, .vjp = train_vjp },
     { .domain = "mest", .name = "mest.BatchNormGrad", .since = 1, .in_min = 5, .in_max = 6, .out_min = 1, .out_max = 3,
       .act_in = 1u << 0 | 1u << 4 | 1u << 5, .act_out = 1u << 0, .params_bytes = sizeof(mest_bn_params), .infer = grad_infer, .forward = grad_forward },

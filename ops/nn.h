@@ -14,8 +14,9 @@
  *   mest.MatMulGrad          A B dY                                   dA dB (types of A and B: broadcast axes summed)
  *   BatchNormalization       X scale B mean var                       Y                     (running statistics)
  *   mest.BatchNormFrozenGrad X scale mean var dY Y?                   dX dscale dB (Y: with a clamp only)
- *   mest.BatchNormTrain      X scale B mean var                       Y save_mean[C] save_invstd[C]; updates mean and var (PyTorch's rule:
+ *   mest.BatchNormTrain      X scale B mean var                       Y save_mean[C] save_invstd[C] map[3,C]; updates mean and var (PyTorch's rule:
  *                            unbiased variance; momentum as ONNX has it: running = running * momentum + batch * (1 - momentum))
+ *   mest.BatchNormAgain      X map                                    Y once more: (X - map[0]) map[1] + map[2], the training form's bits
  *   mest.BatchNormGrad       X scale save_mean save_invstd dY Y?      dX dscale dB (Y: with a clamp only)
  *   mest.DropoutTrain        X                                        Y, keyed by (run->seed, run->step, params->key, element)
  *   mest.DropoutGrad         dY                                       dX

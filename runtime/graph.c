@@ -346,7 +346,7 @@ void mest_graph_trim(mest_graph *g, uint8_t *read)
     for (mest_id i = 0; i < g->n_nodes; i++)
         for (int k = 1; k < g->nodes[i].n_out; k++) { /* output 0 stays: it is what a node is for */
             mest_id y = g->nodes[i].out[k];
-            if (y == MEST_NONE || read[y])
+            if (y == MEST_NONE || read[y] || (k < 32 && g->nodes[i].op->again_out >> k & 1))
                 continue;
             g->values[y].producer = MEST_NONE;
             g->nodes[i].out[k] = MEST_NONE;

@@ -80,7 +80,7 @@ mest_id mest_graph_node(mest_graph *g, const char *name, const struct mest_op *o
 mest_status mest_graph_sort(mest_graph *g, mest_error *err);
 /* Drops nodes whose results reach no output, loss, or node with side effects. */
 mest_status mest_graph_prune(mest_graph *g, mest_error *err);
-/* Outputs (but the first) that nobody reads become absent: kernels need not compute them. Gradient rules may still want them, so this
+/* Outputs (but the first, and those that a second run of the node would read) that nobody reads become absent: kernels need not compute them. Gradient rules may still want them, so this
  * comes after autodiff. read: scratch, one byte per value. */
 void mest_graph_trim(mest_graph *g, uint8_t *read);
 /* Orders nodes by ascending key (n_nodes keys; equal keys keep their order). Ids of nodes change. */

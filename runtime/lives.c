@@ -62,9 +62,6 @@ void mest_lives_run_free(mest_lives_run *r)
     memset(r, 0, sizeof *r);
 }
 
-/* The number under which a step reads value v. */
-static int32_t seen(const mest_lives *l, const uint8_t *dropped, int32_t v, bool backward) { return backward && dropped && dropped[v] ? v + l->n_values : v; }
-
 static void append(mest_lives_run *r, int32_t op, bool again)
 {
     r->op[r->n_steps] = op;
@@ -81,8 +78,8 @@ static void make_again(mest_lives_run *r, const uint8_t *dropped, int32_t v)
     while (top > 0) {
         const mest_lives_op *op = &l->ops[r->stack[top - 1]];
         bool ready = true;
-        for (int32_t k = 0; k < op->n_in && ready; k++) {
-            const int32_t u = op->in[k];
+        for (int32_t k = 0; k < op->again.n_in && ready; k++) {
+            const int32_t u = op->again.in[k];
             if (u < 0 || !dropped[u] || r->first[u + l->n_values] != INT32_MAX)
                 continue;
             ready = false;
@@ -99,7 +96,7 @@ static void make_again(mest_lives_run *r, const uint8_t *dropped, int32_t v)
             }
         top--;
         if (!made) {
-            r->seconds_again += op->seconds;
+            r->seconds_again += op->again.seconds;
             append(r, (int32_t)(op - l->ops), true);
         }
     }
@@ -113,8 +110,8 @@ static void order(mest_lives_run *r, const uint8_t *dropped)
     for (int32_t i = 0; i < l->n_ops; i++) {
         const mest_lives_op *op = &l->ops[i];
         if (dropped && !op->forward)
-            for (int32_t k = 0; k < op->n_in; k++) {
-                const int32_t v = op->in[k];
+            for (int32_t k = 0; k < op->form.n_in; k++) {
+                const int32_t v = op->form.in[k];
                 if (v >= 0 && dropped[v] && r->first[v + l->n_values] == INT32_MAX)
                     make_again(r, dropped, v);
             }
@@ -122,15 +119,9 @@ static void order(mest_lives_run *r, const uint8_t *dropped)
     }
 }
 
-static int32_t root_of(const mest_lives_run *r, int32_t v)
-{
-    while (r->root[v] != v)
-        v = r->root[v];
-    return v;
-}
-
 static bool planned(const mest_lives *l, int32_t id) { return l->values[id % l->n_values].planned; }
 static size_t bytes_of(const mest_lives *l, int32_t id) { return l->values[id % l->n_values].bytes; }
+static int32_t written(const mest_lives_run *r, int32_t v, int32_t step) { return r->again[step] ? v + r->problem->n_values : v; }
 
 /* Views share memory; an output may take over an input that nobody reads after this step. Steps come in order, so that the end of a root is
  * final when it is asked for: whoever shares it later reads it later. */
@@ -138,19 +129,19 @@ static void share(mest_lives_run *r, const uint8_t *dropped, int32_t step)
 {
     const mest_lives *l = r->problem;
     const mest_lives_op *op = &l->ops[r->op[step]];
-    const bool again = r->again[step], backward = again || !op->forward;
-    if (op->n_out == 0 || op->out[0] < 0 || !l->values[op->out[0]].planned || (!op->view && !op->over))
+    const mest_lives_form *form = mest_lives_form_of(r, step);
+    if (op->n_out == 0 || op->out[0] < 0 || !l->values[op->out[0]].planned || (!form->view && !form->over))
         return;
-    const int32_t y = again ? op->out[0] + l->n_values : op->out[0];
-    for (int32_t k = 0; k < op->n_in && k < 32; k++) {
-        if (op->in[k] < 0 || !(op->view ? k == 0 : op->over >> k & 1))
+    const int32_t y = written(r, op->out[0], step);
+    for (int32_t k = 0; k < form->n_in && k < 32; k++) {
+        if (form->in[k] < 0 || !(form->view ? k == 0 : form->over >> k & 1))
             continue;
-        const int32_t root = root_of(r, seen(l, dropped, op->in[k], backward));
+        const int32_t root = mest_lives_root(r, mest_lives_seen(r, dropped, form->in[k], step));
         if (!planned(l, root))
             continue;
-        bool fits = op->view || (r->last[root] == step && bytes_of(l, y) <= bytes_of(l, root));
-        for (int32_t j = 0; j < op->n_in && fits && !op->view; j++) /* read through another input as well? */
-            fits = j == k || op->in[j] < 0 || root_of(r, seen(l, dropped, op->in[j], backward)) != root;
+        bool fits = form->view || (r->last[root] == step && bytes_of(l, y) <= bytes_of(l, root));
+        for (int32_t j = 0; j < form->n_in && fits && !form->view; j++) /* read through another input as well? */
+            fits = j == k || form->in[j] < 0 || mest_lives_root(r, mest_lives_seen(r, dropped, form->in[j], step)) != root;
         if (!fits)
             continue;
         r->root[y] = root;
@@ -158,6 +149,65 @@ static void share(mest_lives_run *r, const uint8_t *dropped, int32_t step)
             r->last[root] = r->last[y];
         return;
     }
+}
+
+/* First and last step of every number, before anything is shared. */
+static void mark(mest_lives_run *r, const uint8_t *dropped)
+{
+    const mest_lives *l = r->problem;
+    for (int32_t s = 0; s < r->n_steps; s++) {
+        const mest_lives_op *op = &l->ops[r->op[s]];
+        const mest_lives_form *form = mest_lives_form_of(r, s);
+        for (int32_t k = 0; k < form->n_in; k++)
+            if (form->in[k] >= 0)
+                r->last[mest_lives_seen(r, dropped, form->in[k], s)] = s;
+        for (int32_t k = 0; k < op->n_out; k++) {
+            if (op->out[k] < 0 || (r->again[s] && k > 0 && !dropped[op->out[k]]))
+                continue;
+            const int32_t id = written(r, op->out[k], s);
+            r->first[id] = s;
+            r->last[id] = s;
+        }
+    }
+    for (int32_t v = 0; v < l->n_values; v++)
+        if (l->values[v].kept)
+            r->last[v] = r->n_steps;
+}
+
+/* If the memory behind `id` ends at step s: its bytes, once (`last` remembers that they were taken until put_back). */
+static size_t take(mest_lives_run *r, int32_t id, int32_t s)
+{
+    const int32_t root = mest_lives_root(r, id);
+    if (!planned(r->problem, root) || r->last[root] != s)
+        return 0;
+    r->last[root] = -s - 2;
+    return bytes_of(r->problem, root);
+}
+static void put_back(mest_lives_run *r, int32_t id, int32_t s)
+{
+    const int32_t root = mest_lives_root(r, id);
+    if (r->last[root] == -s - 2)
+        r->last[root] = s;
+}
+
+static size_t ending(mest_lives_run *r, const uint8_t *dropped, int32_t s)
+{
+    const mest_lives_op *op = &r->problem->ops[r->op[s]];
+    const mest_lives_form *form = mest_lives_form_of(r, s);
+    size_t bytes = 0;
+    for (int32_t k = 0; k < form->n_in; k++)
+        if (form->in[k] >= 0)
+            bytes += take(r, mest_lives_seen(r, dropped, form->in[k], s), s);
+    for (int32_t k = 0; k < op->n_out; k++)
+        if (op->out[k] >= 0)
+            bytes += take(r, written(r, op->out[k], s), s);
+    for (int32_t k = 0; k < form->n_in; k++)
+        if (form->in[k] >= 0)
+            put_back(r, mest_lives_seen(r, dropped, form->in[k], s), s);
+    for (int32_t k = 0; k < op->n_out; k++)
+        if (op->out[k] >= 0)
+            put_back(r, written(r, op->out[k], s), s);
+    return bytes;
 }
 
 void mest_lives_evaluate(mest_lives_run *r, const uint8_t *dropped, size_t limit)
@@ -170,62 +220,26 @@ void mest_lives_evaluate(mest_lives_run *r, const uint8_t *dropped, size_t limit
         r->root[i] = i;
     }
     order(r, dropped);
-    for (int32_t s = 0; s < r->n_steps; s++) {
-        const mest_lives_op *op = &l->ops[r->op[s]];
-        const bool again = r->again[s], backward = again || !op->forward;
-        for (int32_t k = 0; k < op->n_in; k++)
-            if (op->in[k] >= 0)
-                r->last[seen(l, dropped, op->in[k], backward)] = s;
-        for (int32_t k = 0; k < op->n_out; k++) {
-            if (op->out[k] < 0 || (again && k > 0 && !dropped[op->out[k]]))
-                continue;
-            const int32_t id = again ? op->out[k] + l->n_values : op->out[k];
-            r->first[id] = s;
-            r->last[id] = s;
-        }
-    }
-    for (int32_t v = 0; v < l->n_values; v++)
-        if (l->values[v].kept)
-            r->last[v] = r->n_steps;
+    mark(r, dropped);
     size_t live = 0;
     r->peak = 0;
     r->peak_step = 0;
     r->excess = 0;
     for (int32_t s = 0; s < r->n_steps; s++) {
         const mest_lives_op *op = &l->ops[r->op[s]];
-        const bool again = r->again[s], backward = again || !op->forward;
         share(r, dropped, s);
         for (int32_t k = 0; k < op->n_out; k++) {
-            const int32_t id = op->out[k] < 0 ? -1 : again ? op->out[k] + l->n_values : op->out[k];
+            const int32_t id = op->out[k] < 0 ? -1 : written(r, op->out[k], s);
             if (id >= 0 && r->first[id] == s && r->root[id] == id && planned(l, id))
                 live += bytes_of(l, id);
         }
-        r->live[s] = live + op->scratch;
+        r->live[s] = live + mest_lives_form_of(r, s)->scratch;
         if (r->live[s] > r->peak) {
             r->peak = r->live[s];
             r->peak_step = s;
         }
         if (r->live[s] > limit)
             r->excess += (double)(r->live[s] - limit);
-        for (int32_t k = 0; k < op->n_in + op->n_out; k++) { /* what ends here; a root that several share is taken off once */
-            const bool input = k < op->n_in;
-            const int32_t v = input ? op->in[k] : op->out[k - op->n_in];
-            if (v < 0)
-                continue;
-            const int32_t id = input ? seen(l, dropped, v, backward) : again ? v + l->n_values : v, root = root_of(r, id);
-            if (planned(l, root) && r->last[root] == s && r->first[root] <= s) {
-                live -= bytes_of(l, root);
-                r->last[root] = -s - 2; /* taken off: put back below */
-            }
-        }
-        for (int32_t k = 0; k < op->n_in + op->n_out; k++) {
-            const bool input = k < op->n_in;
-            const int32_t v = input ? op->in[k] : op->out[k - op->n_in];
-            if (v < 0)
-                continue;
-            const int32_t root = root_of(r, input ? seen(l, dropped, v, backward) : again ? v + l->n_values : v);
-            if (r->last[root] == -s - 2)
-                r->last[root] = s;
-        }
+        live -= ending(r, dropped, s);
     }
 }

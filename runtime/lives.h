@@ -13,15 +13,21 @@
 
 #include "runtime/alloc.h"
 
-typedef struct mest_lives_op {
-    const int32_t *in, *out;  /* numbers of values, -1: absent */
-    int32_t n_in, n_out;
+typedef struct mest_lives_form { /* one way to run an operation */
+    const int32_t *in;        /* numbers of values, -1: absent */
+    int32_t n_in;
     uint32_t over;            /* bit k: output 0 may be written over input k, if that is not read again */
     bool view;                /* output 0 is input 0: no memory of its own */
-    bool forward;
-    bool again;               /* may be run a second time in a step, with the same result */
-    double seconds;           /* modelled time of one run */
+    double seconds;           /* modelled time */
     size_t scratch;           /* bytes needed while it runs */
+} mest_lives_form;
+
+typedef struct mest_lives_op {
+    mest_lives_form form;     /* in the order of the graph */
+    mest_lives_form again;    /* when it is run a second time; it may read outputs of the first time */
+    const int32_t *out;
+    int32_t n_out;
+    bool forward;
 } mest_lives_op;
 
 typedef struct mest_lives_value {
@@ -29,6 +35,7 @@ typedef struct mest_lives_value {
     int32_t producer;         /* operation, -1: none */
     bool planned;             /* has memory in the arena: the result of an operation */
     bool kept;                /* read after the run */
+    bool again;               /* a second run of its producer makes it, with the same content */
 } mest_lives_value;
 
 typedef struct mest_lives {
@@ -61,8 +68,24 @@ void mest_lives_free(mest_lives *l);
 mest_status mest_lives_run_create(mest_lives_run *r, const mest_lives *l, mest_error *err);
 void mest_lives_run_free(mest_lives_run *r);
 
-/* dropped: per value, != 0 where the backward part reads a twin (NULL: nowhere). What it marks must come from operations that may run again.
- * Allocates nothing. */
+/* dropped: per value, != 0 where the backward part reads a twin (NULL: nowhere); only values with `again` may be marked. Allocates nothing. */
 void mest_lives_evaluate(mest_lives_run *r, const uint8_t *dropped, size_t limit);
+
+static inline const mest_lives_form *mest_lives_form_of(const mest_lives_run *r, int32_t step)
+{
+    const mest_lives_op *op = &r->problem->ops[r->op[step]];
+    return r->again[step] ? &op->again : &op->form;
+}
+/* The number under which a step reads value v: its own or the twin's. */
+static inline int32_t mest_lives_seen(const mest_lives_run *r, const uint8_t *dropped, int32_t v, int32_t step)
+{
+    return dropped && dropped[v] && (r->again[step] || !r->problem->ops[r->op[step]].forward) ? v + r->problem->n_values : v;
+}
+static inline int32_t mest_lives_root(const mest_lives_run *r, int32_t id)
+{
+    while (r->root[id] != id)
+        id = r->root[id];
+    return id;
+}
 
 #endif

@@ -150,6 +150,10 @@ typedef struct mest_op {
     /* Gradient operators of layers whose weight (input 1, gradient output 1) may be sparse: describes the dense gradient of the weight, so
      * that it can be read in pieces (ops/outer.h), from the operands of a run, before the node runs. NULL: it cannot be read. */
     mest_status (*weight_outer)(const mest_args *a, struct mest_outer *outer);
+    /* A second run in the same step, to have output 0 once more without keeping it (runtime/recompute.c). */
+    uint32_t state_in;              /* bit i: input i is written too (running statistics); the second run gets it absent */
+    const char *again;              /* helper operator that does it cheaper, bit for bit; NULL: this one. Its params are the node's, its inputs: */
+    uint32_t again_in, again_out;   /* these inputs of the node, then these outputs; the outputs are not trimmed */
 } mest_op;
 
 /* Row by row over the storage of one PIXEL or PLAIN value: calls fn with offset and length (in elements) of each contiguous run of the

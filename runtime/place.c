@@ -2,11 +2,14 @@
 /* Greedy placement: spans are taken in some order, and each goes to a gap among those already placed that live at the same time.
  *
  * By size, largest first, is the order of Pisarchyk and Lee 2020 ("Efficient memory management for deep neural net inference") and nearly always
- * the best; where it leaves a hole, by area (size x time), by the time of birth, or the tightest gap instead of the lowest does better. All
- * are tried, the best is taken; ties are broken by number, so the plan is the same everywhere. */
+ * the best; where it leaves a hole, by area (size x time), by the time of birth, or the tightest gap instead of the lowest does better. If
+ * there are holes still, whatever lies on top of the best is taken earlier, some rounds long. The best is taken; ties are broken by number, so
+ * the plan is the same everywhere. */
 #include "runtime/place.h"
 
 #include <string.h>
+
+enum { ROUNDS = 60 };
 
 typedef enum rule { BY_SIZE, BY_AREA, BY_BIRTH, BY_END, N_RULES } rule;
 
@@ -87,32 +90,54 @@ static size_t place_all(mest_span *spans, int32_t *low, int32_t n, bool tightest
     return end;
 }
 
+/* Rounds in which the span on top is moved towards the front of the order; `kept` ends as the best spans with their offsets. */
+static size_t raise_top(mest_span *spans, mest_span *kept, int32_t *low, int32_t n, size_t bound, size_t best)
+{
+    size_t size = best;
+    for (int round = 0; round < ROUNDS && best > bound; round++) {
+        int32_t top = 0;
+        for (int32_t i = 1; i < n; i++)
+            if (spans[i].offset + spans[i].bytes == size)
+                top = i; /* the last of them: the one that found everything taken */
+        const int32_t to = round % 2 ? 0 : top / 2;
+        const mest_span moved = spans[top];
+        memmove(&spans[to + 1], &spans[to], (size_t)(top - to) * sizeof *spans);
+        spans[to] = moved;
+        size = place_all(spans, low, n, false);
+        if (size < best) {
+            best = size;
+            memcpy(kept, spans, (size_t)n * sizeof *kept);
+        }
+    }
+    return best;
+}
+
 mest_status mest_place(mest_heap *heap, mest_span *spans, int32_t n, size_t bound, size_t *end, mest_error *err)
 {
     *end = 0;
     if (n == 0)
         return MEST_OK;
     int32_t *low = mest_alloc(heap, (size_t)n, sizeof *low);
-    MEST_CHECK(low, err, MEST_E_NOMEM, "memory plan: no memory to place %d values", n);
-    size_t best = SIZE_MAX;
-    rule best_rule = BY_SIZE;
-    bool best_tight = false, placed = false;
-    for (int by = 0; by < N_RULES && best > bound; by++)
-        for (int tight = 0; tight < 2 && best > bound; tight++) {
-            sort(spans, n, (rule)by);
-            const size_t size = place_all(spans, low, n, tight);
-            placed = size < best;
-            if (placed) {
-                best = size;
-                best_rule = (rule)by;
-                best_tight = tight;
+    mest_span *kept = mest_alloc(heap, (size_t)n, sizeof *kept);
+    mest_status status = MEST_OK;
+    if (low && kept) {
+        size_t best = SIZE_MAX;
+        for (int by = 0; by < N_RULES && best > bound; by++)
+            for (int tight = 0; tight < 2 && best > bound; tight++) {
+                sort(spans, n, (rule)by);
+                const size_t size = place_all(spans, low, n, tight);
+                if (size < best) {
+                    best = size;
+                    memcpy(kept, spans, (size_t)n * sizeof *kept);
+                }
             }
-        }
-    if (!placed) { /* the last attempt was not the best */
-        sort(spans, n, best_rule);
-        place_all(spans, low, n, best_tight);
+        memcpy(spans, kept, (size_t)n * sizeof *kept);
+        *end = raise_top(spans, kept, low, n, bound, best);
+        memcpy(spans, kept, (size_t)n * sizeof *kept);
+    } else {
+        status = mest_fail(err, MEST_E_NOMEM, "memory plan: no memory to place %d values", n);
     }
     mest_free(heap, low, (size_t)n, sizeof *low);
-    *end = best;
-    return MEST_OK;
+    mest_free(heap, kept, (size_t)n, sizeof *kept);
+    return status;
 }

@@ -10,6 +10,7 @@
 #include "runtime/autodiff.h"
 #include "runtime/infer.h"
 #include "runtime/survey.h"
+#include "runtime/recompute.h"
 
 /* ---- building ---- */
 static mest_status differentiate(mest_program *p, mest_error *err)
@@ -188,6 +189,7 @@ mest_status mest_program_finish(mest_program *p, mest_error *err)
     MEST_TRY(mest_assign_layouts(p, err));
     MEST_TRY(mest_graph_check(g, "layouts", err));
     MEST_TRY(mest_prepare_kernels(p, err));
+    MEST_TRY(mest_recompute(p, err));
     MEST_TRY(mest_plan_memory(p, err));
     MEST_TRY(make_args(p, err));
     return p->spec.survey ? MEST_OK : mest_arena_reserve(p->spec.arena, p->arena_bytes, err);
@@ -254,7 +256,7 @@ void mest_program_destroy(mest_program *p)
     if (!p)
         return;
     for (mest_id i = 0; p->steps && i < p->graph.n_nodes; i++)
-        if (p->steps[i].kernel && p->steps[i].kernel->release && p->steps[i].state)
+        if (p->steps[i].kernel && p->steps[i].kernel->release && p->steps[i].state && !p->steps[i].borrowed)
             p->steps[i].kernel->release(p->steps[i].state, &p->model->heap);
     if (p->graph.region.heap)
         mest_graph_free(&p->graph);

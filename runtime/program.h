@@ -31,6 +31,14 @@ typedef struct mest_profile {         /* who wants to know how long nodes take; 
     void *user;
 } mest_profile;
 
+/* Which forward values a training program may drop and compute again (runtime/recompute.h); results do not change. */
+typedef enum mest_recompute_kind {
+    MEST_RECOMPUTE_OFF = 0,
+    MEST_RECOMPUTE_LIMIT = 1,         /* as little as arena_limit needs */
+    MEST_RECOMPUTE_SHARE = 2,         /* for the least memory, but at most recompute_share of a step's time */
+    MEST_RECOMPUTE_LEAST = 3          /* for the least memory */
+} mest_recompute_kind;
+
 typedef struct mest_program_spec {
     mest_program_kind kind;
     int64_t batch;
@@ -56,6 +64,9 @@ typedef struct mest_program_spec {
     mest_arena *arena;
     const mest_profile *profile;      /* may be NULL; may change between runs */
     struct mest_survey *survey;       /* not NULL: for verdicts only (runtime/survey.h); the program is never run and takes no arena */
+    mest_recompute_kind recompute;    /* TRAIN */
+    double recompute_share;           /* SHARE: by modelled time, 0.1 is a tenth more */
+    size_t arena_limit;               /* LIMIT: bytes; the program is built even if it cannot be met */
 } mest_program_spec;
 
 typedef struct mest_step {            /* one planned node */
@@ -68,6 +79,7 @@ typedef struct mest_step {            /* one planned node */
     int32_t weight_param;             /* gradient node whose dense weight gradient can be read: the sparse parameter; else -1 */
     bool nothing;                     /* a view: no code runs */
     bool clear_halo;                  /* an output has a halo that must be cleared after the node */
+    bool borrowed;                    /* state belongs to another node: not to be released */
 } mest_step;
 
 typedef struct mest_program {
@@ -88,6 +100,8 @@ typedef struct mest_program {
     mest_id input, target, logits, loss, row_loss, correct; /* values of interest; MEST_NONE if absent */
     int32_t first_backward;           /* number of forward nodes: the loss is known after them */
     uint32_t bound_generation;
+    int n_again;                      /* nodes that run a second time */
+    double seconds, again_seconds;    /* modelled time of a run without them; of them */
     int n_conversions;
     int64_t macs;
     int *pass_counts;                 /* per pass: places where it did something */

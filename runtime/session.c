@@ -32,6 +32,7 @@ void mest_train_config_init(mest_train_config *c)
     c->dropout = -1;
     c->kernels = "auto";
     c->use_xnnpack = true;
+    c->recompute = "auto";
 }
 
 static bool one_of(const char *text, const char *const *names)
@@ -66,6 +67,9 @@ static mest_status check_config(const mest_train_config *c, mest_error *err)
     WANT(c->dropout < 1, "config: dropout %g is not below 1", c->dropout);
     WANT(c->threads >= 0 && c->threads <= 1024, "config: threads %d is not in 0..1024", c->threads);
 #undef WANT
+    mest_recompute_kind kind;
+    double share;
+    MEST_TRY(mest_recompute_parse(c->recompute, &kind, &share, err));
     return mest_passes_check(c->no_fuse, err);
 }
 
@@ -135,7 +139,7 @@ mest_status mest_session_create(mest_session **session, mest_model *model, const
     mest_region_init(&s->region, s->heap);
     s->config = own;
     const char **texts[] = {&s->config.loss, &s->config.optimizer, &s->config.no_decay, &s->config.schedule, &s->config.batch_norm, &s->config.kernels,
-                            &s->config.no_fuse, &s->config.output};
+                            &s->config.no_fuse, &s->config.output, &s->config.recompute};
     mest_status status = MEST_OK;
     for (size_t i = 0; i < sizeof texts / sizeof *texts && status == MEST_OK; i++)
         if (*texts[i] && !(*texts[i] = mest_region_strdup(&s->region, *texts[i])))
@@ -291,6 +295,8 @@ mest_status mest_session_program(mest_session *s, mest_program_kind kind, int64_
                               .survey = s->survey,
                               .no_update = s->plain_gradients,
                               .force_layout = s->plain_gradients ? "plain" : NULL};
+    MEST_TRY(mest_recompute_parse(s->config.recompute, &spec.recompute, &spec.recompute_share, err));
+    spec.arena_limit = SIZE_MAX;
     mest_shape *shapes = mest_alloc(s->heap, (size_t)s->model->graph.n_inputs + 1, sizeof *shapes);
     MEST_CHECK(shapes, err, MEST_E_NOMEM, "session: out of memory");
     mest_session_input_shapes(s, shapes);

@@ -72,6 +72,9 @@ struct mest_session {
     _Atomic bool cancelled;
 };
 
+/* session_memory.c: config.recompute */
+mest_status mest_recompute_parse(const char *text, mest_recompute_kind *kind, double *share, mest_error *err);
+
 /* session.c */
 mest_status mest_session_prepare(mest_session *s, mest_error *err);  /* optimizer slots, host scratch */
 /* The program for n samples, built if needed. Not to be called inside the step loop with a new size. */

@@ -138,9 +138,14 @@ const option option_table[] = {
     CHOICE("kernels", false, "auto|scalar|avx2|avx512|neon", "auto", kernels, "highest instruction set to use"),
     FLAG("no-xnnpack", 0, false, no_xnnpack, "use the library's own kernels only"),
     TEXT("no-fuse", 0, false, "all|NAME[,NAME]", NULL, no_fuse, "passes that must not change the graph; --explain lists them"),
-    INT("memory-limit", 0, false, "MB", "0", memory_limit, 0, 1e9, "most memory the library may hold, 10^6 bytes; 0: no limit"),
     REAL("gradcheck-seconds", false, "S", "60", gradcheck_seconds, 0.1, 1e6, "--gradcheck: begin nothing new after S seconds; what is left is named"),
     CHOICE("program", false, "train|eval|infer", "train", program, "--explain: which program"),
+
+    GROUP("memory", "Memory"),
+    INT("memory-limit", 0, false, "MB", "0", memory_limit, 0, 1e9, "most memory the library may hold, 10^6 bytes; 0: no limit"),
+    TEXT("recompute", 0, false, "auto|off|N%|least", "auto", recompute,
+         "activations computed again instead of kept: what a limit needs, none, for at most N % more time,\n"
+         "or whatever lowers the peak; the result is the same to the bit"),
 
     GROUP("messages", "Messages"),
     FLAG("json", 0, true, json, "one JSON object a line on stdout, everything else on stderr"),

@@ -71,7 +71,7 @@ typedef struct settings {
     /* machine */
     int64_t threads, memory_limit;
     double gradcheck_seconds;
-    const char *kernels, *program, *no_fuse;
+    const char *kernels, *program, *no_fuse, *recompute;
     bool no_xnnpack;
 
     /* talk */

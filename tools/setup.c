@@ -243,6 +243,7 @@ int tool_create_session(tool *t)
     c->no_fuse = s->no_fuse;
     if (s->mode == MODE_GRADCHECK)
         tool_gradcheck_config(s, c);
+    c->recompute = s->recompute;
     if (mest_session_create(&t->session, t->model, c, &err) != MEST_OK)
         return tool_fail(t, STAGE_PREPARE, &err);
     return 0;

@@ -69,6 +69,10 @@ typedef struct mest_train_config {
                              * equal up to rounding either way */
     /* network, continued */
     const char *output;     /* name of the model's output that is inferred and that the loss is put on; NULL: the first */
+    /* memory */
+    const char *recompute;  /* activations that are dropped and computed again in the backward part of a step; results are the same to the bit. "auto"
+                             * (default): what a limit on memory needs; "off"; "10%": for the least memory that costs at most a tenth of the time, by the
+                             * model of costs; "least": for the least memory. Copied */
 } mest_train_config;
 
 MEST_API void mest_train_config_init(mest_train_config *config);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* BatchNormalization in PIXEL layout: training form, frozen form, and both gradients.
+/* BatchNormalization in PIXEL layout: training form and its second run, frozen form, and both gradients.
  *
  * Rows are cut into tiles that fit the second-level cache; a tile never mixes full image blocks with a last block that has idle lanes.
  * Statistics: each tile takes its own mean and its sum of squared deviations (the second pass finds the tile in cache), and tiles are
@@ -325,7 +325,7 @@ static mest_status train_run(const mest_args *a)
     mest_parallel_worker(a->threads, (size_t)r.p.tiles, statistics_tile, &r);
     merge_statistics(&r);
     const mest_real *scale = values_of(a, 1), *bias = values_of(a, 2);
-    mest_real *mean = a->in[3].data, *var = a->in[4].data, *save_mean = px_out_data(a, 1), *save_invstd = px_out_data(a, 2);
+    mest_real *mean = a->in[3].data, *var = a->in[4].data, *save_mean = px_out_data(a, 1), *save_invstd = px_out_data(a, 2), *map = px_out_data(a, 3);
     const double n = (double)r.p.count;
     for (int64_t c = 0; c < channels; c++) {
         const double v = r.k1[c] / n, invstd = 1 / sqrt(v + params->epsilon), unbiased = r.p.count > 1 ? r.k1[c] / (n - 1) : v;
@@ -340,6 +340,11 @@ static mest_status train_run(const mest_args *a)
         r.k1[c] = invstd * (double)scale[c];
         /* m is rounded to mest_real; b takes up the difference. */
         r.k2[c] = (double)bias[c] - (r.k0[c] - (double)(mest_real)r.k0[c]) * r.k1[c];
+        if (map) {
+            map[c] = (mest_real)r.k0[c];
+            map[channels + c] = (mest_real)r.k1[c];
+            map[2 * channels + c] = (mest_real)r.k2[c];
+        }
     }
     if (!a->out[0].data)
         return MEST_OK;
@@ -348,6 +353,27 @@ static mest_status train_run(const mest_args *a)
     spread(&r.p, r.k2, r.b);
     r.clamp = params->clamp;
     r.y = a->out[0].data;
+    r.gy = mest_pixel_geometry(a->out[0].type);
+    mest_parallel(a->threads, (size_t)r.p.tiles, apply_tile, &r);
+    return MEST_OK;
+}
+
+/* Y once more, by the map that train_run noted. */
+static mest_status again_run(const mest_args *a)
+{
+    const mest_bn_params *params = a->params;
+    bn_run r = {.p = plan_of(a->in[0].type), .threads = a->threads, .x = a->in[0].data, .y = a->out[0].data, .clamp = params->clamp};
+    const int64_t channels = r.p.g.c;
+    const mest_real *map = values_of(a, 1);
+    lay_out(&r, a->scratch);
+    for (int64_t c = 0; c < channels; c++) {
+        r.k0[c] = (double)map[c];
+        r.k1[c] = (double)map[channels + c];
+        r.k2[c] = (double)map[2 * channels + c];
+    }
+    spread(&r.p, r.k0, r.m);
+    spread(&r.p, r.k1, r.a);
+    spread(&r.p, r.k2, r.b);
     r.gy = mest_pixel_geometry(a->out[0].type);
     mest_parallel(a->threads, (size_t)r.p.tiles, apply_tile, &r);
     return MEST_OK;
@@ -455,14 +481,18 @@ static mest_status bn_prepare(const mest_kernel_query *q, void **state, size_t *
     return MEST_OK;
 }
 
+enum { GRAD_OVER = 1 << 0 | 1 << 4 | 1 << 5 }; /* dX may go over X, dY or Y: the sums are complete before it is written, element by element */
+
 const mest_kernel PX_TABLE(bn_pixel)[] = {
-    {.name = PX_NAME("bn_train_pixel"), .op = "mest.BatchNormTrain", .cpu = PX_CPU, .fits = forward_fits, .cost = train_cost,
-     .prepare = bn_prepare, .run = train_run},
-    {.name = PX_NAME("bn_grad_pixel"), .op = "mest.BatchNormGrad", .cpu = PX_CPU, .fits = grad_fits, .cost = train_cost,
+    {.name = PX_NAME("bn_train_pixel"), .op = "mest.BatchNormTrain", .cpu = PX_CPU, .inplace = 1, .fits = forward_fits, .cost = train_cost,
+     .prepare = bn_prepare, .run = train_run, .again = PX_NAME("bn_again_pixel")},
+    {.name = PX_NAME("bn_again_pixel"), .op = "mest.BatchNormAgain", .cpu = PX_CPU, .inplace = 1, .fits = forward_fits, .cost = px_cost_once,
+     .prepare = bn_prepare, .run = again_run},
+    {.name = PX_NAME("bn_grad_pixel"), .op = "mest.BatchNormGrad", .cpu = PX_CPU, .inplace = GRAD_OVER, .fits = grad_fits, .cost = train_cost,
      .prepare = bn_prepare, .run = train_grad_run},
     {.name = PX_NAME("bn_pixel"), .op = "BatchNormalization", .cpu = PX_CPU, .inplace = true, .fits = forward_fits, .cost = px_cost_once,
      .prepare = bn_prepare, .run = frozen_run},
-    {.name = PX_NAME("bn_frozen_grad_pixel"), .op = "mest.BatchNormFrozenGrad", .cpu = PX_CPU, .fits = grad_fits, .cost = train_cost,
+    {.name = PX_NAME("bn_frozen_grad_pixel"), .op = "mest.BatchNormFrozenGrad", .cpu = PX_CPU, .inplace = GRAD_OVER, .fits = grad_fits, .cost = train_cost,
      .prepare = bn_prepare, .run = frozen_grad_run},
     {0},
 };

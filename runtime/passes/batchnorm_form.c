@@ -6,16 +6,18 @@
 #include "runtime/match.h"
 #include "runtime/program.h"
 
+enum { OUTPUTS = 4 }; /* Y, saved mean, saved 1 / sigma, the map of X to Y */
+
 static mest_status to_train_form(mest_pass_args *a, mest_id id)
 {
     mest_graph *g = a->graph;
     const mest_op *op = mest_op_find("mest", "mest.BatchNormTrain", 1);
     MEST_CHECK(op, a->err, MEST_E_INTERNAL, "mest.BatchNormTrain is missing");
-    mest_id *out = mest_pass_alloc(a, 3 * sizeof *out);
+    mest_id *out = mest_pass_alloc(a, OUTPUTS * sizeof *out);
     if (!out)
         return MEST_E_NOMEM;
     out[0] = g->nodes[id].out[0];
-    for (int k = 1; k < 3; k++) {
+    for (int k = 1; k < OUTPUTS; k++) {
         out[k] = mest_graph_value(g, NULL, MEST_VALUE_RESULT, NULL);
         MEST_CHECK(out[k] != MEST_NONE, a->err, MEST_E_NOMEM, "pass: out of memory");
         g->values[out[k]].producer = id;
@@ -24,7 +26,7 @@ static mest_status to_train_form(mest_pass_args *a, mest_id id)
     mest_node *n = &g->nodes[id];
     n->op = op;
     n->out = out;
-    n->n_out = 3;
+    n->n_out = OUTPUTS;
     n->n_in = 5;
     a->count++;
     return mest_infer_node(g, id, a->err);

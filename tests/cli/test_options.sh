@@ -79,11 +79,11 @@ has echo 'source idx:b count=60 scale=255 measure=0 mean=1:0.125 std=1:0.5'
 
 # ---- network, optimizer, sparsity ----
 gives 0 m.onnx --train --data idx:x --opt adamw --opt-betas 0.8,0.95 --opt-eps 1e-6 --clip-grad 2 --smoothing 0.1 --drop 0.2 --bn frozen \
-    --no-decay 'fc?.bias' --kernels avx2 --no-xnnpack --no-fuse gelu,silu --warmup-epochs 3 --warmup-lr 0.001 --min-lr 1e-5 --decay-epochs 30 --decay-rate 0.5 \
+    --no-decay 'fc?.bias' --kernels avx2 --no-xnnpack --no-fuse gelu,silu --recompute 10% --warmup-epochs 3 --warmup-lr 0.001 --min-lr 1e-5 --decay-epochs 30 --decay-rate 0.5 \
     --sched step --sched-on-updates --drop-last --validation-batch-size 100 --nesterov
 has echo 'optimizer adamw lr=0.001 momentum=0.9 nesterov=1 wd=0 betas=0.8,0.95 eps=1e-06 no_decay=fc?.bias clip=2'
 has echo 'schedule step min_lr=1e-05 gamma=0.5 step_epochs=30 warmup=3:0.001 per_step=1'
-has echo 'machine bn=frozen dropout=0.2 threads=0 seed=42 kernels=avx2 xnnpack=0 no_fuse=gelu,silu'
+has echo 'machine bn=frozen dropout=0.2 threads=0 seed=42 kernels=avx2 xnnpack=0 no_fuse=gelu,silu recompute=10%'
 has echo 'eval_batch=100 shuffle=1 drop_last=1'
 gives 0 m.onnx --train --data idx:x --freeze 'fc1.*,fc2.*'
 has echo 'freeze fc1.* 1'

@@ -34,7 +34,7 @@ static void lifetimes(uint64_t seed)
     check(r.peak == before && r.excess >= 1, seed, "an empty set is no set; excess above a limit that is too low");
     for (int round = 0; round < 8; round++) {
         for (int32_t v = 0; v < t.lives.n_values; v++)
-            dropped[v] = t.lives.values[v].producer >= 0 && t.lives.ops[t.lives.values[v].producer].again && toy_below(&t, 2);
+            dropped[v] = t.lives.values[v].again && toy_below(&t, 2);
         mest_lives_evaluate(&r, dropped, SIZE_MAX);
         check(toy_plays(&t, &r, dropped), seed, "a random set dropped");
         size_t most = 0;

@@ -23,9 +23,9 @@ static mest_lives_op *operation(toy *t, int n_in, int n_out, bool forward)
 {
     const int32_t i = t->lives.n_ops++;
     mest_lives_op *op = &t->lives.ops[i];
-    *op = (mest_lives_op){.in = t->in[i], .out = t->out[i], .n_in = n_in, .n_out = n_out, .forward = forward, .again = forward, .seconds = 1 + toy_below(t, 9)};
+    *op = (mest_lives_op){.form = {.in = t->in[i], .n_in = n_in, .seconds = 1 + toy_below(t, 9)}, .out = t->out[i], .n_out = n_out, .forward = forward};
     if (toy_below(t, 6) == 0)
-        op->scratch = 64 * (1 + toy_below(t, 4));
+        op->form.scratch = 64 * (1 + toy_below(t, 4));
     return op;
 }
 
@@ -47,15 +47,24 @@ void toy_make(toy *t, uint64_t seed, int n)
         if (two)
             t->in[at][1] = main_value[toy_below(t, (uint32_t)i - 1)];
         const size_t before = t->lives.values[main_value[i - 1]].bytes;
-        op->view = before && toy_below(t, 7) == 0;
-        if (!op->view && before && toy_below(t, 2))
-            op->over = 1;
-        op->again = op->view || toy_below(t, 8) != 0;
-        if (op->view)
-            op->seconds = 0;
-        t->out[at][0] = main_value[i] = value(t, at, op->view || op->over ? before : 64 * (1 + toy_below(t, 20)));
+        op->form.view = before && toy_below(t, 7) == 0;
+        if (!op->form.view && before && toy_below(t, 2))
+            op->form.over = 1;
+        if (op->form.view)
+            op->form.seconds = 0;
+        t->out[at][0] = main_value[i] = value(t, at, op->form.view || op->form.over ? before : 64 * (1 + toy_below(t, 20)));
         if (side)
             t->out[at][1] = value(t, at, 64);
+        op->again = op->form;
+        if (side && !op->form.view && toy_below(t, 2)) { /* cheaper from what it noted the first time, as batch normalization is */
+            t->again[at][0] = t->in[at][0];
+            t->again[at][1] = t->out[at][1];
+            op->again = (mest_lives_form){.in = t->again[at], .n_in = 2, .over = op->form.over, .seconds = 0.5};
+            t->lives.values[t->out[at][0]].again = true;
+        } else if (op->form.view || toy_below(t, 8)) {
+            for (int k = 0; k < op->n_out; k++)
+                t->lives.values[t->out[at][k]].again = true;
+        }
     }
     for (int i = n; i >= 1; i--) { /* the gradient of value i - 1 from that of value i and from what operation i read or wrote */
         const int32_t at = t->lives.n_ops, forward = i - 1;
@@ -63,7 +72,7 @@ void toy_make(toy *t, uint64_t seed, int n)
         mest_lives_op *op = operation(t, 1, 1, false);
         if (gradient >= 0) {
             t->in[at][k++] = gradient;
-            op->over = toy_below(t, 2);
+            op->form.over = toy_below(t, 2);
         }
         if (toy_below(t, 2))
             t->in[at][k++] = main_value[i];
@@ -71,7 +80,7 @@ void toy_make(toy *t, uint64_t seed, int n)
             t->in[at][k++] = main_value[i - 1];
         if (t->lives.ops[forward].n_out > 1)
             t->in[at][k++] = t->out[forward][1];
-        op->n_in = k;
+        op->form.n_in = k;
         const size_t bytes = t->lives.values[main_value[i - 1]].bytes;
         t->out[at][0] = gradient = value(t, at, bytes ? bytes : 64);
     }
@@ -86,14 +95,6 @@ void toy_free(toy *t)
 }
 
 enum { CELLS = 1 << 16 };
-
-static int32_t seen(const toy *t, const uint8_t *dropped, int32_t v, bool backward) { return backward && dropped && dropped[v] ? v + t->lives.n_values : v; }
-static int32_t root_of(const mest_lives_run *r, int32_t v)
-{
-    while (r->root[v] != v)
-        v = r->root[v];
-    return v;
-}
 
 bool toy_plays(toy *t, const mest_lives_run *r, const uint8_t *dropped)
 {
@@ -110,8 +111,8 @@ bool toy_plays(toy *t, const mest_lives_run *r, const uint8_t *dropped)
             spans[n++] = (mest_span){.id = id, .first = r->first[id], .last = r->last[id], .bytes = l->values[id % n_values].bytes};
     }
     for (int32_t s = 0; s < r->n_steps; s++)
-        if (l->ops[r->op[s]].scratch)
-            spans[n++] = (mest_span){.id = n_ids + s, .first = s, .last = s, .bytes = l->ops[r->op[s]].scratch};
+        if (mest_lives_form_of(r, s)->scratch)
+            spans[n++] = (mest_span){.id = n_ids + s, .first = s, .last = s, .bytes = mest_lives_form_of(r, s)->scratch};
     if (mest_place(&t->heap, spans, n, r->peak, &end, &err) != MEST_OK || end < r->peak || end / 64 > CELLS)
         return false;
     size_t scratch_at[2 * TOY_OPS] = {0};
@@ -124,17 +125,16 @@ bool toy_plays(toy *t, const mest_lives_run *r, const uint8_t *dropped)
     memset(cell, 0xff, sizeof cell);
     for (int32_t s = 0; s < r->n_steps; s++) {
         const mest_lives_op *op = &l->ops[r->op[s]];
-        const bool again = r->again[s], backward = again || !op->forward;
-        if (again && !op->again)
-            return false;
-        for (size_t b = 0; b < op->scratch / 64; b++)
+        const mest_lives_form *form = mest_lives_form_of(r, s);
+        const bool again = r->again[s];
+        for (size_t b = 0; b < form->scratch / 64; b++)
             cell[scratch_at[s] / 64 + b] = -2;
-        for (int32_t k = 0; k < op->n_in; k++) {
-            const int32_t id = seen(t, dropped, op->in[k], backward);
-            if (!l->values[op->in[k]].planned)
+        for (int32_t k = 0; k < form->n_in; k++) {
+            const int32_t id = mest_lives_seen(r, dropped, form->in[k], s);
+            if (!l->values[form->in[k]].planned)
                 continue;
-            for (size_t b = 0; b < l->values[op->in[k]].bytes / 64; b++)
-                if (tag[id] < 0 || cell[offset[root_of(r, id)] / 64 + b] != tag[id])
+            for (size_t b = 0; b < l->values[form->in[k]].bytes / 64; b++)
+                if (tag[id] < 0 || cell[offset[mest_lives_root(r, id)] / 64 + b] != tag[id])
                     return false;
         }
         for (int32_t k = 0; k < op->n_out; k++) {
@@ -142,17 +142,19 @@ bool toy_plays(toy *t, const mest_lives_run *r, const uint8_t *dropped)
             if (r->first[id] != s)
                 continue;
             tag[id] = id;
-            if (op->view && k == 0 && root_of(r, id) != id) {
-                tag[id] = tag[seen(t, dropped, op->in[0], backward)];
+            if (again && !l->values[op->out[k]].again && dropped && dropped[op->out[k]])
+                return false;
+            if (form->view && k == 0 && mest_lives_root(r, id) != id) {
+                tag[id] = tag[mest_lives_seen(r, dropped, form->in[0], s)];
                 continue;
             }
             for (size_t b = 0; b < l->values[op->out[k]].bytes / 64; b++)
-                cell[offset[root_of(r, id)] / 64 + b] = id;
+                cell[offset[mest_lives_root(r, id)] / 64 + b] = id;
         }
     }
     for (int32_t v = 0; v < n_values; v++) /* what is kept is there at the end */
         for (size_t b = 0; l->values[v].kept && b < l->values[v].bytes / 64; b++)
-            if (cell[offset[root_of(r, v)] / 64 + b] != tag[v])
+            if (cell[offset[mest_lives_root(r, v)] / 64 + b] != tag[v])
                 return false;
     return true;
 }

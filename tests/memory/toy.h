@@ -10,7 +10,7 @@ enum { TOY_OPS = 200, TOY_VALUES = 300, TOY_IN = 4 };
 typedef struct toy {
     mest_heap heap;
     mest_lives lives;
-    int32_t in[TOY_OPS][TOY_IN], out[TOY_OPS][2];
+    int32_t in[TOY_OPS][TOY_IN], out[TOY_OPS][2], again[TOY_OPS][2];
     uint64_t state;
 } toy;
 

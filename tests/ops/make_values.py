@@ -110,8 +110,11 @@ case("BatchNormalization", "running statistics", "&(const mest_bn_params){ .epsi
 # the last two outputs are what inputs 3 and 4 hold afterwards
 rm, rv = mean.clone(), var.clone()
 y = F.batch_norm(x, rm, rv, s, b, True, 0.3, 1e-3)
+invstd = 1 / (x.var((0, 2, 3), unbiased=False) + 1e-3).sqrt()
+to_y = torch.stack([torch.zeros(2).double(), s * invstd, b - x.mean((0, 2, 3)) * s * invstd])  # y = (x - [0]) [1] + [2]
 case("mest.BatchNormTrain", "PyTorch's running statistics", "&(const mest_bn_params){ .epsilon = 1e-3, .momentum = 0.7, .spatial = 1 }", [x, s, b, mean, var],
-     [y, x.mean((0, 2, 3)), 1 / (x.var((0, 2, 3), unbiased=False) + 1e-3).sqrt(), rm, rv])
+     [y, x.mean((0, 2, 3)), invstd, to_y, rm, rv])
+case("mest.BatchNormAgain", "the map of a training step", "&(const mest_bn_params){ .epsilon = 1e-3, .momentum = 0.7, .spatial = 1 }", [x, to_y], [y])
 x, s, b = t(2, 2, 3), t(2, 3), t(2, 3)
 m = x.mean((1, 2), keepdim=True)
 case("LayerNormalization", "two axes", "&(const mest_norm_params){ 1, 1e-3, 1 }", [x, s, b],

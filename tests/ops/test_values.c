@@ -27,7 +27,7 @@ typedef struct value_case {
     int n_in;
     value_tensor in[5];
     int n_out; /* results of the node; what is left over is compared with the last inputs, which the node has changed */
-    value_tensor out[5];
+    value_tensor out[6];
 } value_case;
 #include "tests/ops/values.h"
 
@@ -38,7 +38,7 @@ typedef struct single {
     mest_heap heap;
     mest_graph g;
     mest_id node;
-    mest_tensor in[5], out[5];
+    mest_tensor in[5], out[6];
     mest_error err;
 } single;
 

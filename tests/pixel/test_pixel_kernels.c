@@ -23,6 +23,7 @@ START_TEST(normalization)
         const int64_t n = shapes[i][0], c = shapes[i][1], h = shapes[i][2], w = shapes[i][3];
         check(&(twin_case){"mest.BatchNormTrain", &p, {VALUE(n, c, h, w), PLAIN(c), PLAIN(c), PLAIN(c), POSITIVE(c)},
                            {VALUE(n, c, h, w), PLAIN(c), PLAIN(c)}, .tolerance = 2e-6, .updates = 3 << 3});
+        check(&(twin_case){"mest.BatchNormAgain", &p, {VALUE(n, c, h, w), PLAIN(3, c)}, {VALUE(n, c, h, w)}, .tolerance = 2e-6});
         check(&(twin_case){"mest.BatchNormGrad", &p, {VALUE(n, c, h, w), PLAIN(c), PLAIN(c), POSITIVE(c), GRADIENT(n, c, h, w)},
                            {GRADIENT(n, c, h, w), PLAIN(c), PLAIN(c)}, .tolerance = 2e-5});
         check(&(twin_case){"mest.BatchNormGrad", &p, {VALUE(n, c, h, w), PLAIN(c), PLAIN(c), POSITIVE(c), GRADIENT(n, c, h, w)},
@@ -35,6 +36,7 @@ START_TEST(normalization)
         for (int act = 0; act < 2; act++) {
             check(&(twin_case){"mest.BatchNormTrain", &clamps[act], {VALUE(n, c, h, w), PLAIN(c), PLAIN(c), PLAIN(c), POSITIVE(c)},
                                {VALUE(n, c, h, w), PLAIN(c), PLAIN(c)}, .tolerance = 2e-6, .updates = 3 << 3});
+            check(&(twin_case){"mest.BatchNormAgain", &clamps[act], {VALUE(n, c, h, w), PLAIN(3, c)}, {VALUE(n, c, h, w)}, .tolerance = 2e-6});
             check(&(twin_case){"BatchNormalization", &clamps[act], {VALUE(n, c, h, w), PLAIN(c), PLAIN(c), PLAIN(c), POSITIVE(c)}, {VALUE(n, c, h, w)},
                                .tolerance = 2e-6});
             static const char *const gradients[] = {"mest.BatchNormGrad", "mest.BatchNormFrozenGrad"};
