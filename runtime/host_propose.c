@@ -280,11 +280,9 @@ static mest_status check_probe(mest_host *host, const char *what, const mest_pro
         const mest_gradient_top *t = &probe->top[i];
         if (!mest_host_find(host, t->param, err))
             return MEST_E_ARGUMENT;
+        MEST_TRY(check_order(host, "unit", host->params[t->param].name, t->also, t->n_also, mest_sparse_ids(host->params[t->param].sparse), err));
         MEST_CHECK(t->k >= 0 && (t->k == 0 || (t->units && t->norms)), err, MEST_E_PLUGIN, "scheduler %s: %s: the largest %" PRId64 " gradients",
                    host->who, host->params[t->param].name, t->k);
-        MEST_CHECK(t->k == 0 || host->params[t->param].sparse->group_units == 0, err, MEST_E_UNSUPPORTED,
-                   "scheduler %s: %s: growth by gradient does not keep the groups of %s balanced", host->who, host->params[t->param].name,
-                   host->params[t->param].sparse->name);
         for (int k = 0; k < i; k++)
             MEST_CHECK(probe->top[k].param != t->param, err, MEST_E_PLUGIN, "scheduler %s: %s: two wishes in one %s", host->who,
                        host->params[t->param].name, what);
@@ -293,6 +291,8 @@ static mest_status check_probe(mest_host *host, const char *what, const mest_pro
                "scheduler %s: sparse parameter %d does not exist, there are %d", host->who, probe->visit_param, host->n_params);
     MEST_CHECK(probe->logit_scale >= 0 && isfinite(probe->logit_scale), err, MEST_E_ARGUMENT, "scheduler %s: logits cannot be scaled by %g", host->who,
                probe->logit_scale);
+    MEST_CHECK(!probe->add || (probe->keep && !probe->hessian && host->gradients_taken), err, MEST_E_ARGUMENT,
+               "scheduler %s: gradients are added to kept ones, and there are none", host->who);
     MEST_CHECK(!probe->hessian || probe->keep, err, MEST_E_ARGUMENT, "scheduler %s: a Hessian product that is not kept", host->who);
     return MEST_OK;
 }
@@ -301,7 +301,7 @@ mest_status mest_host_probe(mest_host *host, mest_probe *probe, mest_error *err)
 {
     MEST_TRY(check_probe(host, "probe", probe, err));
     if (probe->keep) {
-        host->gradients_taken = false;
+        host->gradients_taken = false; /* should the run fail */
         MEST_TRY(make_snapshots(host, err));
     }
     MEST_TRY(host->prober(host->prober_self, probe, err));
@@ -313,7 +313,7 @@ mest_status mest_host_watch(mest_host *host, mest_probe *probe, mest_error *err)
 {
     MEST_TRY(check_probe(host, "watch", probe, err));
     MEST_CHECK(!host->watch, err, MEST_E_STATE, "scheduler %s: this step is watched already", host->who);
-    MEST_CHECK(!probe->hessian && probe->logit_scale == 0, err, MEST_E_ARGUMENT, "scheduler %s: a watched step is an ordinary one", host->who);
+    MEST_CHECK(!probe->hessian && !probe->add && probe->logit_scale == 0, err, MEST_E_ARGUMENT, "scheduler %s: a watched step is an ordinary one", host->who);
     if (probe->keep) {
         host->gradients_taken = false;
         MEST_TRY(make_snapshots(host, err));

@@ -67,6 +67,7 @@ typedef struct mest_run {   /* one execution of a program */
     uint64_t step;          /* number of the training step: keys dropout */
     double lr;              /* of this step, for update nodes */
     bool snapshot_grads;    /* update nodes keep the gradients of sparse parameters */
+    bool snapshot_add;      /* added to what is there */
     bool keep_weights;      /* a probe: update nodes do nothing but that */
     double logit_scale;     /* the loss sees logits times this; 0: 1 */
     const struct mest_run_hook *hook; /* NULL: nobody looks */

@@ -129,7 +129,7 @@ typedef struct update_job {
     int64_t n;
     double scale, lr, wd;
     uint64_t t;
-    bool only_snapshot;
+    bool only_snapshot, add;
 } update_job;
 
 enum { UPDATE_CHUNK = 16384 };
@@ -143,7 +143,7 @@ static void update_tile(void *context, size_t tile)
         slots[k] = j->slots[k] ? j->slots[k] + from : NULL;
     if (j->snapshot)
         for (int64_t i = from; i < from + n; i++)
-            j->snapshot[i] = j->g[i];
+            j->snapshot[i] = (j->add ? j->snapshot[i] : 0) + j->g[i];
     if (!j->only_snapshot)
         j->o->rule->step(j->o, j->w + from, j->g + from, slots, n, j->scale, j->lr, j->wd, j->t);
 }
@@ -159,6 +159,7 @@ static void apply_update(const mest_update_params *u, const mest_args *a)
         job.slots[k] = s->slot[k];
     if (a->run->snapshot_grads)
         job.snapshot = s->snapshot;
+    job.add = a->run->snapshot_add;
     if (a->run->keep_weights) {
         job.only_snapshot = true;
         if (!job.snapshot)

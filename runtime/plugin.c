@@ -48,6 +48,14 @@ const char *mest_scheduler_builtin(int index, const char **summary, const char *
     return builtin[index]->name;
 }
 
+unsigned mest_scheduler_flags(const char *name)
+{
+    for (int i = 0; name && builtin[i]; i++)
+        if (!strcmp(builtin[i]->name, name))
+            return builtin[i]->flags;
+    return 0;
+}
+
 mest_status mest_schedulers_create(mest_schedulers **list, mest_host *host, mest_error *err)
 {
     *list = NULL;

@@ -69,9 +69,15 @@ mest_status mest_gradient_reader_open(mest_gradient_reader *r, mest_host *host, 
     MEST_TRY_OUT(take(r, &r->units, PIECE, sizeof *r->units, err));
     MEST_TRY_OUT(take(r, &r->active, PIECE, 1, err));
     MEST_TRY_OUT(take(r, &r->gradients, r->gradient_count, sizeof *r->gradients, err));
-    MEST_TRY_OUT(take(r, &r->heaps, (size_t)probe->n_top, sizeof *r->heaps, err));
-    for (int i = 0; i < probe->n_top; i++)
-        r->heaps[i] = (mest_topk){ .k = probe->top[i].k, .unit = probe->top[i].units, .norm = probe->top[i].norms };
+    MEST_TRY_OUT(take(r, &r->growth, (size_t)probe->n_top, sizeof *r->growth, err));
+    memset(r->growth, 0, (size_t)probe->n_top * sizeof *r->growth);
+    for (int i = 0; i < probe->n_top; i++) {
+        const mest_gradient_top *t = &probe->top[i];
+        const mest_host_param *p = &host->params[t->param];
+        const mest_growth_lists lists = { { p->drop.ids, t->also, p->grow.ids }, { p->drop.n, t->n_also, p->grow.n } };
+        MEST_TRY_OUT(mest_growth_open(&r->growth[i], p->sparse, &lists, t->k, t->units, t->norms, err));
+        probe->extra_bytes += mest_growth_bytes(&r->growth[i]);
+    }
 out:
     if (status != MEST_OK)
         mest_gradient_reader_close(r, false);
@@ -83,17 +89,16 @@ void mest_gradient_reader_close(mest_gradient_reader *r, bool done)
     if (!r->host)
         return;
     mest_heap *heap = r->host->heap;
-    for (int i = 0; done && i < r->probe->n_top; i++) {
-        if (r->heaps)
-            mest_topk_sort(&r->heaps[i]);
-        r->probe->top[i].found = r->heaps ? r->heaps[i].n : 0;
+    for (int i = 0; i < r->probe->n_top; i++) {
+        const int64_t found = r->growth ? mest_growth_close(&r->growth[i]) : 0;
+        r->probe->top[i].found = done ? found : 0;
     }
     mest_free(heap, r->band, r->band_count, sizeof *r->band);
     mest_free(heap, r->scratch, r->scratch_count, sizeof *r->scratch);
     mest_free(heap, r->units, PIECE, sizeof *r->units);
     mest_free(heap, r->active, PIECE, 1);
     mest_free(heap, r->gradients, r->gradient_count, sizeof *r->gradients);
-    mest_free(heap, r->heaps, (size_t)r->probe->n_top, sizeof *r->heaps);
+    mest_free(heap, r->growth, (size_t)r->probe->n_top, sizeof *r->growth);
     *r = (mest_gradient_reader){ 0 };
 }
 
@@ -121,14 +126,14 @@ typedef struct layer {
     int param, wish;
     bool visit;
     mest_cursor active;     /* next active unit */
-    int64_t drop, grow;     /* next entry of the proposals */
+    int64_t drop, grow, also; /* next entry of the proposals and of the wish's list */
 } layer;
 
-static bool next_is(const mest_proposal *list, int64_t *at, int64_t unit)
+static bool next_is(const int64_t *ids, int64_t n, int64_t *at, int64_t unit)
 {
-    while (*at < list->n && list->ids[*at] < unit)
+    while (*at < n && ids[*at] < unit)
         ++*at;
-    return *at < list->n && list->ids[*at] == unit;
+    return *at < n && ids[*at] == unit;
 }
 
 /* Units first..first+n-1, whose rows are in the band. */
@@ -154,9 +159,12 @@ static mest_status read_units(layer *l, const band *b, int64_t first, int64_t n,
         bool active = mest_cursor_peek(&l->active) == unit;
         r->units[i] = unit;
         r->active[i] = active;
-        bool free = !active || next_is(&l->p->drop, &l->drop, unit);
-        if (l->wish >= 0 && free && !next_is(&l->p->grow, &l->grow, unit))
-            mest_topk_put(&r->heaps[l->wish], (float)sqrt(sum), unit);
+        if (l->wish < 0)
+            continue;
+        const mest_gradient_top *wish = &r->probe->top[l->wish];
+        bool free = !active || next_is(l->p->drop.ids, l->p->drop.n, &l->drop, unit) || next_is(wish->also, wish->n_also, &l->also, unit);
+        bool taken = next_is(l->p->grow.ids, l->p->grow.n, &l->grow, unit);
+        mest_growth_put(&r->growth[l->wish], unit, (float)sqrt(sum), !free || taken);
     }
     if (!l->visit)
         return MEST_OK;

@@ -7,15 +7,14 @@
 #ifndef MEST_RUNTIME_PROBE_H
 #define MEST_RUNTIME_PROBE_H
 
-#include "runtime/plugin.h"
+#include "runtime/growth.h"
 #include "runtime/program.h"
-#include "sparse/topk.h"
 
 typedef struct mest_gradient_reader {
     mest_host *host;
     mest_probe *probe;
     const mest_threads *threads;
-    mest_topk *heaps;           /* one per wish */
+    mest_growth *growth;        /* one per wish */
     mest_real *band, *scratch;  /* a band of dW; mest_outer_scratch numbers for each thread */
     size_t band_count, scratch_count;
     int64_t piece_units;

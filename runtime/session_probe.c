@@ -41,7 +41,7 @@ static mest_status pass(mest_session *s, const mest_probe *probe, const mest_run
     mest_program *p = s->step.program;
     MEST_TRY(mest_session_feed(s, p, s->step.inputs, err));
     mest_program_feed(p, p->target, s->step.targets);
-    mest_run run = { .seed = s->config.seed, .step = (uint64_t)s->at.step, .snapshot_grads = probe->keep, .keep_weights = true,
+    mest_run run = { .seed = s->config.seed, .step = (uint64_t)s->at.step, .snapshot_grads = probe->keep, .snapshot_add = probe->add, .keep_weights = true,
                      .logit_scale = probe->logit_scale, .hook = hook };
     return mest_program_run(p, &run, false, err);
 }

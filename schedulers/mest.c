@@ -356,4 +356,5 @@ const mest_scheduler mest_scheduler_mest = {
     .name = "mest", .summary = "MEST mutation: drop the least important units, grow random ones (vanilla, EM, EM&S)",
     .options = option_text,
     .create = mest_create, .epoch_begin = mest_epoch_begin, .epoch_end = mest_epoch_end, .destroy = mest_destroy,
+    .flags = MEST_SCHEDULER_MOVES_WEIGHTS,
 };

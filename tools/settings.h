@@ -60,7 +60,7 @@ typedef struct settings {
     double sparsity, mest_lambda;
     const char *scheme, *distribution, *ratios, *patterns, *dense_layers, *rules, *method, *forget_remove;
     int64_t mutate_every, forget_epoch, forget_max;
-    bool from_scratch;
+    bool from_scratch, start_dense;
     text_list scheduler;
 
     /* output */

@@ -9,21 +9,6 @@
 #include "options.h"
 #include "tool.h"
 
-/* Does the scheme say a sparsity by itself: nmN:M, pattern, or one of its own in a rule? */
-static bool scheme_says(const settings *s)
-{
-    return options_given(s, "scheme") && !options_given(s, "sparsity") && (strstr(s->scheme, "nm") || strstr(s->scheme, "pattern") || strchr(s->scheme, ':'));
-}
-
-static bool wants_sparsity(const settings *s) { return s->sparsity > 0 || s->rules || s->ratios || scheme_says(s); }
-
-const char *tool_method(const settings *s)
-{
-    if (s->method)
-        return strcmp(s->method, "mest") == 0 ? "mest-em" : s->method;
-    return wants_sparsity(s) && s->scheduler.n == 0 ? "mest-em" : "static";
-}
-
 static int check_forgetting(tool *t)
 {
     const settings *s = t->s;
@@ -63,11 +48,8 @@ int tool_check_settings(tool *t)
         return tool_refuse(t, EXIT_USAGE, "--nesterov needs a --momentum above 0");
     if (options_given(s, "epochs") && s->epochs == 0 && s->max_steps == 0)
         return tool_refuse(t, EXIT_USAGE, "--epochs 0 needs --max-steps");
-    if (s->method && strncmp(s->method, "mest", 4) == 0 && !wants_sparsity(s))
-        tool_note(t, "--method %s moves only weights that the file holds sparsely, as --sparsity is 0", s->method);
-    if (strcmp(tool_method(s), "static") == 0 && (options_given(s, "mutate-every") || options_given(s, "mest-lambda")))
-        tool_note(t, "--mutate-every and --mest-lambda have no effect: the pattern is static");
-    return check_forgetting(t);
+    int code = tool_check_method(t);
+    return code ? code : check_forgetting(t);
 }
 
 /* ---- model ---- */
@@ -180,11 +162,11 @@ int tool_sparsify(tool *t)
     const settings *s = t->s;
     mest_sparsity how;
     mest_error err = {0};
-    if (!wants_sparsity(s) && !s->from_scratch)
+    if (!tool_wants_sparsity(s) && !s->from_scratch)
         return 0;
     mest_sparsity_init(&how);
     how.scheme = s->scheme;
-    how.sparsity = scheme_says(s) ? -1 : s->sparsity;
+    how.sparsity = tool_scheme_says(s) ? -1 : s->sparsity;
     how.distribution = s->distribution;
     how.ratios = s->ratios;
     how.patterns = s->patterns;
@@ -192,9 +174,10 @@ int tool_sparsify(tool *t)
     how.rules = s->rules;
     how.from_scratch = s->from_scratch;
     how.seed = (uint64_t)s->seed;
+    how.start_dense = tool_starts_dense(s);
     if (mest_model_sparsify(t->model, &how, &err) != MEST_OK)
         return tool_fail(t, STAGE_PREPARE, &err);
-    t->sparsified = wants_sparsity(s);
+    t->sparsified = tool_wants_sparsity(s);
     return 0;
 }
 
@@ -247,49 +230,4 @@ int tool_create_session(tool *t)
     if (mest_session_create(&t->session, t->model, c, &err) != MEST_OK)
         return tool_fail(t, STAGE_PREPARE, &err);
     return 0;
-}
-
-static int add_scheduler(tool *t, const char *name, const char *options)
-{
-    mest_error err = {0};
-    if (mest_session_add_scheduler(t->session, name, options, &err) != MEST_OK)
-        return tool_fail(t, STAGE_PLUGIN, &err);
-    return 0;
-}
-
-/* NAME[:OPTIONS]; a path may hold a colon before its last slash. */
-static int add_named(tool *t, const char *text)
-{
-    char name[4096];
-    const char *slash = strrchr(text, '/');
-    size_t n = (size_t)(slash ? slash - text : 0);
-    n += strcspn(text + n, ":");
-    if (n == 0 || n >= sizeof name)
-        return tool_refuse(t, EXIT_USAGE, "--scheduler: '%s' has no name", text);
-    memcpy(name, text, n);
-    name[n] = 0;
-    return add_scheduler(t, name, text[n] ? text + n + 1 : NULL);
-}
-
-int tool_add_schedulers(tool *t)
-{
-    const settings *s = t->s;
-    const char *method = tool_method(s);
-    char options[256];
-    int code = 0;
-    if (strcmp(method, "static") != 0) {
-        snprintf(options, sizeof options, "mode=%s,freq=%" PRId64 ",lambda=%.9g", method + 5, s->mutate_every, s->mest_lambda);
-        code = add_scheduler(t, "mest", options);
-    }
-    if (code == 0 && s->forget_epoch > 0) {
-        int n = snprintf(options, sizeof options, "epoch=%" PRId64, s->forget_epoch);
-        if (s->forget_remove)
-            snprintf(options + n, sizeof options - (size_t)n, ",remove=%s", s->forget_remove);
-        else
-            snprintf(options + n, sizeof options - (size_t)n, ",max_forgets=%" PRId64, s->forget_max);
-        code = add_scheduler(t, "forgetting", options);
-    }
-    for (int i = 0; code == 0 && i < s->scheduler.n; i++)
-        code = add_named(t, s->scheduler.v[i]);
-    return code;
 }

@@ -69,10 +69,16 @@ int tool_check_settings(tool *t);    /* combinations that no table can express *
 int tool_load_model(tool *t);        /* also --freeze and --train-only */
 int tool_sparsify(tool *t);          /* does nothing when the settings ask for nothing */
 int tool_create_session(tool *t);
-int tool_add_schedulers(tool *t);
 /* cmd_gradcheck.c: what --gradcheck changes in the recipe. */
 void tool_gradcheck_config(const settings *s, mest_train_config *c);
+
+/* method.c */
+bool tool_scheme_says(const settings *s);    /* does the scheme say a sparsity by itself: nmN:M, pattern, or one of its own in a rule? */
+bool tool_wants_sparsity(const settings *s);
 const char *tool_method(const settings *s); /* --method or what it defaults to */
+bool tool_starts_dense(const settings *s);  /* does the method begin with all weights stored? */
+int tool_check_method(tool *t);
+int tool_add_schedulers(tool *t);           /* after the session was created */
 
 /* sources.c: opens --data (and --val or the split, if `validation`), with the normalisation of the first for both: as the options say, or,
  * if none of them is given, as a trained model says. The model must be loaded. */

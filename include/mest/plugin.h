@@ -96,10 +96,12 @@ typedef struct mest_gradient_piece {
 } mest_gradient_piece;
 typedef mest_status (*mest_gradient_visitor)(void *user, const mest_gradient_piece *piece, mest_error *err);
 
-/* The k units of largest gradient (L2 norm over their elements; equal ones: lower id) that are inactive or proposed for dropping in this
- * callback, and not proposed for growth. Kept in the caller's two arrays, nothing else. */
+/* The k units of largest gradient (L2 norm over their elements; equal ones: lower id) that are inactive, proposed for dropping in this
+ * callback, or in `also`, and not proposed for growth. Kept in the caller's two arrays, nothing else. */
 typedef struct mest_gradient_top {
     int param;
+    const int64_t *also; /* [n_also] active units that count as inactive, ascending */
+    int64_t n_also;
     int64_t k;
     int64_t *units;  /* out [k]: ascending ids */
     float *norms;    /* out [k]: norm of units[i]'s gradient */
@@ -112,6 +114,7 @@ typedef struct mest_probe {
     bool keep;                /* keep the gradients of stored weights for unit_scores and unit_products, as keep_gradients does */
     bool hessian;             /* with keep: what is kept is H g, the product of the Hessian with the gradient g over all sparse parameters,
                                * by central differences: two more passes, three arrays of the stored size for their duration */
+    bool add;                 /* with keep: added to what is kept already in this epoch (means over several batches) */
     double logit_scale;       /* cross-entropy: logits are multiplied by this (GraSP: 1 / temperature); 0: by 1 */
     int n_top;                /* wishes, each for another parameter */
     mest_gradient_top *top;
@@ -224,7 +227,13 @@ typedef struct mest_scheduler {
      * for this step. step_end: after the update. A resumed run goes on with the step that follows the last one that ended. */
     mest_status (*step_begin)(void *self, mest_host *host, const mest_training_step *step, mest_error *err);
     mest_status (*step_end)(void *self, mest_host *host, const mest_training_step *step, mest_error *err);
+    uint32_t flags; /* MEST_SCHEDULER_... */
 } mest_scheduler;
+
+enum {
+    MEST_SCHEDULER_MOVES_WEIGHTS = 1, /* a method of sparse training: decides which weights are stored */
+    MEST_SCHEDULER_STARTS_DENSE = 2   /* begins with all weights stored (mest_sparsity.start_dense) */
+};
 
 /* The one symbol of a plugin. Returns NULL when it cannot serve a host of that ABI. */
 typedef const mest_scheduler *(*mest_scheduler_entry_fn)(uint32_t host_abi);

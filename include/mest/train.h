@@ -98,6 +98,8 @@ MEST_NODISCARD MEST_API mest_status mest_session_add_scheduler(mest_session *ses
                                                                mest_error *err);
 /* Built-in schedulers, for help texts: name, summary and option lines of number `index`; NULL past the end. */
 MEST_API const char *mest_scheduler_builtin(int index, const char **summary, const char **options);
+/* MEST_SCHEDULER_... flags (mest/plugin.h) of a built-in scheduler, 0 if there is none of that name. */
+MEST_API unsigned mest_scheduler_flags(const char *name);
 
 typedef enum mest_event_kind {
     MEST_EVENT_STEP = 0,     /* after each training step */

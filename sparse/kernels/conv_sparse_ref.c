@@ -239,7 +239,8 @@ static bool fits(const mest_kernel_query *q, const char **why)
     return true;
 }
 
-/* About 1 GF/s: each entry streams through a whole image. */
+/* About 1 GF/s: each entry streams through a whole image. From the capacity: what is stored changes during a run, and a resumed run must
+ * choose the same kernels. */
 static double cost(const mest_kernel_query *q)
 {
     const mest_shape *small = &q->in[0]->shape;
@@ -253,7 +254,7 @@ static double cost(const mest_kernel_query *q)
         positions *= (double)small->dim[i];
     int passes = q->out[0] ? 1 : 0;
     passes += q->n_out > 1 && q->out[1] ? 1 : 0;
-    return 2e-9 * positions * (double)q->sparse[1]->stored * (passes ? passes : 1) + 1e-6;
+    return 2e-9 * positions * (double)(q->sparse[1]->cap_units * q->sparse[1]->unit_elements) * (passes ? passes : 1) + 1e-6;
 }
 
 extern const mest_kernel MEST_KERNEL_TABLE(conv_sparse_ref)[];

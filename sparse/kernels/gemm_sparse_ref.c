@@ -157,12 +157,13 @@ static bool fits(const mest_kernel_query *q, const char **why)
     return true;
 }
 
+/* From the capacity, which stays: a resumed run chooses the same kernels. */
 static double cost(const mest_kernel_query *q)
 {
     const mest_shape *as = &q->in[0]->shape;
     double rows = (double)mest_shape_span(as, 0, as->rank - 1);
     int passes = (q->out[0] ? 1 : 0) + (q->n_out > 1 && q->out[1] ? 1 : 0);
-    return 3e-9 * rows * (double)q->sparse[1]->stored * (passes ? passes : 1) + 1e-6;
+    return 3e-9 * rows * (double)(q->sparse[1]->cap_units * q->sparse[1]->unit_elements) * (passes ? passes : 1) + 1e-6;
 }
 
 extern const mest_kernel MEST_KERNEL_TABLE(gemm_sparse_ref)[];

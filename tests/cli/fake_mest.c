@@ -214,6 +214,7 @@ mest_status mest_model_sparsify(mest_model *model, const mest_sparsity *s, mest_
          s->rules ? s->rules : "", s->from_scratch, s->seed);
     if (strcmp(s->distribution, "uniform") || s->ratios || s->patterns)
         echo("layers distribution=%s ratios=%s patterns=%s", s->distribution, s->ratios ? s->ratios : "", s->patterns ? s->patterns : "");
+    echo("start_dense=%d", s->start_dense);
     model->sparsity = s->sparsity;
     snprintf(model->scheme, sizeof model->scheme, "%s", s->scheme);
     return MEST_OK;
@@ -368,10 +369,15 @@ mest_status mest_session_add_scheduler(mest_session *session, const char *name, 
 
 const char *mest_scheduler_builtin(int index, const char **summary, const char **options)
 {
-    *summary = "pretends";
-    *options = "freq=5      epochs between mutations\nmode=em    how";
-    return index == 0 ? "mest" : NULL;
+    static const char *const names[] = {"mest", "rigl", "snip"};
+    if (summary)
+        *summary = "pretends";
+    if (options)
+        *options = "freq=5      epochs between mutations\nmode=em    how";
+    return index < 3 ? names[index] : NULL;
 }
+
+unsigned mest_scheduler_flags(const char *name) { return !strcmp(name, "snip") ? 3 : !strcmp(name, "rigl") || !strcmp(name, "mest") ? 1 : 0; }
 
 static bool tell(mest_session *s, const mest_run_options *o, mest_event *e)
 {

@@ -95,6 +95,21 @@ for method in mest:em mest-em:em mest-ems:ems mest-vanilla:vanilla; do
     gives 0 m.onnx --train --data idx:x --sparsity 0.5 --method "${method%:*}" --mutate-every 3 --mest-lambda 0.5
     has echo "scheduler mest mode=${method#*:},freq=3,lambda=0.5"
 done
+gives 0 m.onnx --train --data idx:x --sparsity 0.5 --method mest-ems:rate=.1/.1/0,freq=7
+has echo 'scheduler mest mode=ems,freq=5,lambda=0,rate=.1/.1/0,freq=7'
+gives 0 m.onnx --train --data idx:x --sparsity 0.5 --method rigl
+has echo 'scheduler rigl '
+has echo 'start_dense=0'
+gives 0 m.onnx --train --data idx:x --sparsity 0.5 --method rigl:rate=.2,every=30 --mutate-every 2
+has echo 'scheduler rigl every=2,unit=epochs,rate=.2,every=30'
+gives 0 m.onnx --train --data idx:x --sparsity 0.5 --method snip
+has echo 'start_dense=1'
+gives 0 m.onnx --train --data idx:x --sparsity 0.5 --start-dense --scheduler own
+has echo 'start_dense=1'
+gives 2 m.onnx --train --data idx:x --sparsity 0.5 --method forgetting
+has err "is none of static, mest-vanilla, mest-em, mest-ems, rigl, snip"
+gives 2 m.onnx --train --data idx:x --sparsity 0.5 --method static:rate=1
+has err 'static takes no options'
 gives 0 m.onnx --train --data idx:x --sparsity 0.5 --rules 'fc1.*=csr:0.8' --from-scratch
 has echo 'rules=fc1.*=csr:0.8 from_scratch=1'
 gives 0 m.onnx --train --data idx:x --sparsity 0.5 --scheduler mest:mode=ems,freq=2 --scheduler forgetting:epoch=3

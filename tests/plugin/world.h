@@ -4,7 +4,7 @@
 #define MEST_TESTS_PLUGIN_WORLD_H
 
 #include "mest/train.h"
-#include "runtime/plugin.h"
+#include "runtime/growth.h"
 #include "tests/sparse/fixture.h"
 
 enum { WORLD_SLOTS = 2, WORLD_PARAMS = 4 };
@@ -17,6 +17,8 @@ typedef struct world {
     int32_t *classes;
     int64_t n_samples;
     char log[8192];
+    int64_t step;     /* of the gradients that a probe finds */
+    int probes;
 } world;
 
 static inline void world_log(void *user, mest_log_level level, const char *text)
@@ -42,7 +44,7 @@ static inline void world_open(world *w, uint64_t seed, const world_param *params
     for (int i = 0; i < n; i++) {
         mest_sparse *s;
         OK(mest_sparse_create(&s, &w->b.heap, params[i].format, &params[i].shape, 0, err));
-        int64_t u = mest_units_at(params[i].sparsity, s->n_units);
+        int64_t u = mest_sparse_units_at(s, params[i].sparsity);
         OK(mest_sparse_reserve(s, u, err));
         OK(mest_sparse_from_random(s, u, seed, (uint64_t)i, .1, err));
         w->host.params[i].name = names[i];
@@ -118,6 +120,64 @@ static inline void world_train(world *w, int64_t epoch)
             mest_host_take_gradients(&w->host, i, grad);
         free(grad);
     }
+}
+
+/* The gradient that a place, stored or not, has at a step. Few distinct values: ties are common. */
+static inline float gradient_at(int param, int64_t step, int64_t row, int64_t col, int64_t cols) { return (float)trained(9, param, step, row * cols + col); }
+
+static inline float unit_gradient(const mest_sparse *s, int param, int64_t step, int64_t unit)
+{
+    int32_t row[MEST_UNIT_MOST], col[MEST_UNIT_MOST];
+    double sum = 0;
+    mest_sparse_unit_entries(s, unit, row, col);
+    for (int32_t e = 0; e < s->unit_elements; e++) {
+        double g = row[e] < s->rows && col[e] >= 0 ? (double)gradient_at(param, step, row[e], col[e], s->cols) : 0;
+        sum += g * g;
+    }
+    return (float)sqrt(sum);
+}
+
+/* What a session does for a probe, with pretended gradients. */
+static inline mest_status world_prober(void *self, mest_probe *probe, mest_error *err)
+{
+    world *w = self;
+    w->probes++;
+    for (int i = 0; i < probe->n_top; i++) {
+        mest_gradient_top *t = &probe->top[i];
+        const mest_host_param *p = &w->host.params[t->param];
+        mest_growth_lists lists = { { p->drop.ids, t->also, p->grow.ids }, { p->drop.n, t->n_also, p->grow.n } };
+        mest_growth growth;
+        MEST_TRY(mest_growth_open(&growth, p->sparse, &lists, t->k, t->units, t->norms, err));
+        for (int64_t u = 0; u < mest_sparse_ids(p->sparse); u++) {
+            bool also = bsearch(&u, t->also, (size_t)t->n_also, 8, id_compare) != NULL;
+            mest_growth_put(&growth, u, unit_gradient(p->sparse, t->param, w->step, u), mest_sparse_active(p->sparse, u) && !also);
+        }
+        t->found = mest_growth_close(&growth);
+    }
+    for (int i = 0; probe->keep && i < w->host.n_params; i++) {
+        mest_host_param *p = &w->host.params[i];
+        for (int64_t k = 0; k < p->sparse->stored; k++) {
+            int64_t at;
+            mest_sparse_coords(p->sparse, k, 1, &at);
+            mest_real g = at < 0 ? 0 : trained(probe->hessian ? 11 : 9, i, w->step, at);
+            p->grad_snapshot[k] = probe->add ? p->grad_snapshot[k] + g : g;
+        }
+    }
+    return MEST_OK;
+}
+
+/* One step_begin at (epoch, batch) of a run. */
+static inline mest_status world_step(world *w, int64_t epoch, int64_t batch, int64_t n_epochs, int64_t n_batches, mest_host_report *r, mest_error *err)
+{
+    mest_training_step s = { .struct_size = sizeof s, .step = epoch * n_batches + batch, .epoch = epoch, .n_epochs = n_epochs, .batch = batch,
+                             .n_batches = n_batches, .lr = .1 };
+    s.progress = ((double)epoch + (double)batch / (double)n_batches) / (double)n_epochs;
+    w->step = s.step;
+    w->host.prober = world_prober;
+    w->host.prober_self = w;
+    mest_status status = mest_schedulers_step_begin(w->list, &s, r, err);
+    w->host.prober = NULL;
+    return status;
 }
 
 /* A copy of a parameter's pattern and state, to compare with later. */

@@ -1,0 +1,232 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the schedulers of published methods share: when they are due, rates that fall over the run, units that change places, initial
+ * values. Static functions only; an author outside the tree may copy the file.
+ *
+ *   method         the host's table and the options every method has
+ *   method_due     is this step one of the method's?
+ *   method_rate    the part that is replaced now
+ *   method_move    proposes drops, growth and new values; a unit in both lists stays as it is
+ */
+#ifndef SCHEDULERS_METHOD_H
+#define SCHEDULERS_METHOD_H
+
+#include <math.h>
+
+#include "mest/plugin.h"
+#include "mest/plugin_options.h"
+
+enum { METHOD_STEPS, METHOD_EPOCHS };
+enum { METHOD_CONSTANT, METHOD_COSINE, METHOD_LINEAR };
+enum { METHOD_ZERO, METHOD_NORMAL };
+enum { METHOD_PIECE = 256 }; /* units that are looked at together */
+
+typedef struct method {
+    const char *name;
+    const mest_host_api *api;
+    int64_t every;     /* steps or epochs between updates */
+    int unit;
+    double start, stop; /* parts of the run between which updates happen */
+    double rate;       /* part of the active units that is replaced */
+    int decay;
+    int init;
+    double sigma;      /* of METHOD_NORMAL */
+} method;
+
+/* "every", "unit", "start", "stop": true when the option was one of them. */
+static inline bool method_when_option(method *m, mest_option *o, mest_error *err)
+{
+    static const char *const units[] = { "steps", "epochs", NULL };
+    if (mest_option_is(o, "every"))
+        mest_option_int(o, 1, 1000000000, &m->every, err);
+    else if (mest_option_is(o, "unit"))
+        mest_option_choice(o, units, &m->unit, err);
+    else if (mest_option_is(o, "start"))
+        mest_option_real(o, 0, 1, &m->start, err);
+    else if (mest_option_is(o, "stop"))
+        mest_option_real(o, 0, 1, &m->stop, err);
+    else
+        return false;
+    return true;
+}
+
+/* "rate", "decay", "init", "sigma" */
+static inline bool method_rate_option(method *m, mest_option *o, mest_error *err)
+{
+    static const char *const decays[] = { "constant", "cosine", "linear", NULL }, *const inits[] = { "zero", "normal", NULL };
+    if (mest_option_is(o, "rate"))
+        mest_option_real(o, 0, 1, &m->rate, err);
+    else if (mest_option_is(o, "decay"))
+        mest_option_choice(o, decays, &m->decay, err);
+    else if (mest_option_is(o, "init"))
+        mest_option_choice(o, inits, &m->init, err);
+    else if (mest_option_is(o, "sigma"))
+        mest_option_real(o, 0, 1e6, &m->sigma, err);
+    else
+        return false;
+    return true;
+}
+
+static inline mest_status method_fail(const method *m, mest_error *err, mest_status code, const char *what, const char *about)
+{
+    return mest_plugin_fail(err, code, "scheduler %s: %s%s%s", m->name, about, *about ? ": " : "", what);
+}
+
+static inline void method_log(const method *m, mest_host *host, mest_log_level level, const char *text) { m->api->log(host, level, text); }
+
+static inline void *method_take(const method *m, mest_host *host, int64_t n, size_t size, mest_error *err)
+{
+    void *p = n >= 0 && (uint64_t)n <= SIZE_MAX / size ? m->api->allocate(host, (size_t)n * size) : NULL;
+    if (!p)
+        (void)mest_plugin_fail(err, MEST_E_NOMEM, "scheduler %s: no memory for %lld x %zu bytes", m->name, (long long)n, size);
+    return p;
+}
+
+static inline void method_give(const method *m, mest_host *host, void *p, int64_t n, size_t size)
+{
+    if (p)
+        m->api->release(host, p, (size_t)n * size);
+}
+
+static inline mest_status method_info(const method *m, mest_host *host, int param, mest_sparse_info *info, mest_error *err)
+{
+    memset(info, 0, sizeof *info);
+    info->struct_size = sizeof *info;
+    return m->api->sparse_info(host, param, info, err);
+}
+
+/* Units of a parameter that a sparsity of its elements leaves. */
+static inline int64_t method_units(const method *m, mest_host *host, int param, double sparsity) { return m->api->units_at(host, param, sparsity); }
+
+/* ---- when, how much ---- */
+
+static inline bool method_due(const method *m, const mest_training_step *s)
+{
+    bool at = m->unit == METHOD_STEPS ? s->step > 0 && s->step % m->every == 0 : s->batch == 0 && s->epoch > 0 && s->epoch % m->every == 0;
+    return at && s->progress >= m->start && (s->progress < m->stop || m->stop >= 1);
+}
+
+static inline double method_rate(const method *m, const mest_training_step *s)
+{
+    double t = m->stop > m->start ? (s->progress - m->start) / (m->stop - m->start) : 0;
+    t = t < 0 ? 0 : t > 1 ? 1 : t;
+    return m->decay == METHOD_COSINE ? m->rate * .5 * (1 + cos(3.14159265358979323846 * t)) : m->decay == METHOD_LINEAR ? m->rate * (1 - t) : m->rate;
+}
+
+/* round(rate * n), at most `most` */
+static inline int64_t method_part(double rate, int64_t n, int64_t most)
+{
+    int64_t k = (int64_t)(rate * (double)n + .5);
+    return k < most ? k : most;
+}
+
+/* ---- moving units ---- */
+
+static inline void method_sort_ids(int64_t *a, int64_t n)
+{
+    for (int64_t gap = n / 2; gap > 0; gap /= 2)
+        for (int64_t i = gap; i < n; i++) {
+            int64_t x = a[i], k = i;
+            for (; k >= gap && a[k - gap] > x; k -= gap)
+                a[k] = a[k - gap];
+            a[k] = x;
+        }
+}
+
+/* Takes out of both ascending lists what is in both. */
+static inline void method_cancel(int64_t *a, int64_t *n_a, int64_t *b, int64_t *n_b)
+{
+    int64_t i = 0, j = 0, x = 0, y = 0;
+    while (i < *n_a || j < *n_b) {
+        if (j >= *n_b || (i < *n_a && a[i] < b[j])) {
+            a[x++] = a[i++];
+        } else if (i >= *n_a || b[j] < a[i]) {
+            b[y++] = b[j++];
+        } else {
+            i++;
+            j++;
+        }
+    }
+    *n_a = x;
+    *n_b = y;
+}
+
+/* One standard normal number (Box and Muller 1958), keyed. */
+static inline double method_normal(const method *m, mest_host *host, uint64_t stream, uint64_t counter)
+{
+    double a = ((double)(m->api->random(host, stream, 2 * counter) >> 11) + 1) * 0x1p-53, b = (double)(m->api->random(host, stream, 2 * counter + 1) >> 11) * 0x1p-53;
+    return sqrt(-2 * log(a)) * cos(6.28318530717958647692 * b);
+}
+
+/* Initial values of new units that are not to be 0; key: of this update. */
+static inline mest_status method_fill(const method *m, mest_host *host, int param, const mest_sparse_info *info, uint64_t key, const int64_t *units, int64_t n,
+                                      mest_error *err)
+{
+    int64_t count = n * info->unit_elements;
+    if (m->init == METHOD_ZERO || n == 0)
+        return MEST_OK;
+    float *values = (float *)method_take(m, host, count, sizeof *values, err);
+    if (!values)
+        return MEST_E_NOMEM;
+    for (int64_t i = 0; i < n; i++)
+        for (int32_t e = 0; e < info->unit_elements; e++)
+            values[i * info->unit_elements + e] =
+                (float)(m->sigma * method_normal(m, host, key << 16 ^ (uint64_t)param, (uint64_t)(units[i] * info->unit_elements + e)));
+    mest_status status = m->api->set_values(host, param, units, n, values, err);
+    method_give(m, host, values, count, sizeof *values);
+    return status;
+}
+
+/* The lists are ascending and are changed: what is in both is left out, such a unit keeps value and state. */
+static inline mest_status method_move(const method *m, mest_host *host, int param, const mest_sparse_info *info, uint64_t key, int64_t *drop,
+                                      int64_t n_drop, int64_t *grow, int64_t n_grow, mest_error *err)
+{
+    method_cancel(drop, &n_drop, grow, &n_grow);
+    mest_status status = m->api->drop(host, param, drop, n_drop, err);
+    if (status == MEST_OK)
+        status = m->api->grow(host, param, grow, n_grow, err);
+    return status ? status : method_fill(m, host, param, info, key, grow, n_grow, err);
+}
+
+/* ---- numbers of all parameters ---- */
+
+/* Floats as integers of the same order; NaN below everything. */
+static inline uint32_t method_key(float x)
+{
+    uint32_t bits;
+    if (x != x)
+        return 0;
+    memcpy(&bits, &x, sizeof bits);
+    return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+}
+
+/* Units that the parameters' targets leave together, and those that are active now. */
+static inline mest_status method_totals(const method *m, mest_host *host, int64_t *target, int64_t *active, mest_error *err)
+{
+    *target = *active = 0;
+    for (int p = 0; p < m->api->sparse_count(host); p++) {
+        mest_sparse_info info;
+        mest_status status = method_info(m, host, p, &info, err);
+        if (status != MEST_OK)
+            return status;
+        *target += method_units(m, host, p, info.target_sparsity);
+        *active += info.n_active;
+    }
+    return MEST_OK;
+}
+
+/* For methods that begin with all weights: is every unit stored? */
+static inline mest_status method_all_stored(const method *m, mest_host *host, mest_error *err)
+{
+    for (int p = 0; p < m->api->sparse_count(host); p++) {
+        mest_sparse_info info;
+        mest_status status = method_info(m, host, p, &info, err);
+        if (status != MEST_OK)
+            return status;
+        if (info.n_active < info.n_units)
+            return mest_plugin_fail(err, MEST_E_STATE, "scheduler %s: '%.100s' stores %lld of %lld units; the method begins with all of them (start_dense)", m->name,
+                                    info.name, (long long)info.n_active, (long long)info.n_units);
+    }
+    return MEST_OK;
+}
+
+#endif

@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* --method and --scheduler: names of settings into schedulers of the session. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "mest/plugin.h"
+#include "options.h"
+#include "tool.h"
+
+static bool is_mest(const char *name, size_t n, const char **mode)
+{
+    static const char *const known[] = {"mest", "mest-em", "mest-ems", "mest-vanilla"};
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+        if (strlen(known[i]) == n && memcmp(known[i], name, n) == 0) {
+            *mode = i == 0 ? "em" : known[i] + 5;
+            return true;
+        }
+    return false;
+}
+
+bool tool_scheme_says(const settings *s)
+{
+    return options_given(s, "scheme") && !options_given(s, "sparsity") && (strstr(s->scheme, "nm") || strstr(s->scheme, "pattern") || strchr(s->scheme, ':'));
+}
+
+bool tool_wants_sparsity(const settings *s) { return s->sparsity > 0 || s->rules || s->ratios || tool_scheme_says(s); }
+
+const char *tool_method(const settings *s)
+{
+    if (s->method)
+        return strcmp(s->method, "mest") == 0 ? "mest-em" : s->method;
+    return tool_wants_sparsity(s) && s->scheduler.n == 0 ? "mest-em" : "static";
+}
+
+/* The name in front of ":options". */
+static void method_name(const settings *s, char *name, size_t size)
+{
+    snprintf(name, size, "%.*s", (int)strcspn(tool_method(s), ":"), tool_method(s));
+}
+
+bool tool_starts_dense(const settings *s)
+{
+    char name[64];
+    method_name(s, name, sizeof name);
+    return s->start_dense || (mest_scheduler_flags(name) & MEST_SCHEDULER_STARTS_DENSE);
+}
+
+int tool_check_method(tool *t)
+{
+    const settings *s = t->s;
+    const char *mode, *method = tool_method(s);
+    char name[64], known[400] = "static, mest-vanilla, mest-em, mest-ems";
+    method_name(s, name, sizeof name);
+    bool mest = is_mest(name, strlen(name), &mode), fixed = strcmp(name, "static") == 0;
+    for (int i = 0; mest_scheduler_builtin(i, NULL, NULL); i++) {
+        const char *other = mest_scheduler_builtin(i, NULL, NULL);
+        size_t used = strlen(known);
+        if (strcmp(other, "mest") != 0 && (mest_scheduler_flags(other) & MEST_SCHEDULER_MOVES_WEIGHTS))
+            snprintf(known + used, sizeof known - used, ", %s", other);
+    }
+    if (!mest && !fixed && !(mest_scheduler_flags(name) & MEST_SCHEDULER_MOVES_WEIGHTS))
+        return tool_refuse(t, EXIT_USAGE, "--method: '%s' is none of %s", name, known);
+    if (fixed && method[strlen(name)])
+        return tool_refuse(t, EXIT_USAGE, "--method static takes no options");
+    if (s->method && !fixed && !tool_wants_sparsity(s))
+        tool_note(t, "--method %s moves only weights that the file holds sparsely, as --sparsity is 0", method);
+    if (fixed && (options_given(s, "mutate-every") || options_given(s, "mest-lambda")))
+        tool_note(t, "--mutate-every and --mest-lambda have no effect: the pattern is static");
+    else if (!mest && options_given(s, "mest-lambda"))
+        tool_note(t, "--mest-lambda has no effect: it is an option of MEST");
+    return 0;
+}
+
+static int add_scheduler(tool *t, const char *name, const char *options)
+{
+    mest_error err = {0};
+    if (mest_session_add_scheduler(t->session, name, options, &err) != MEST_OK)
+        return tool_fail(t, STAGE_PLUGIN, &err);
+    return 0;
+}
+
+/* NAME[:OPTIONS]; a path may hold a colon before its last slash. */
+static int add_named(tool *t, const char *text)
+{
+    char name[4096];
+    const char *slash = strrchr(text, '/');
+    size_t n = (size_t)(slash ? slash - text : 0);
+    n += strcspn(text + n, ":");
+    if (n == 0 || n >= sizeof name)
+        return tool_refuse(t, EXIT_USAGE, "--scheduler: '%s' has no name", text);
+    memcpy(name, text, n);
+    name[n] = 0;
+    return add_scheduler(t, name, text[n] ? text + n + 1 : NULL);
+}
+
+/* What the other options say comes first, so that options given with the name win. */
+static int add_method(tool *t)
+{
+    const settings *s = t->s;
+    const char *mode, *method = tool_method(s), *own;
+    char name[64], options[1000] = "";
+    method_name(s, name, sizeof name);
+    own = method + strlen(name);
+    own += *own == ':';
+    if (strcmp(name, "static") == 0)
+        return 0;
+    bool mest = is_mest(name, strlen(name), &mode);
+    if (mest)
+        snprintf(options, sizeof options, "mode=%s,freq=%" PRId64 ",lambda=%.9g", mode, s->mutate_every, s->mest_lambda);
+    else if (options_given(s, "mutate-every"))
+        snprintf(options, sizeof options, "every=%" PRId64 ",unit=epochs", s->mutate_every);
+    size_t used = strlen(options);
+    if (*own && (size_t)snprintf(options + used, sizeof options - used, "%s%s", used ? "," : "", own) >= sizeof options - used)
+        return tool_refuse(t, EXIT_USAGE, "--method: its options are too long");
+    return add_scheduler(t, mest ? "mest" : name, *options ? options : NULL);
+}
+
+int tool_add_schedulers(tool *t)
+{
+    const settings *s = t->s;
+    char options[256];
+    int code = add_method(t);
+    if (code == 0 && s->forget_epoch > 0) {
+        int n = snprintf(options, sizeof options, "epoch=%" PRId64, s->forget_epoch);
+        if (s->forget_remove)
+            snprintf(options + n, sizeof options - (size_t)n, ",remove=%s", s->forget_remove);
+        else
+            snprintf(options + n, sizeof options - (size_t)n, ",max_forgets=%" PRId64, s->forget_max);
+        code = add_scheduler(t, "forgetting", options);
+    }
+    for (int i = 0; code == 0 && i < s->scheduler.n; i++)
+        code = add_named(t, s->scheduler.v[i]);
+    return code;
+}
