@@ -87,6 +87,8 @@ typedef struct onnx_node {
     bool inlined, skip;
     bool missing;          /* tolerant import: no such operator */
     int32_t entry;         /* tolerant import: in model->imported */
+    const char *guard;     /* condition of the If branch that the node is in, NULL: in none */
+    bool guard_is;         /* the branch for true or the one for false */
     int32_t n_in, n_out, n_attrs;
     int32_t n_names;       /* inputs in the file: in_names */
     const char **in_names, **out_names;
@@ -148,6 +150,9 @@ mest_status mest_onnx_constant_data(onnx_importer *im, const char *what, const m
 
 /* onnx_inline.c: graph.node without calls of local functions, in im->nodes. */
 mest_status mest_onnx_inline(onnx_importer *im);
+
+/* onnx_sequence.c: sequences that the file knows become Split, Slice, Concat or nothing. */
+mest_status mest_onnx_sequences(onnx_importer *im);
 
 /* onnx_operators.c: MEST_E_UNSUPPORTED with all operators that are not known: name, how often, where first. */
 mest_status mest_onnx_check_operators(onnx_importer *im);

@@ -34,6 +34,13 @@ mest_status mest_onnx_resolve_aliases(onnx_importer *im, mest_onnx_notes *notes)
 {
     for (int32_t i = 0; i < im->n_nodes; i++) {
         const onnx_node *n = &im->nodes[i];
+        if (n->skip)
+            continue;
+        if (n->guard) {
+            onnx_symbol *s = onnx_find_symbol(im, n->guard);
+            MEST_CHECK(s, im->err, MEST_E_FORMAT, "onnx '%s': the condition '%s' of node '%s' (%s) is not defined", im->path, n->guard, n->name, n->op);
+            s->uses++;
+        }
         for (int32_t k = 0; k < n->n_in; k++) {
             onnx_symbol *s = *n->in_names[k] ? onnx_find_symbol(im, n->in_names[k]) : NULL;
             MEST_CHECK(s || !*n->in_names[k], im->err, MEST_E_FORMAT, "onnx '%s': input '%s' of node '%s' (%s) is not defined", im->path,

@@ -199,7 +199,7 @@ static mest_status name_results(onnx_importer *im)
 {
     for (int32_t i = 0; i < im->n_nodes; i++) {
         onnx_node *n = &im->nodes[i];
-        for (int32_t k = 0; k < n->n_out; k++) {
+        for (int32_t k = 0; k < n->n_out && !n->skip; k++) {
             n->out[k] = MEST_NONE;
             if (!*n->out_names[k])
                 continue;
@@ -324,8 +324,15 @@ static mest_status make_node(onnx_importer *im, onnx_node *n)
     mest_id id = mest_graph_node(&im->m->graph, n->name, op, params, n->n_in, n->in, n->n_out, n->out);
     if (id == MEST_NONE)
         return out_of_memory(im);
-    im->m->graph.nodes[id].origin = n->origin;
-    im->m->graph.nodes[id].mark = n->entry;
+    mest_node *made = &im->m->graph.nodes[id];
+    made->origin = n->origin;
+    made->mark = n->entry;
+    if (n->guard) {
+        mest_id condition = MEST_NONE;
+        MEST_TRY(mest_onnx_symbol_value(im, onnx_find_symbol(im, n->guard), &condition));
+        MEST_CHECK(condition != MEST_NONE, im->err, MEST_E_FORMAT, "onnx '%s': the condition '%s' of a branch has no value", im->path, n->guard);
+        made->guard = n->guard_is ? condition + 1 : -(condition + 1);
+    }
     return MEST_OK;
 }
 
@@ -391,6 +398,7 @@ static mest_status build(onnx_importer *im)
     read_kinds(im);
     MEST_TRY(mest_onnx_inline(im));
     MEST_TRY(mest_onnx_survey_begin(im));
+    MEST_TRY(mest_onnx_sequences(im));
     MEST_TRY(mest_onnx_check_operators(im));
     MEST_TRY(name_results(im));
     MEST_TRY(make_params(im));

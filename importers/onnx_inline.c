@@ -1,14 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Nodes of the graph with local functions expanded. Values inside a function get the name of the call in front; attributes that refer
- * to the function's attributes are replaced by what the call (or the function's default) says. Bounded by the number of nodes and calls. */
+/* Nodes of the graph with local functions and the branches of If expanded. Values inside get the name of the call in front; attributes
+ * that refer to a function's attributes are replaced by what the call (or the function's default) says. Nodes of a branch carry its
+ * condition; If itself becomes a node that takes the results of both (ops/branch.c). Bounded by the number of nodes and calls. */
 #include <inttypes.h>
 #include <stdio.h>
 
 #include "importers/onnx.h"
 
 typedef struct scope {
-    const struct scope *parent;
-    const Onnx__FunctionProto *function;  /* NULL: the graph itself */
+    struct scope *parent;                 /* NULL: the graph itself */
+    const Onnx__FunctionProto *function;  /* whose attributes and opsets count; NULL: the model's */
+    bool branch;                          /* of an If: sees the names around it */
+    const char *guard;                    /* condition of the innermost branch, NULL: none */
+    bool guard_is;
     mest_strmap names;                    /* function name of a value to index in `actual` */
     const char **actual;
     int32_t n_actual, cap_actual;
@@ -47,14 +51,9 @@ static mest_status find_opset(onnx_importer *im, const scope *s, const Onnx__Nod
     return MEST_OK;
 }
 
-/* Name of a value as the graph knows it. */
-static const char *outer_name(onnx_importer *im, scope *s, const char *name)
+/* A new name for a value of this scope. NULL when out of memory. */
+static const char *declare_name(onnx_importer *im, scope *s, const char *name)
 {
-    if (!s->function || !*name)
-        return name;
-    int32_t at = mest_strmap_get(&s->names, name);
-    if (at >= 0)
-        return s->actual[at];
     if (!MEST_REGION_GROW(&im->scratch, s->actual, s->n_actual, s->cap_actual))
         return NULL;
     const char *full = strlen(name) < 100 ? mest_region_printf(&im->scratch, "%.100s/%s", s->call, name)
@@ -63,6 +62,26 @@ static const char *outer_name(onnx_importer *im, scope *s, const char *name)
         return NULL;
     s->actual[s->n_actual++] = full;
     return full;
+}
+
+/* Name of a value as the graph knows it. In a branch, what it does not define itself is defined around it. */
+static const char *outer_name(onnx_importer *im, scope *s, const char *name)
+{
+    for (; *name; s = s->parent) {
+        int32_t at = s->parent ? mest_strmap_get(&s->names, name) : -1;
+        if (at >= 0)
+            return s->actual[at];
+        if (s->parent && !s->branch)
+            return declare_name(im, s, name);
+        if (!s->parent)
+            break;
+    }
+    return name;
+}
+
+static const char *result_name(onnx_importer *im, scope *s, const char *name)
+{
+    return s->branch && *name && mest_strmap_get(&s->names, name) < 0 ? declare_name(im, s, name) : outer_name(im, s, name);
 }
 
 static const Onnx__AttributeProto *find_attribute(const Onnx__AttributeProto *const *attrs, size_t n, const char *name)
@@ -144,8 +163,10 @@ static mest_status add_node(onnx_importer *im, scope *s, const Onnx__NodeProto *
     MEST_CHECK(*n->op, im->err, MEST_E_FORMAT, "onnx '%s': node %d ('%s') has no op_type", im->path, s->origin, name);
     MEST_CHECK(pb->n_input < INT32_MAX / 2 && pb->n_output < INT32_MAX / 2, im->err, MEST_E_LIMIT, "onnx '%s': node '%s': too many inputs", im->path, name);
     MEST_TRY(find_opset(im, s, pb, &n->opset));
-    n->origin = s->function ? -1 : s->origin;
-    n->inlined = s->function != NULL;
+    n->origin = s->parent ? -1 : s->origin;
+    n->inlined = s->parent != NULL;
+    n->guard = s->guard;
+    n->guard_is = s->guard_is;
     n->attrs = attrs;
     n->n_attrs = n_attrs;
     n->n_in = n->n_names = (int32_t)pb->n_input;
@@ -153,7 +174,7 @@ static mest_status add_node(onnx_importer *im, scope *s, const Onnx__NodeProto *
     if (!*name)
         n->name = mest_region_printf(&im->scratch, "%.100s_%d", n->op, im->n_nodes);
     else
-        n->name = s->function ? mest_region_printf(&im->scratch, "%.100s/%.100s", s->call, name) : name;
+        n->name = s->parent ? mest_region_printf(&im->scratch, "%.100s/%.100s", s->call, name) : name;
     n->in_names = mest_region_alloc(&im->scratch, pb->n_input + 1, sizeof *n->in_names);
     n->out_names = mest_region_alloc(&im->scratch, pb->n_output + 1, sizeof *n->out_names);
     n->in = mest_region_alloc(&im->scratch, pb->n_input + ONNX_EXTRA, sizeof *n->in);
@@ -164,7 +185,7 @@ static mest_status add_node(onnx_importer *im, scope *s, const Onnx__NodeProto *
         if (!(n->in_names[i] = outer_name(im, s, onnx_text(pb->input[i]))))
             return out_of_memory(im);
     for (int32_t i = 0; i < n->n_out; i++)
-        if (!(n->out_names[i] = outer_name(im, s, onnx_text(pb->output[i]))))
+        if (!(n->out_names[i] = result_name(im, s, onnx_text(pb->output[i]))))
             return out_of_memory(im);
     im->n_nodes++;
     return MEST_OK;
@@ -186,7 +207,7 @@ static mest_status call(onnx_importer *im, scope *s, const Onnx__NodeProto *pb, 
 {
     const char *name = onnx_text(f->name);
     for (const scope *up = s; up; up = up->parent)
-        MEST_CHECK(up->function != f, im->err, MEST_E_FORMAT, "onnx '%s': local function '%s' calls itself", im->path, name);
+        MEST_CHECK(up->branch || up->function != f, im->err, MEST_E_FORMAT, "onnx '%s': local function '%s' calls itself", im->path, name);
     MEST_CHECK(s->depth < MEST_ONNX_MAX_NESTING, im->err, MEST_E_LIMIT, "onnx '%s': local functions are nested more than %d deep", im->path,
                MEST_ONNX_MAX_NESTING);
     MEST_CHECK(pb->n_input <= f->n_input && pb->n_output <= f->n_output, im->err, MEST_E_FORMAT,
@@ -194,7 +215,8 @@ static mest_status call(onnx_importer *im, scope *s, const Onnx__NodeProto *pb, 
     scope *inner = mest_region_alloc(&im->scratch, 1, sizeof *inner); /* not on the stack: calls nest */
     if (!inner)
         return out_of_memory(im);
-    *inner = (scope){ .parent = s, .function = f, .attrs = attrs, .n_attrs = n_attrs, .origin = s->origin, .depth = s->depth + 1 };
+    *inner = (scope){ .parent = s, .function = f, .guard = s->guard, .guard_is = s->guard_is, .attrs = attrs, .n_attrs = n_attrs, .origin = s->origin,
+                      .depth = s->depth + 1 };
     mest_strmap_init(&inner->names, &im->scratch);
     /* how much of the budget is used up makes the name unique */
     inner->call = mest_region_printf(&im->scratch, "%.80s.%d", *onnx_text(pb->name) ? pb->name : name, MEST_ONNX_MAX_INLINED - *budget);
@@ -225,6 +247,78 @@ static mest_status call(onnx_importer *im, scope *s, const Onnx__NodeProto *pb, 
     return walk(im, inner, f->node, f->n_node, budget);
 }
 
+/* An initializer of a branch is a constant of the graph. */
+static mest_status branch_constant(onnx_importer *im, scope *s, Onnx__TensorProto *t)
+{
+    if (!MEST_REGION_GROW(&im->scratch, im->nodes, im->n_nodes, im->cap_nodes))
+        return out_of_memory(im);
+    onnx_node *n = &im->nodes[im->n_nodes];
+    Onnx__AttributeProto *a = mest_region_alloc(&im->scratch, 1, sizeof *a);
+    *n = (onnx_node){ .op = "Constant", .domain = "", .opset = im->opset, .origin = -1, .inlined = true, .guard = s->guard, .guard_is = s->guard_is,
+                      .n_out = 1, .n_attrs = 1 };
+    n->attrs = mest_region_alloc(&im->scratch, 1 + ONNX_EXTRA, sizeof *n->attrs);
+    n->out_names = mest_region_alloc(&im->scratch, 1, sizeof *n->out_names);
+    n->in_names = mest_region_alloc(&im->scratch, 1, sizeof *n->in_names);
+    n->in = mest_region_alloc(&im->scratch, 1 + ONNX_EXTRA, sizeof *n->in);
+    n->out = mest_region_alloc(&im->scratch, 1, sizeof *n->out);
+    if (!a || !n->attrs || !n->out_names || !n->in_names || !n->in || !n->out || !(n->out_names[0] = result_name(im, s, onnx_text(t->name))))
+        return out_of_memory(im);
+    MEST_CHECK(*n->out_names[0], im->err, MEST_E_FORMAT, "onnx '%s': an initializer in a branch of If has no name", im->path);
+    a->name = (char *)(uintptr_t)"value";
+    a->t = t;
+    n->attrs[0] = a;
+    n->name = n->out_names[0];
+    im->n_nodes++;
+    return MEST_OK;
+}
+
+/* Nodes of one branch, guarded; names of its results. */
+static mest_status branch(onnx_importer *im, scope *s, const Onnx__NodeProto *pb, const char *condition, bool when, const Onnx__GraphProto *g,
+                          const char **results, int32_t *budget)
+{
+    const char *name = onnx_text(pb->name);
+    MEST_CHECK(g && g->n_input == 0 && g->n_output == pb->n_output && !g->n_sparse_initializer, im->err, MEST_E_FORMAT,
+               "onnx '%s': node '%s' (If) needs two branches without inputs and with %zu outputs each", im->path, name, pb->n_output);
+    MEST_CHECK(s->depth < MEST_ONNX_MAX_NESTING, im->err, MEST_E_LIMIT, "onnx '%s': branches are nested more than %d deep", im->path, MEST_ONNX_MAX_NESTING);
+    scope *inner = mest_region_alloc(&im->scratch, 1, sizeof *inner);
+    if (!inner)
+        return out_of_memory(im);
+    *inner = (scope){ .parent = s, .function = s->function, .branch = true, .guard = condition, .guard_is = when, .attrs = s->attrs, .n_attrs = s->n_attrs,
+                      .origin = s->origin, .depth = s->depth + 1 };
+    mest_strmap_init(&inner->names, &im->scratch);
+    inner->call = mest_region_printf(&im->scratch, "%.70s.%d.%s", *name ? name : "If", MEST_ONNX_MAX_INLINED - *budget, when ? "then" : "else");
+    inner->cap_actual = 8;
+    inner->actual = mest_region_alloc(&im->scratch, (size_t)inner->cap_actual, sizeof *inner->actual);
+    if (!inner->call || !inner->actual)
+        return out_of_memory(im);
+    for (size_t i = 0; i < g->n_initializer; i++)
+        MEST_TRY(branch_constant(im, inner, g->initializer[i]));
+    MEST_TRY(walk(im, inner, g->node, g->n_node, budget));
+    for (size_t i = 0; i < g->n_output; i++)
+        if (!(results[i] = outer_name(im, inner, onnx_text(g->output[i]->name))))
+            return out_of_memory(im);
+    return MEST_OK;
+}
+
+static mest_status add_if(onnx_importer *im, scope *s, const Onnx__NodeProto *pb, const Onnx__AttributeProto **attrs, int32_t n_attrs, int32_t *budget)
+{
+    const char *name = onnx_text(pb->name), *condition = pb->n_input == 1 ? outer_name(im, s, onnx_text(pb->input[0])) : "";
+    const Onnx__AttributeProto *yes = find_attribute(attrs, (size_t)n_attrs, "then_branch"), *no = find_attribute(attrs, (size_t)n_attrs, "else_branch");
+    MEST_CHECK(pb->n_input == 1 && yes && no, im->err, MEST_E_FORMAT, "onnx '%s': node '%s' (If) needs a condition and two branches", im->path, name);
+    const char **results = mest_region_alloc(&im->scratch, 2 * pb->n_output + 2, sizeof *results);
+    if (!condition || !results)
+        return out_of_memory(im);
+    results[0] = condition;
+    MEST_TRY(branch(im, s, pb, condition, true, yes->g, results + 1, budget));
+    MEST_TRY(branch(im, s, pb, condition, false, no->g, results + 1 + pb->n_output, budget));
+    MEST_TRY(add_node(im, s, pb, attrs, 0));
+    onnx_node *n = &im->nodes[im->n_nodes - 1];
+    n->n_in = n->n_names = (int32_t)(1 + 2 * pb->n_output);
+    n->in_names = results;
+    n->in = mest_region_alloc(&im->scratch, (size_t)n->n_in + ONNX_EXTRA, sizeof *n->in);
+    return n->in ? MEST_OK : out_of_memory(im);
+}
+
 static mest_status walk(onnx_importer *im, scope *s, Onnx__NodeProto *const *nodes, size_t n, int32_t *budget)
 {
     char buf[256];
@@ -232,10 +326,10 @@ static mest_status walk(onnx_importer *im, scope *s, Onnx__NodeProto *const *nod
         const Onnx__NodeProto *pb = nodes[i];
         const Onnx__AttributeProto **attrs;
         int32_t n_attrs, f = -1;
-        if (!s->function)
+        if (!s->parent)
             s->origin = (int32_t)i;
         else if (--*budget < 0)
-            return mest_fail(im->err, MEST_E_LIMIT, "onnx '%s': local functions expand to more than %d nodes", im->path, MEST_ONNX_MAX_INLINED);
+            return mest_fail(im->err, MEST_E_LIMIT, "onnx '%s': local functions and branches expand to more than %d nodes", im->path, MEST_ONNX_MAX_INLINED);
         MEST_TRY(resolve_attributes(im, s, pb, &attrs, &n_attrs));
         if (im->functions.n) {
             const char *key = function_key(im, pb->domain, onnx_text(pb->op_type), buf);
@@ -247,6 +341,8 @@ static mest_status walk(onnx_importer *im, scope *s, Onnx__NodeProto *const *nod
             int64_t opset;
             MEST_TRY(find_opset(im, s, pb, &opset));
             MEST_TRY(call(im, s, pb, im->pb->functions[f], attrs, n_attrs, budget));
+        } else if (!*onnx_domain(pb->domain) && !strcmp(onnx_text(pb->op_type), "If")) {
+            MEST_TRY(add_if(im, s, pb, attrs, n_attrs, budget));
         } else {
             MEST_TRY(add_node(im, s, pb, attrs, n_attrs));
         }

@@ -51,7 +51,7 @@ static mest_status check_operators(onnx_importer *im)
             mest_onnx_refuse(im, im->err);
             mest_error_clear(im->err);
         }
-        if (onnx_is_constant(n))
+        if (onnx_is_constant(n) || n->skip)
             continue;
         const char *key = mest_region_printf(&im->scratch, "%.300s\n%.300s\n%" PRId64, n->domain, n->op, n->opset);
         if (!key)

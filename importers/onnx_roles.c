@@ -14,7 +14,7 @@ static const struct {
     const char *op;
     unsigned inputs;
 } fixed_inputs[] = {
-    { "Reshape", 2 }, { "Expand", 2 }, { "Gather", 2 }, { "GatherElements", 2 }, { "GatherND", 2 }, { "Where", 1 }, { "Slice", 2 | 4 | 8 | 16 },
+    { "If", 1 }, { "Reshape", 2 }, { "Expand", 2 }, { "Gather", 2 }, { "GatherElements", 2 }, { "GatherND", 2 }, { "Where", 1 }, { "Slice", 2 | 4 | 8 | 16 },
     { "Pad", 2 | 4 | 8 }, { "Squeeze", 2 }, { "Unsqueeze", 2 }, { "Clip", 2 | 4 }, { "Dropout", 2 | 4 }, { "Resize", 2 | 4 | 8 },
     { "Split", 2 }, { "Tile", 2 }, { "BatchNormalization", 8 | 16 }, { "ScatterND", 2 }, { "ScatterElements", 2 }, { "TopK", 2 },
     { "CumSum", 2 }, { "Trilu", 2 }, { "LSTM", 16 }, { "GRU", 16 }, { "RNN", 16 }, { "SoftmaxCrossEntropyLoss", 2 | 4 },

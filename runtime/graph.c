@@ -173,7 +173,7 @@ mest_status mest_graph_sort(mest_graph *g, mest_error *err)
     /* edges producer -> consumer as lists: one cell per input */
     size_t cells = 0;
     for (size_t i = 0; i < n; i++)
-        cells += (size_t)g->nodes[i].n_in;
+        cells += (size_t)g->nodes[i].n_in + 1;
     struct { mest_id consumer, next; } *cell = mest_alloc(heap, cells + 1, sizeof *cell);
     if (!waits || !order || !place || !next || !head || !heap_ids || !moved || !cell) {
         status = mest_fail(err, MEST_E_NOMEM, "graph: no memory to sort %d nodes", g->n_nodes);
@@ -183,8 +183,8 @@ mest_status mest_graph_sort(mest_graph *g, mest_error *err)
         head[i] = MEST_NONE;
     mest_id used = 0;
     for (mest_id i = 0; i < g->n_nodes; i++)
-        for (int k = 0; k < g->nodes[i].n_in; k++) {
-            mest_id v = g->nodes[i].in[k];
+        for (int k = -1; k < g->nodes[i].n_in; k++) { /* -1: the condition of a branch comes before the branch */
+            mest_id v = k < 0 ? mest_guard_value(&g->nodes[i]) : g->nodes[i].in[k];
             mest_id p = v == MEST_NONE ? MEST_NONE : g->values[v].producer;
             if (p == MEST_NONE)
                 continue;
@@ -283,6 +283,9 @@ void mest_graph_replace(mest_graph *g, mest_id from, mest_id to)
         for (int k = 0; k < g->nodes[i].n_in; k++)
             if (g->nodes[i].in[k] == from)
                 g->nodes[i].in[k] = to;
+    for (mest_id i = 0; i < g->n_nodes; i++)
+        if (mest_guard_value(&g->nodes[i]) == from)
+            g->nodes[i].guard = g->nodes[i].guard > 0 ? to + 1 : -(to + 1);
     for (int i = 0; i < g->n_outputs; i++)
         if (g->outputs[i] == from)
             g->outputs[i] = to;
@@ -313,9 +316,11 @@ mest_status mest_graph_prune(mest_graph *g, mest_error *err)
                 wanted = true;
         keep[i] = wanted;
         if (wanted)
-            for (int k = 0; k < n->n_in; k++)
-                if (n->in[k] != MEST_NONE)
-                    live[n->in[k]] = 1;
+            for (int k = -1; k < n->n_in; k++) {
+                mest_id v = k < 0 ? mest_guard_value(n) : n->in[k];
+                if (v != MEST_NONE)
+                    live[v] = 1;
+            }
     }
     int n = 0;
     for (mest_id i = 0; i < g->n_nodes; i++)

@@ -49,6 +49,8 @@ typedef struct mest_node {
     int32_t source;              /* number of the node in the model's graph as imported: passes that replace a node keep it; -1 if made here */
     int32_t mark;                /* scratch of the pass at work; moves with the node */
     mest_id forward;             /* backward nodes: the forward node they belong to; otherwise MEST_NONE */
+    int32_t guard;               /* 0: none. v + 1: the node is in a branch that runs when bool value v is true; -(v + 1): when it is false.
+                                  * Shape inference decides branches; programs have none */
 } mest_node;
 
 typedef struct mest_graph {
@@ -62,6 +64,9 @@ typedef struct mest_graph {
     mest_id loss;                /* scalar, after the loss is attached; else MEST_NONE */
     struct mest_survey *survey;  /* not NULL: stages write down what fails and go on without it (runtime/survey.h) */
 } mest_graph;
+
+/* The condition of the branch that the node is in; MEST_NONE: in none. */
+static inline mest_id mest_guard_value(const mest_node *n) { return (n->guard < 0 ? -n->guard : n->guard) - 1; }
 
 void mest_graph_init(mest_graph *g, mest_heap *heap);
 void mest_graph_free(mest_graph *g);

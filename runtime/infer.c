@@ -114,13 +114,66 @@ static mest_status fold(mest_graph *g, mest_id id, size_t *left, mest_error *err
     return MEST_OK;
 }
 
+/* Is the branch of this node taken? *taken is false as well where the condition itself is in a branch that is not. */
+static mest_status decide(mest_graph *g, const mest_node *n, mest_id condition, bool when, bool *taken, mest_error *err)
+{
+    const mest_value *v = &g->values[condition];
+    const void *data = const_data(g, condition);
+    *taken = false;
+    if (!data && v->type.dtype == MEST_UNDEFINED)
+        return MEST_OK;
+    MEST_CHECK(data && v->type.dtype == MEST_BOOL, err, MEST_E_UNSUPPORTED,
+               "%s '%s': the condition '%s' depends on the data; only what follows from shapes can be decided: fix it before the export, or cut the branch "
+               "away", n->op->name, n->name, v->name);
+    *taken = (*(const uint8_t *)data != 0) == when;
+    return MEST_OK;
+}
+
+/* If [condition, results of one branch.., of the other..]: whoever reads it reads the taken branch. */
+static mest_status take_branch(mest_graph *g, mest_id id, mest_error *err)
+{
+    mest_node *n = &g->nodes[id];
+    bool yes;
+    MEST_TRY(decide(g, n, n->in[0], true, &yes, err));
+    for (int i = 0; i < n->n_out; i++)
+        if (n->out[i] != MEST_NONE)
+            mest_graph_replace(g, n->out[i], n->in[1 + i + (yes ? 0 : n->n_out)]);
+    return MEST_OK;
+}
+
+/* *runs: false for a node of a branch that is not taken, and for If, once its readers read what it stands for. */
+static mest_status settle_branch(mest_graph *g, mest_id id, bool *runs, mest_error *err)
+{
+    mest_node *n = &g->nodes[id];
+    if (n->guard) {
+        mest_status status = decide(g, n, mest_guard_value(n), n->guard > 0, runs, err);
+        if (status != MEST_OK && mest_survey_undecided(g, id, mest_guard_value(n))) {
+            *runs = false; /* the If is to blame, not what is in it */
+            mest_error_clear(err);
+            return MEST_OK;
+        }
+        MEST_TRY(status);
+        for (int k = 0; !*runs && k < n->n_out; k++)
+            if (n->out[k] != MEST_NONE)
+                g->values[n->out[k]].type.dtype = MEST_UNDEFINED;
+        if (!*runs)
+            return MEST_OK;
+        n->guard = 0;
+    }
+    *runs = strcmp(n->op->name, "If") != 0 || (n->op->domain && *n->op->domain);
+    return *runs ? MEST_OK : take_branch(g, id, err);
+}
+
 mest_status mest_infer_graph(mest_graph *g, bool do_fold, size_t max_fold_bytes, mest_error *err)
 {
     size_t left = max_fold_bytes;
     for (mest_id i = 0; i < g->n_nodes; i++) {
-        if (!mest_survey_takes(g, i))
+        bool runs = true;
+        mest_status status = settle_branch(g, i, &runs, err);
+        if (status == MEST_OK && (!runs || !mest_survey_takes(g, i)))
             continue;
-        mest_status status = mest_infer_node(g, i, err);
+        if (status == MEST_OK)
+            status = mest_infer_node(g, i, err);
         if (status == MEST_OK && do_fold && can_fold(g, &g->nodes[i]))
             status = fold(g, i, &left, err);
         MEST_TRY(mest_survey_forward(g, i, status, err));

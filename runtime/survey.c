@@ -108,6 +108,16 @@ void mest_survey_live(mest_graph *g, mest_id node)
         v->live = true;
 }
 
+bool mest_survey_undecided(mest_graph *g, mest_id node, mest_id value)
+{
+    mest_verdict *v = g->survey ? verdict_of(g, node) : NULL;
+    if (v && v->unknown == MEST_NONE)
+        v->unknown = value;
+    if (v)
+        settle_results(g, node);
+    return v != NULL;
+}
+
 void mest_survey_forget_inputs(mest_graph *g)
 {
     for (int i = 0; g->survey && i < g->n_inputs; i++) {

@@ -64,6 +64,8 @@ mest_status mest_survey_failure(mest_graph *g, mest_status status, mest_error *e
 /* Before a node's types are inferred: false when the survey leaves the node out, since it cannot run or an input's type is unknown. Its
  * results then have the type that the file declares, if it declares one. Always true without a survey. */
 bool mest_survey_takes(mest_graph *g, mest_id node);
+/* The node is in a branch of an If that cannot be decided, for want of `value`: it is not judged. False without a survey. */
+bool mest_survey_undecided(mest_graph *g, mest_id node, mest_id value);
 /* Inputs with a size that is not known have no type from here on. Does nothing without a survey. */
 void mest_survey_forget_inputs(mest_graph *g);
 /* The node needs a gradient. */

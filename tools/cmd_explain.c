@@ -89,6 +89,10 @@ int cmd_explain(tool *t)
     mest_program_kind kind = strcmp(s->program, "train") == 0 ? MEST_PROGRAM_TRAIN
                              : strcmp(s->program, "eval") == 0 ? MEST_PROGRAM_EVAL : MEST_PROGRAM_INFER;
     int code = tool_load_model(t);
+    if (code == 0 && s->data) /* only for what the samples look like */
+        code = tool_open_sources(t, false);
+    if (code == 0 && s->data)
+        code = tool_check_sources(t, kind != MEST_PROGRAM_INFER);
     if (code == 0)
         code = tool_sparsify(t);
     if (code == 0)

@@ -182,8 +182,6 @@ static int begin(inference *in, const char *path)
     mest_error err = {0};
     int rank = 0;
     int64_t dim[MEST_MAX_RANK];
-    if (mest_session_expect(t->session, &t->data_info, &err) != MEST_OK)
-        return tool_fail(t, STAGE_DATA, &err);
     if (mest_session_output_shape(t->session, &rank, dim, &err) != MEST_OK)
         return tool_fail(t, STAGE_PREPARE, &err);
     in->batch = s->batch;

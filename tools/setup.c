@@ -229,5 +229,8 @@ int tool_create_session(tool *t)
     c->recompute = s->recompute;
     if (mest_session_create(&t->session, t->model, c, &err) != MEST_OK)
         return tool_fail(t, STAGE_PREPARE, &err);
+    /* shapes of the samples decide what a file leaves open, before anything is planned */
+    if (t->data.info && mest_session_expect(t->session, &t->data_info, &err) != MEST_OK)
+        return tool_fail(t, STAGE_DATA, &err);
     return 0;
 }

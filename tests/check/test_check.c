@@ -108,7 +108,7 @@ static const struct bad_model {
 } bad_models[] = {
     { "unknown", false, false, 3, 3, "gemm_a:yy fancy:nn unique:nn fused:nn relu:yy gemm_y:yy", NULL },
     { "unknown_blind", false, false, 1, 1, "gemm_a:yy fancy:nn relu:y? gemm_d:y? softplus:y?", NULL },
-    { "control", false, false, 1, 1, "gemm_a:yy sum:y- greater:ye choice:nn gemm_y:y?", NULL },
+    { "control", true, false, 1, 1, "gemm_a:yy sum:y- greater:ye Relu_3:y? Tanh_4:y? choice:nn gemm_y:y?", NULL },
     { "loop", false, false, 1, 1, "gemm_a:yy loop:nn gemm_y:y?", NULL },
     { "quantised", false, false, 3, 0, "quantise:n- dequantise:n- dequantise_w:n- gemm:y-", "nothing in the model trains" },
     { "scikit", false, false, 2, 0, "classify:n- zip:n-", "a loss needs float32" },
