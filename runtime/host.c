@@ -60,6 +60,8 @@ static void free_lists(mest_host *host)
 
 void mest_host_free(mest_host *host)
 {
+    mest_watch_destroy(host->account);
+    host->account = NULL;
     if (!host->heap)
         return;
     free_lists(host);
@@ -139,6 +141,8 @@ static mest_status apply_param(mest_host *host, mest_host_param *p, mest_error *
             follow[n++] = p->grad_snapshot;
         MEST_CHECK(host->scratch, err, MEST_E_INTERNAL, "schedulers: no scratch was planned");
         MEST_TRY(mest_sparse_edit(p->sparse, p->drop.ids, p->drop.n, p->grow.ids, p->grow.n, follow, n, host->scratch, err));
+        if (host->account)
+            mest_watch_note(host->account, (int)(p - host->params), p->drop.ids, p->drop.n, p->grow.ids, p->grow.n);
     }
     if (p->set.n > 0)
         mest_sparse_set(p->sparse, p->set.ids, p->set.n, p->set.values);

@@ -161,6 +161,21 @@ mest_status mest_model_read_parameter(const mest_model *model, int index, float 
     return mest_param_read(p, 0, p->count, out, err);
 }
 
+mest_status mest_model_entries(const mest_model *model, int index, int64_t first, int64_t n, int64_t *positions, int64_t *n_read, mest_error *err)
+{
+    mest_error_clear(err);
+    MEST_CHECK(model && n_read, err, MEST_E_ARGUMENT, "entries: model and n_read must be given");
+    *n_read = 0;
+    MEST_CHECK(index >= 0 && index < model->n_params, err, MEST_E_ARGUMENT, "parameter %d of %d", index, model->n_params);
+    const mest_sparse *s = model->params[index].sparse;
+    MEST_CHECK(first >= 0 && n >= 0 && (positions || n == 0), err, MEST_E_ARGUMENT, "entries: a range from %" PRId64 ", %" PRId64 " long", first, n);
+    if (!s || first >= s->stored)
+        return MEST_OK;
+    *n_read = n < s->stored - first ? n : s->stored - first;
+    mest_sparse_coords(s, first, *n_read, positions);
+    return MEST_OK;
+}
+
 mest_status mest_model_freeze(mest_model *model, const char *pattern, bool freeze, int *n_matched, mest_error *err)
 {
     mest_error_clear(err);

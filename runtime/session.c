@@ -211,6 +211,16 @@ void mest_session_cancel(mest_session *s)
         atomic_store(&s->cancelled, true);
 }
 
+static mest_status open_watch(mest_session *s, mest_error *err)
+{
+    int n = s->host.n_params;
+    mest_sparse **weights = mest_region_alloc(&s->region, (size_t)n + 1, sizeof(mest_sparse *));
+    MEST_CHECK(weights, err, MEST_E_NOMEM, "session: out of memory");
+    for (int k = 0; k < n; k++)
+        weights[k] = s->host.params[k].sparse;
+    return mest_watch_create(&s->host.account, s->heap, weights, n, err);
+}
+
 mest_status mest_session_prepare(mest_session *s, mest_error *err)
 {
     if (s->prepared)
@@ -222,6 +232,8 @@ mest_status mest_session_prepare(mest_session *s, mest_error *err)
     s->derived = NULL;
     MEST_TRY(mest_derived_create(&s->derived, s->heap, err));
     MEST_TRY(mest_optimizer_allocate(&s->optimizer, err));
+    if (s->config.watch_patterns && !s->host.account)
+        MEST_TRY(open_watch(s, err));
     for (int k = 0; k < s->host.n_params; k++) {
         const mest_param_state *state = &s->optimizer.state[s->host_param[k]];
         mest_host_param *hp = &s->host.params[k];
@@ -419,6 +431,27 @@ void mest_session_memory(const mest_session *s, int64_t *current_bytes, int64_t 
         *current_bytes = atomic_load(&s->heap->current_bytes);
     if (peak_bytes)
         *peak_bytes = atomic_load(&s->heap->peak_bytes);
+}
+
+bool mest_session_pattern(const mest_session *s, int index, mest_pattern_info *info)
+{
+    if (!s || !info || info->struct_size < sizeof info->struct_size || index < 0 || index >= s->host.n_params)
+        return false;
+    const mest_host_param *p = &s->host.params[index];
+    const mest_sparse *w = p->sparse;
+    mest_pattern_info full = {.name = p->name, .parameter = s->host_param[index], .n_units = w->n_units, .n_active = w->active_units};
+    full.density = (double)mest_sparse_nnz(w) / ((double)w->rows * (double)w->cols);
+    if (s->host.account) {
+        const mest_watch_param *seen = &s->host.account->params[index];
+        full.removed = seen->n_removed;
+        full.grown = seen->n_grown;
+        full.earlier = seen->n_earlier;
+        full.survivors = seen->n_survivors;
+        full.distance = mest_watch_distance(seen);
+    }
+    full.struct_size = info->struct_size < sizeof full ? info->struct_size : (uint32_t)sizeof full;
+    memcpy(info, &full, full.struct_size);
+    return true;
 }
 
 void mest_session_samples(const mest_session *s, int64_t *active, int64_t *total)

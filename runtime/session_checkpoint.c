@@ -139,6 +139,11 @@ static mest_status write_all(mest_session *s, mest_checkpoint_writer *w, const c
     MEST_TRY(mest_checkpoint_begin(w, "schedulers", err));
     stream st = {.writer = w, .err = err};
     MEST_TRY(mest_schedulers_save(s->schedulers, write_bytes, &st, err));
+    MEST_TRY(mest_checkpoint_end(w, err));
+    if (!s->host.account)
+        return MEST_OK;
+    MEST_TRY(mest_checkpoint_begin(w, "watch", err));
+    MEST_TRY(mest_watch_save(s->host.account, write_bytes, &st, err));
     return mest_checkpoint_end(w, err);
 }
 
@@ -262,6 +267,13 @@ static mest_status read_all(mest_session *s, const mest_checkpoint *file, char *
     stream st = {.section = &sec, .err = err};
     MEST_TRY(mest_schedulers_load(s->schedulers, read_bytes, &st, err));
     MEST_TRY(mest_section_finish(&sec, err));
+    if (s->host.account && mest_section_exists(file, "watch")) { /* without one the patterns of the checkpoint are the beginning */
+        MEST_TRY(mest_section_find(&sec, file, "watch", err));
+        MEST_TRY(mest_watch_load(s->host.account, read_bytes, &st, err));
+        MEST_TRY(mest_section_finish(&sec, err));
+    } else if (s->host.account) {
+        MEST_TRY(mest_watch_restart(s->host.account, err));
+    }
     s->at = (mest_progress_state){.epoch = numbers[0], .batch = numbers[1], .step = numbers[2], .rows = numbers[3], .hits = numbers[4], .class_rows = numbers[5],
                                   .epoch_open = numbers[6] != 0, .snapshot_grads = numbers[7] != 0, .loss_sum = loss_sum};
     return MEST_OK;

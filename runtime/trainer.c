@@ -27,6 +27,8 @@ typedef struct training {   /* one call of mest_session_train */
     bool watch_steps;       /* schedulers want to be called around steps */
     mest_host_report moves; /* mutations between steps that were not reported yet */
     int64_t move_steps, told_step;
+    double moves_seconds;   /* what they took */
+    double scheduler_seconds; /* in callbacks of schedulers and in applying what they asked for, this epoch */
 } training;
 
 static mest_metrics metrics_of(double loss_sum, int64_t rows, int64_t hits, int64_t class_rows, int64_t samples, int64_t steps, double seconds)
@@ -84,14 +86,32 @@ static mest_epoch epoch_of(const training *t, bool ended)
     return e;
 }
 
-static void report_host(training *t, const mest_host_report *r)
+/* Survivors and distance of all watched parameters together: the distance is weighted by the units that are active. */
+static void note_watch(const mest_watch *w, mest_event *e)
+{
+    double distance = 0, units = 0;
+    for (int i = 0; i < w->n; i++) {
+        const mest_watch_param *p = &w->params[i];
+        e->earlier += p->n_earlier;
+        e->survivors += p->n_survivors;
+        distance += mest_watch_distance(p) * (double)p->sparse->active_units;
+        units += (double)p->sparse->active_units;
+    }
+    e->distance = units > 0 ? distance / units : 0;
+}
+
+static void report_host(training *t, const mest_host_report *r, double seconds)
 {
     if (r->removed || r->grown) {
         mest_event e = event_of(t, MEST_EVENT_MUTATION);
         e.removed = r->removed;
         e.grown = r->grown;
         e.text = r->text;
+        e.scheduler_seconds = seconds;
+        if (t->s->host.account)
+            note_watch(t->s->host.account, &e);
         emit(t, &e);
+        mest_watch_reset(t->s->host.account);
     }
     if (r->removed_samples || r->restored_samples) {
         mest_event e = event_of(t, MEST_EVENT_SAMPLES);
@@ -111,17 +131,19 @@ static void flush_moves(training *t)
                  t->moves.grown, t->move_steps);
     if (t->move_steps > 0) {
         t->told_step = t->s->at.step;
-        report_host(t, &t->moves);
+        report_host(t, &t->moves, t->moves_seconds);
     }
+    t->moves_seconds = 0;
     t->moves = (mest_host_report){0};
     t->move_steps = 0;
 }
 
 /* Rare mutations are reported at once, frequent ones together. */
-static void note_moves(training *t, const mest_host_report *r)
+static void note_moves(training *t, const mest_host_report *r, double seconds)
 {
     if (r->removed + r->grown + r->removed_samples + r->restored_samples == 0)
         return;
+    t->moves_seconds += seconds;
     t->moves.removed += r->removed;
     t->moves.grown += r->grown;
     t->moves.removed_samples += r->removed_samples;
@@ -144,6 +166,14 @@ static mest_training_step step_of(const training *t, double lr)
     return e;
 }
 
+/* Seconds since `from`, counted as the schedulers'. */
+static double since(training *t, double from)
+{
+    double took = mest_seconds() - from;
+    t->scheduler_seconds += took;
+    return took;
+}
+
 /* Before the first step of an epoch: schedulers, fresh sums, programs of both batch sizes. */
 static mest_status open_epoch(training *t, mest_error *err)
 {
@@ -151,13 +181,16 @@ static mest_status open_epoch(training *t, mest_error *err)
     if (!s->at.epoch_open) {
         mest_epoch e = epoch_of(t, false);
         mest_host_report report = {0};
+        t->scheduler_seconds = 0;
+        double from = mest_seconds();
         MEST_TRY(mest_schedulers_epoch_begin(s->schedulers, &e, &report, err));
+        double took = since(t, from);
         s->at.batch = 0;
         s->at.loss_sum = 0;
         s->at.rows = s->at.hits = s->at.class_rows = 0;
         s->at.epoch_open = true;
         s->at.snapshot_grads = s->host.gradients_wanted;
-        report_host(t, &report);
+        report_host(t, &report, took);
         MEST_CHECK(s->samples.active > 0, err, MEST_E_DATA, "no sample is left to train on");
     }
     mest_loader_plan plan = {.seed = s->config.seed, .epoch = s->at.epoch, .shuffle = s->config.shuffle, .augment = true, .drop_last = s->config.drop_last,
@@ -196,13 +229,14 @@ static mest_status train_batch(training *t, const mest_batch *b, mest_error *err
     s->step = (mest_step_at_work){.program = p, .inputs = b->inputs, .targets = b->targets};
     s->host.skip_update = false;
     if (t->watch_steps) {
+        double began = mest_seconds();
         s->host.watch = NULL;
         s->host.prober = mest_session_probe;
         s->host.prober_self = s;
         mest_status status = mest_schedulers_step_begin(s->schedulers, &step, &report, err);
         s->host.prober = NULL;
         MEST_TRY(status);
-        note_moves(t, &report);
+        note_moves(t, &report, since(t, began));
     }
     if (!s->host.skip_update)
         MEST_TRY(mest_session_learn(s, lr, snapshot, err));
@@ -210,7 +244,9 @@ static mest_status train_batch(training *t, const mest_batch *b, mest_error *err
         MEST_TRY(mest_session_run(s, p, b->inputs, b->targets, lr, false, false, err));
     note_classes(s, b);
     mest_session_hits(s, p, b->n);
+    double seen = mest_seconds(), took = 0;
     MEST_TRY(mest_schedulers_batch_seen(s->schedulers, b->ids, s->hits, b->n, err));
+    since(t, seen);
     double loss = 0;
     int64_t rows = 0, hits = 0, class_rows = 0;
     mest_session_count(p, &loss, &rows, &hits, &class_rows);
@@ -220,12 +256,14 @@ static mest_status train_batch(training *t, const mest_batch *b, mest_error *err
     s->at.class_rows += class_rows;
     if (t->watch_steps) {
         step.loss = rows ? loss / (double)rows : 0;
+        double began = mest_seconds();
         MEST_TRY(mest_schedulers_step_end(s->schedulers, &step, &report, err));
+        took = since(t, began);
     }
     s->at.batch++;
     s->at.step++;
     if (t->watch_steps)
-        note_moves(t, &report);
+        note_moves(t, &report, took);
     mest_event e = event_of(t, MEST_EVENT_STEP);
     e.lr = lr;
     e.batch = metrics_of(loss, rows, hits, class_rows, b->n, 1, mest_seconds() - from);
@@ -268,11 +306,14 @@ static mest_status close_epoch(training *t, mest_error *err)
     mest_event e = event_of(t, MEST_EVENT_EPOCH);
     mest_epoch epoch = epoch_of(t, true);
     mest_host_report report = {0};
+    double from = mest_seconds();
     MEST_TRY(mest_schedulers_epoch_end(s->schedulers, &epoch, &report, err));
+    double took = since(t, from);
+    e.scheduler_seconds = t->scheduler_seconds;
     s->at.epoch++;
     s->at.batch = 0;
     s->at.epoch_open = false;
-    report_host(t, &report);
+    report_host(t, &report, took);
     bool final = s->at.epoch >= t->n_epochs || steps_done(s);
     if (t->o && t->o->validation && t->o->validation->info && (final || (t->o->validate_every > 0 && s->at.epoch % t->o->validate_every == 0)))
         MEST_TRY(mest_session_evaluate(s, t->o->validation, t->o, &e.validation, err));

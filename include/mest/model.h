@@ -88,6 +88,12 @@ MEST_API const char *mest_model_metadata(const mest_model *model, const char *ke
 MEST_NODISCARD MEST_API mest_status mest_model_read_parameter(const mest_model *model, int index, float *out, size_t count,
                                                               mest_error *err);
 
+/* Where the stored entries of sparse parameter `index` are: linear positions in its dense tensor (C order), ascending within a unit
+ * and -1 for padding, of entries first..first+n-1 in the order of storage. At most mest_tensor_info.stored plus padding entries exist;
+ * *n_read tells how many were written, fewer than n at the end, 0 for a dense parameter. */
+MEST_NODISCARD MEST_API mest_status mest_model_entries(const mest_model *model, int index, int64_t first, int64_t n, int64_t *positions,
+                                                       int64_t *n_read, mest_error *err);
+
 /* Freezes (or thaws) trainable parameters whose name matches `pattern` ("*" and "?" as in a shell). *n_matched may be NULL. */
 MEST_NODISCARD MEST_API mest_status mest_model_freeze(mest_model *model, const char *pattern, bool freeze, int *n_matched,
                                                       mest_error *err);

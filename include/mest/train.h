@@ -73,6 +73,8 @@ typedef struct mest_train_config {
     const char *recompute;  /* activations that are dropped and computed again in the backward part of a step; results are the same to the bit. "auto"
                              * (default): what a limit on memory needs; "off"; "10%": for the least memory that costs at most a tenth of the time, by the
                              * model of costs; "least": for the least memory. Copied */
+    bool watch_patterns;    /* remember the pattern of the beginning and what grew last (about two bytes a unit), for the numbers of
+                             * mest_session_pattern and MUTATION events; default false */
 } mest_train_config;
 
 MEST_API void mest_train_config_init(mest_train_config *config);
@@ -126,6 +128,9 @@ typedef struct mest_event {
     int64_t active_samples, n_samples;
     int64_t peak_bytes;      /* allocator's peak so far */
     const char *text;        /* MUTATION, SAMPLES, CHECKPOINT, VERSION: one line; may be NULL */
+    double scheduler_seconds;    /* MUTATION: what choosing and applying it took; EPOCH: all that schedulers took in the epoch */
+    int64_t earlier, survivors;  /* MUTATION, with watch_patterns: units that had grown before, and how many of them are still active */
+    double distance;             /* MUTATION, with watch_patterns: mean of mest_pattern_info.distance over parameters, by active units */
 } mest_event;
 
 /* Return false to stop after this step, as mest_session_cancel does. */
@@ -251,6 +256,23 @@ MEST_API void mest_session_profile(mest_session *session, void (*node)(void *use
 
 /* Bytes now in use and the most that ever were, by the allocator of the session's model. */
 MEST_API void mest_session_memory(const mest_session *session, int64_t *current_bytes, int64_t *peak_bytes);
+
+/* One sparse parameter's pattern. */
+typedef struct mest_pattern_info {
+    uint32_t struct_size;
+    const char *name;            /* lent by the model */
+    int parameter;               /* its number in the model */
+    int64_t n_units, n_active;   /* all units, and those stored now */
+    double density;              /* stored elements / all elements */
+    /* With config.watch_patterns; 0 without. Counts are those of the mutation that is being reported: they are to be read in the
+     * progress callback of its MUTATION event. */
+    int64_t removed, grown;
+    int64_t earlier, survivors;  /* units that grew in the mutation before this one, and how many of them it left */
+    double distance;             /* to the pattern the run began with: 1 - |in both| / |in either| (Jaccard), 0 the same .. 1 disjoint */
+} mest_pattern_info;
+
+/* Pattern number `index` of the sparse trainable parameters, 0, 1, .. in graph order. False past the end. */
+MEST_API bool mest_session_pattern(const mest_session *session, int index, mest_pattern_info *info);
 
 /* Samples still active after removals, and the number in the source of the last run. */
 MEST_API void mest_session_samples(const mest_session *session, int64_t *active, int64_t *total);
