@@ -133,9 +133,7 @@ static inline onnx_symbol *onnx_find_symbol(const onnx_importer *im, const char 
 }
 static inline bool onnx_is_constant(const onnx_node *n) { return !*n->domain && !strcmp(n->op, "Constant"); }
 
-/* onnx_file.c: maps a file (regular files only) and adds it to the model's mappings. */
-mest_status mest_onnx_map(mest_model *m, const char *path, const mest_mapping **mapping, mest_error *err);
-/* External data beside the model: relative path inside the model's folder. Mapped once. */
+/* onnx_file.c. External data beside the model: relative path inside the model's folder. Mapped once. */
 mest_status mest_onnx_map_external(mest_model *m, const char *model_path, const char *location, const char *tensor, const mest_mapping **mapping,
                                    mest_error *err);
 

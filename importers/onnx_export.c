@@ -20,12 +20,17 @@ enum {
     INFO_NAME = 1, INFO_TYPE = 2, ENTRY_KEY = 1, ENTRY_VALUE = 2
 };
 
+typedef struct sink {         /* where the bytes go */
+    mest_outfile *file;       /* or, if NULL, */
+    uint8_t *memory;          /* the next byte; there is room for as many as were counted */
+} sink;
+
 typedef struct writer {
     const mest_model *m;
     const mest_onnx_notes *notes;
     const mest_export_options *options;
     const mest_mapping *source;
-    mest_outfile *file;       /* NULL: only count */
+    sink *to;                 /* NULL: only count */
     uint64_t n;               /* bytes written or counted */
     mest_strmap sparse;       /* names written as sparse initializers, to place in `described` */
     uint8_t *described;       /* they have a value_info */
@@ -40,7 +45,13 @@ typedef struct writer {
 static mest_status put(writer *w, const void *bytes, size_t n)
 {
     w->n += n;
-    return w->file && n ? mest_outfile_write(w->file, bytes, n, w->err) : MEST_OK;
+    if (!w->to || !n)
+        return MEST_OK;
+    if (w->to->file)
+        return mest_outfile_write(w->to->file, bytes, n, w->err);
+    memcpy(w->to->memory, bytes, n);
+    w->to->memory += n;
+    return MEST_OK;
 }
 
 static mest_status put_varint(writer *w, uint64_t v)
@@ -73,16 +84,16 @@ static mest_status put_text(writer *w, uint32_t field, const char *text)
 typedef mest_status (*body)(writer *w, const void *what);
 static mest_status put_message(writer *w, uint32_t field, body write, const void *what)
 {
-    mest_outfile *file = w->file;
+    sink *to = w->to;
     uint64_t before = w->n;
-    w->file = NULL;
+    w->to = NULL;
     mest_status status = write(w, what);
     uint64_t size = w->n - before;
-    w->file = file;
+    w->to = to;
     w->n = before;
     MEST_TRY(status);
     MEST_TRY(put_length(w, field, size));
-    if (file)
+    if (to)
         return write(w, what);
     w->n += size;
     return MEST_OK;
@@ -154,7 +165,7 @@ static mest_status put_dense_values(writer *w, const mest_param *p)
     size_t size = mest_dtype_file_size(p->payload.dtype);
     uint64_t bytes = (uint64_t)p->count * size;
     MEST_TRY(put_length(w, TENSOR_RAW, bytes));
-    if (!w->file) {
+    if (!w->to) {
         w->n += bytes;
         return MEST_OK;
     }
@@ -180,7 +191,7 @@ static mest_status put_entries(writer *w, const mest_param *p, bool indices)
     size_t size = indices ? 8 : mest_dtype_file_size(p->payload.dtype);
     uint64_t bytes = (uint64_t)entries(p) * size;
     MEST_TRY(put_length(w, TENSOR_RAW, bytes));
-    if (!w->file) {
+    if (!w->to) {
         w->n += bytes;
         return MEST_OK;
     }
@@ -431,7 +442,7 @@ static mest_status model_body(writer *w)
             MEST_TRY(put_int(w, MODEL_IR, 8));
         } else if (f.number == MODEL_GRAPH) {
             MEST_TRY(put_length(w, MODEL_GRAPH, w->graph_size));
-            if (w->file) {
+            if (w->to) {
                 MEST_TRY(graph_body(w, &f));
                 continue;
             }
@@ -478,44 +489,73 @@ static mest_status prepare(writer *w, mest_region *region)
     return MEST_OK;
 }
 
-mest_status mest_model_export(const mest_model *model, const char *path, const mest_export_options *options, mest_error *err)
+/* The options as the caller has them, and everything that is known before a byte is written. */
+static mest_status check_export(const mest_model *model, const mest_export_options *options, mest_export_options *given, mest_error *err)
 {
-    mest_export_options given = { .struct_size = sizeof given };
-    mest_error_clear(err);
-    MEST_CHECK(model && path && *path, err, MEST_E_ARGUMENT, "export: no model or no path");
-    if (options) { /* a caller built against an older header has fewer fields */
-        MEST_CHECK(options->struct_size >= sizeof options->struct_size, err, MEST_E_ARGUMENT, "export: options.struct_size is not set");
-        memcpy(&given, options, options->struct_size < sizeof given ? options->struct_size : sizeof given);
-    }
+    *given = (mest_export_options){ .struct_size = sizeof *given };
+    MEST_CHECK(!options || mest_take_options(given, sizeof *given, options), err, MEST_E_ARGUMENT, "export: options.struct_size is not set");
     MEST_CHECK(model->notes && model->mappings, err, MEST_E_STATE, "export: the model does not come from a file");
     MEST_CHECK(!model->notes->external_attribute, err, MEST_E_UNSUPPORTED, "export: an attribute of the model has external data");
-    for (const char *const *p = given.metadata; p && *p; p += 2)
+    for (const char *const *p = given->metadata; p && *p; p += 2)
         MEST_CHECK(p[1], err, MEST_E_ARGUMENT, "export: metadata '%s' has no value", p[0]);
+    return MEST_OK;
+}
+
+/* Counts; with a path or memory, writes as well. */
+static mest_status export_to(const mest_model *model, const char *path, void *memory, size_t room, size_t *size, const mest_export_options *options,
+                             mest_error *err)
+{
+    mest_export_options given;
+    const char *name = path ? path : "(memory)";
+    MEST_TRY(check_export(model, options, &given, err));
     mest_heap *heap = (mest_heap *)(uintptr_t)&model->heap; /* counters only */
     mest_region region;
     mest_region_init(&region, heap);
     writer w = { .m = model, .notes = model->notes, .options = &given, .source = model->mappings, .err = err };
-    mest_outfile *file = NULL;
+    sink to = { .memory = memory };
     mest_status status;
     MEST_TRY_OUT(prepare(&w, &region));
     MEST_TRY_OUT(model_body(&w));
     if (w.n > INT32_MAX) {
-        status = mest_fail(err, MEST_E_LIMIT, "export '%s': the model would have %" PRIu64 " bytes, ONNX files end at 2 GiB", path, w.n);
+        status = mest_fail(err, MEST_E_LIMIT, "export '%s': the model would have %" PRIu64 " bytes, ONNX files end at 2 GiB", name, w.n);
         goto out;
     }
     uint64_t expected = w.n;
-    MEST_TRY_OUT(mest_outfile_open(&file, heap, path, err));
-    w.file = file;
-    w.n = 0;
-    MEST_TRY_OUT(model_body(&w));
-    if (w.n != expected) {
-        status = mest_fail(err, MEST_E_INTERNAL, "export '%s': %" PRIu64 " bytes instead of %" PRIu64, path, w.n, expected);
+    if (size)
+        *size = (size_t)expected;
+    if (!path && !memory)
+        goto out;
+    if (!path && expected > room) {
+        status = mest_fail(err, MEST_E_ARGUMENT, "export: the model has %" PRIu64 " bytes, there is room for %zu", expected, room);
         goto out;
     }
-    status = mest_outfile_commit(file, err);
-    file = NULL;
+    if (path)
+        MEST_TRY_OUT(mest_outfile_open(&to.file, heap, path, err));
+    w.to = &to;
+    w.n = 0;
+    MEST_TRY_OUT(model_body(&w));
+    if (w.n != expected)
+        status = mest_fail(err, MEST_E_INTERNAL, "export '%s': %" PRIu64 " bytes instead of %" PRIu64, name, w.n, expected);
+    else if (path) {
+        status = mest_outfile_commit(to.file, err);
+        to.file = NULL;
+    }
 out:
-    mest_outfile_abort(file);
+    mest_outfile_abort(to.file);
     mest_region_free(&region);
     return status;
+}
+
+mest_status mest_model_export(const mest_model *model, const char *path, const mest_export_options *options, mest_error *err)
+{
+    mest_error_clear(err);
+    MEST_CHECK(model && path && *path, err, MEST_E_ARGUMENT, "export: no model or no path");
+    return export_to(model, path, NULL, 0, NULL, options, err);
+}
+
+mest_status mest_model_export_memory(const mest_model *model, void *out, size_t room, size_t *size, const mest_export_options *options, mest_error *err)
+{
+    mest_error_clear(err);
+    MEST_CHECK(model && (out || size), err, MEST_E_ARGUMENT, "export: no model, or neither memory nor a place for its size");
+    return export_to(model, NULL, out, room, size, options, err);
 }

@@ -11,6 +11,15 @@
 #include "importers/onnx.h"
 
 enum { MAX_FILES = 4096 };
+#define MEST_IN_MEMORY "(memory)" /* instead of a path */
+
+static void append(mest_model *m, mest_mapping *map)
+{
+    mest_mapping **last = &m->mappings;
+    while (*last)
+        last = &(*last)->next;
+    *last = map;
+}
 
 static mest_status map_file(mest_model *m, const char *path, const char *key, const char *what, int flags, const mest_mapping **mapping,
                             mest_error *err)
@@ -40,18 +49,28 @@ static mest_status map_file(mest_model *m, const char *path, const char *key, co
     map->bytes = bytes;
     map->size = (size_t)st.st_size;
     map->path = name;
-    mest_mapping **last = &m->mappings;
-    while (*last)
-        last = &(*last)->next;
-    *last = map;
+    append(m, map);
     *mapping = map;
     return MEST_OK;
 }
 
-mest_status mest_onnx_map(mest_model *m, const char *path, const mest_mapping **mapping, mest_error *err)
+mest_status mest_onnx_map(mest_model *m, const char *path, mest_error *err)
 {
-    MEST_TRY(map_file(m, path, path, "onnx", 0, mapping, err));
-    MEST_CHECK((*mapping)->size > 0, err, MEST_E_FORMAT, "onnx '%s': byte 0: the file is empty", path);
+    const mest_mapping *mapping = NULL;
+    MEST_TRY(map_file(m, path, path, "onnx", 0, &mapping, err));
+    MEST_CHECK(mapping->size > 0, err, MEST_E_FORMAT, "onnx '%s': byte 0: the file is empty", path);
+    return MEST_OK;
+}
+
+mest_status mest_onnx_lend(mest_model *m, const void *bytes, size_t size, bool copy, mest_error *err)
+{
+    mest_mapping *map = mest_region_alloc(&m->region, 1, sizeof *map);
+    void *own = copy && map ? mest_region_alloc(&m->region, size, 1) : NULL;
+    MEST_CHECK(map && (own || !copy), err, MEST_E_NOMEM, "onnx '%s': no memory for %zu bytes", MEST_IN_MEMORY, size);
+    if (copy)
+        memcpy(own, bytes, size);
+    *map = (mest_mapping){ .bytes = copy ? own : bytes, .size = size, .path = MEST_IN_MEMORY, .borrowed = true };
+    append(m, map);
     return MEST_OK;
 }
 
@@ -96,6 +115,7 @@ mest_status mest_onnx_map_external(mest_model *m, const char *model_path, const 
                                    mest_error *err)
 {
     int n = 0;
+    MEST_CHECK(!m->mappings->borrowed, err, MEST_E_UNSUPPORTED, "tensor '%s': its data lie in the file '%s', and a model in memory has no folder", tensor, location);
     for (const mest_mapping *map = m->mappings->next; map; map = map->next, n++)
         if (!strcmp(map->path, location)) {
             *mapping = map;

@@ -19,8 +19,7 @@ static bool is_float(mest_dtype t) { return t == MEST_F32 || t == MEST_F16 || t 
 
 static mest_status unpack(onnx_importer *im, size_t max_bytes)
 {
-    const mest_mapping *file;
-    MEST_TRY(mest_onnx_map(im->m, im->path, &file, im->err));
+    const mest_mapping *file = im->m->mappings;
     MEST_TRY(mest_prescan_run(&im->scan, &im->m->heap, im->path, file->bytes, file->size, max_bytes, im->err));
     size_t used = im->scan.size + im->scan.n_payloads * sizeof *im->scan.payloads;
     mest_onnx_arena_init(&im->arena, &im->m->heap, max_bytes - used);
@@ -415,8 +414,9 @@ static mest_status build(onnx_importer *im)
     return mest_onnx_roles(im);
 }
 
-mest_status mest_onnx_import(mest_model *m, const char *path, const mest_model_options *options, mest_error *err)
+mest_status mest_onnx_import(mest_model *m, const mest_model_options *options, mest_error *err)
 {
+    const char *path = m->mappings->path;
     mest_status status = MEST_E_NOMEM;
     mest_error own = { 0 };
     err = err ? err : &own; /* texts are used here, too */
@@ -432,11 +432,7 @@ mest_status mest_onnx_import(mest_model *m, const char *path, const mest_model_o
     mest_region_init(&im->scratch, &m->heap);
     mest_strmap_init(&im->names, &im->scratch);
     mest_strmap_init(&im->ops, &im->scratch);
-    im->path = mest_region_strdup(&m->region, path);
-    if (!im->path) {
-        mest_fail(err, MEST_E_NOMEM, "onnx '%s': out of memory", path);
-        goto out;
-    }
+    im->path = path;
     MEST_TRY_OUT(unpack(im, max_bytes));
     status = build(im);
 out:

@@ -13,34 +13,48 @@ void mest_model_options_init(mest_model_options *options)
     options->struct_size = sizeof *options;
 }
 
-mest_status mest_model_load(mest_model **model, const char *path, const mest_model_options *options, mest_error *err)
+/* Of a file, or with path NULL of bytes in memory. */
+static mest_status load(mest_model **model, const char *path, const void *bytes, size_t size, const mest_model_options *options, mest_error *err)
 {
-    mest_error_clear(err);
-    MEST_CHECK(model, err, MEST_E_ARGUMENT, "model load: no place for the model");
-    *model = NULL;
-    MEST_CHECK(path && *path, err, MEST_E_ARGUMENT, "model load: no path");
-    mest_model_options defaults;
-    mest_model_options_init(&defaults);
-    if (options) { /* a caller built against an older header has fewer fields */
-        MEST_CHECK(options->struct_size >= sizeof options->struct_size, err, MEST_E_ARGUMENT, "model load: options.struct_size is not set");
-        memcpy(&defaults, options, options->struct_size < sizeof defaults ? options->struct_size : sizeof defaults);
-    }
+    mest_model_options o;
+    mest_model_options_init(&o);
+    MEST_CHECK(!options || mest_take_options(&o, sizeof o, options), err, MEST_E_ARGUMENT, "model load: options.struct_size is not set");
     mest_heap heap;
-    MEST_TRY(mest_heap_init(&heap, defaults.allocator, defaults.logger, err));
+    MEST_TRY(mest_heap_init(&heap, o.allocator, o.logger, err));
     mest_model *m = mest_calloc(&heap, 1, sizeof *m);
     MEST_CHECK(m, err, MEST_E_NOMEM, "model: no memory for %zu bytes", sizeof *m);
-    MEST_TRY(mest_heap_init(&m->heap, defaults.allocator, defaults.logger, err)); /* cannot fail: it just succeeded */
+    MEST_TRY(mest_heap_init(&m->heap, o.allocator, o.logger, err)); /* cannot fail: it just succeeded */
     mest_region_init(&m->region, &m->heap);
     mest_graph_init(&m->graph, &m->heap);
     mest_status status = mest_registry_create(&m->registry, &m->heap, err);
     if (status == MEST_OK)
-        status = mest_onnx_import(m, path, &defaults, err);
+        status = path ? mest_onnx_map(m, path, err) : mest_onnx_lend(m, bytes, size, !o.lend_memory, err);
+    if (status == MEST_OK)
+        status = mest_onnx_import(m, &o, err);
     if (status != MEST_OK) {
         mest_model_destroy(m);
         return status;
     }
     *model = m;
     return MEST_OK;
+}
+
+mest_status mest_model_load(mest_model **model, const char *path, const mest_model_options *options, mest_error *err)
+{
+    mest_error_clear(err);
+    MEST_CHECK(model, err, MEST_E_ARGUMENT, "model load: no place for the model");
+    *model = NULL;
+    MEST_CHECK(path && *path, err, MEST_E_ARGUMENT, "model load: no path");
+    return load(model, path, NULL, 0, options, err);
+}
+
+mest_status mest_model_load_memory(mest_model **model, const void *bytes, size_t size, const mest_model_options *options, mest_error *err)
+{
+    mest_error_clear(err);
+    MEST_CHECK(model, err, MEST_E_ARGUMENT, "model load: no place for the model");
+    *model = NULL;
+    MEST_CHECK(bytes && size, err, MEST_E_ARGUMENT, "model load: no bytes");
+    return load(model, NULL, bytes, size, options, err);
 }
 
 void mest_model_destroy(mest_model *model)
@@ -54,7 +68,7 @@ void mest_model_destroy(mest_model *model)
         mest_free(&model->heap, p->values, (size_t)p->count + 16, sizeof *p->values);
     }
     for (mest_mapping *map = model->mappings; map; map = map->next)
-        if (map->size)
+        if (map->size && !map->borrowed)
             munmap((void *)(uintptr_t)map->bytes, map->size);
     mest_graph_free(&model->graph);
     mest_region_free(&model->region);

@@ -40,6 +40,7 @@ typedef struct mest_mapping {  /* a mapped file: the model, external data */
     const uint8_t *bytes;
     size_t size;
     const char *path;
+    bool borrowed;           /* not mapped by us: memory of the caller or of the region */
     struct mest_mapping *next;
 } mest_mapping;
 
@@ -70,8 +71,11 @@ struct mest_model {
     struct mest_onnx_notes *notes; /* what the exporter must know of the file (importers/onnx.h) */
 };
 
-/* importers/onnx_import.c fills an initialised, empty model. */
-mest_status mest_onnx_import(mest_model *m, const char *path, const mest_model_options *options, mest_error *err);
+/* importers/onnx_file.c: the model file, mapped (regular files only), or bytes in memory, copied or as they are, as the model's first mapping. */
+mest_status mest_onnx_map(mest_model *m, const char *path, mest_error *err);
+mest_status mest_onnx_lend(mest_model *m, const void *bytes, size_t size, bool copy, mest_error *err);
+/* importers/onnx_import.c fills an initialised, empty model from its first mapping. */
+mest_status mest_onnx_import(mest_model *m, const mest_model_options *options, mest_error *err);
 /* runtime/params.c */
 mest_status mest_param_read(const mest_param *p, int64_t first, int64_t n, float *out, mest_error *err); /* present values, dense order */
 mest_status mest_param_load(mest_model *m, mest_param *p, mest_error *err); /* dense: payload to aligned values, once */

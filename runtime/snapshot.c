@@ -123,7 +123,6 @@ static mest_status capture_sparse(mest_snapshot *s, int32_t i, const mest_snapsh
     }
     copy->values = array_of(to->values);
     copy->value_version = to->values->serial;
-    copy->heap = NULL; /* nobody resizes it */
     s->params[i].sparse = copy;
     to->from_version = from->version;
     to->cap_units = from->cap_units;
@@ -225,6 +224,16 @@ mest_status mest_snapshot_export(const mest_snapshot *snapshot, const char *path
     mest_model view;
     mest_snapshot_view(snapshot, &view);
     return mest_model_export(&view, path, options, err);
+}
+
+mest_status mest_snapshot_export_memory(const mest_snapshot *snapshot, void *out, size_t room, size_t *size, const mest_export_options *options,
+                                        mest_error *err)
+{
+    mest_error_clear(err);
+    MEST_CHECK(snapshot, err, MEST_E_ARGUMENT, "export: no version");
+    mest_model view;
+    mest_snapshot_view(snapshot, &view);
+    return mest_model_export_memory(&view, out, room, size, options, err);
 }
 
 /* ---- putting back ---- */

@@ -28,6 +28,8 @@ typedef struct mest_model_options {
     uint64_t max_metadata_bytes;     /* limit on everything but tensor payloads; 0 = 64 MiB */
     bool tolerant;                   /* load a model with nodes, types or operators that are not supported as well: it can be inspected,
                                       * and judged by mest_session_check (mest/check.h), but not run */
+    bool lend_memory;                /* mest_model_load_memory: use the bytes where they are (flash, a file the caller mapped); they must
+                                      * stay as they are until the model is destroyed */
 } mest_model_options;
 
 MEST_API void mest_model_options_init(mest_model_options *options);
@@ -38,6 +40,11 @@ MEST_API void mest_model_options_init(mest_model_options *options);
  * MEST_E_NOMEM. */
 MEST_NODISCARD MEST_API mest_status mest_model_load(mest_model **model, const char *path, const mest_model_options *options,
                                                     mest_error *err);
+
+/* The same from memory: the bytes of an ONNX file. They are copied unless options->lend_memory. External data cannot be reached from here
+ * (MEST_E_UNSUPPORTED). Messages call the file "(memory)". */
+MEST_NODISCARD MEST_API mest_status mest_model_load_memory(mest_model **model, const void *bytes, size_t size, const mest_model_options *options,
+                                                           mest_error *err);
 
 /* Frees the model. NULL is fine. No session of the model may be alive. */
 MEST_API void mest_model_destroy(mest_model *model);
@@ -138,6 +145,11 @@ typedef struct mest_export_options {
  * Written to a temporary name in the same folder, synced, then renamed; an existing file is replaced only on success. */
 MEST_NODISCARD MEST_API mest_status mest_model_export(const mest_model *model, const char *path, const mest_export_options *options,
                                                       mest_error *err);
+/* The same into memory: `out` has room for `room` bytes; *size (may be NULL) gets how many there are. With `out` NULL only the size is told,
+ * which holds until the next training step. MEST_E_ARGUMENT names the number when there is not enough room. */
+MEST_NODISCARD MEST_API mest_status mest_model_export_memory(const mest_model *model, void *out, size_t room, size_t *size,
+                                                             const mest_export_options *options, mest_error *err);
+
 
 #ifdef __cplusplus
 }

@@ -91,11 +91,12 @@ MEST_API mest_snapshot *mest_model_acquire_id(mest_model *model, int64_t id);
 /* Lets go; NULL is fine. The last one frees the version, unless the model keeps it. */
 MEST_API void mest_snapshot_release(mest_snapshot *snapshot);
 MEST_NODISCARD MEST_API mest_status mest_snapshot_describe(const mest_snapshot *snapshot, mest_version_info *info, mest_error *err);
-/* As mest_model_read_parameter and mest_model_export, of the version's weights. */
+/* As mest_model_read_parameter, mest_model_export and mest_model_export_memory, of the version's weights. */
 MEST_NODISCARD MEST_API mest_status mest_snapshot_read_parameter(const mest_snapshot *snapshot, int index, float *out, size_t count, mest_error *err);
 MEST_NODISCARD MEST_API mest_status mest_snapshot_export(const mest_snapshot *snapshot, const char *path, const mest_export_options *options,
                                                         mest_error *err);
-
+MEST_NODISCARD MEST_API mest_status mest_snapshot_export_memory(const mest_snapshot *snapshot, void *out, size_t room, size_t *size,
+                                                                const mest_export_options *options, mest_error *err);
 /* Puts a version's weights and patterns back into the session, which trains on from there (its next version has this one as parent).
  * The optimizer's state is cleared; position, learning rate and samples stay. What readers get does not change. MEST_E_STATE when the
  * version is of another model; MEST_E_LIMIT when a pattern has more entries than this session planned room for: nothing changed then. */

@@ -82,7 +82,7 @@ static mest_predictor *predictor(int64_t max_batch)
 /* A version answers as the session did at that moment, as near as kernels chosen for other sizes and for resting weights are. */
 START_TEST(as_the_session)
 {
-    static const char *const schemes[] = {NULL, "csr", "block4", "block8"};
+    static const char *const schemes[] = {NULL, "csr", "block4", "block8", "punched4x4", "pattern", "nm1:4"};
     open_session(schemes[_i]);
     mest_error e;
     mest_predictor *p;
@@ -534,7 +534,7 @@ int main(void)
     Suite *suite = suite_create("versions");
     TCase *t = tcase_create("versions");
     tcase_set_timeout(t, 60);
-    tcase_add_loop_test(t, as_the_session, 0, 4);
+    tcase_add_loop_test(t, as_the_session, 0, 7);
     tcase_add_test(t, what_is_copied);
     tcase_add_test(t, frozen_parameters_are_shared);
     tcase_add_test(t, guards);
