@@ -2,13 +2,12 @@
 /* Attention: Y = softmax(scale Q K^T + mask) V for each head; Q[B,Hq,S,E] K[B,Hk,T,E] V[B,Hk,T,F], or with the heads side by side in the last
  * of three axes; Hq a multiple of Hk; mask bool (true: seen) or float (added), broadcast to [B,Hq,S,T]; is_causal: position s sees t <= s.
  * A row that sees nothing gives 0, as in PyTorch. ONNX since 23; no past or present, no softcap.
- * It runs as mest.Attention, whose first output is the probabilities [B,Hq,S,T].
- * mest.AttentionGrad (Q, K, V, mask?, probabilities, dY) -> dscores [B,Hq,S,T], dQ, dK, dV; dscores is the gradient of a float mask too. */
+ * It runs as mest.Attention and mest.AttentionGrad, see ops/attention.h. The reference computes each score as often as it needs it. */
+#include "ops/attention.h"
+
 #include <inttypes.h>
 
-#include "ops/dense.h"
 #include "ops/elements.h"
-#include "ops/nn.h"
 
 #define ATTR(name_, kind_, field) { .name = name_, .kind = kind_, .offset = offsetof(mest_attention_params, field) }
 static const mest_attr attention_attrs[] = {
@@ -16,29 +15,23 @@ static const mest_attr attention_attrs[] = {
     ATTR("qk_matmul_output_mode", MEST_ATTR_INT, output_mode), ATTR("softmax_precision", MEST_ATTR_INT, precision),
     ATTR("scale", MEST_ATTR_FLOAT, scale), ATTR("softcap", MEST_ATTR_FLOAT, softcap), { .name = NULL } };
 
-/* One of Q, K, V, Y: heads, steps, features, and strides. */
-typedef struct operand { int64_t heads, steps, size, batch, head, step; } operand;
+enum { Q, K, V, MASK, LSE, Y, DY, N_GRAD_IN };
 
-static bool operand_of(const mest_shape *s, int64_t heads, operand *o)
+static bool operand_of(const mest_shape *s, int64_t heads, mest_operand *o)
 {
     if (s->rank == 4) {
-        *o = (operand){ s->dim[1], s->dim[2], s->dim[3], s->dim[1] * s->dim[2] * s->dim[3], s->dim[2] * s->dim[3], s->dim[3] };
+        *o = (mest_operand){ s->dim[1], s->dim[2], s->dim[3], s->dim[1] * s->dim[2] * s->dim[3], s->dim[2] * s->dim[3], s->dim[3] };
         return heads == 0 || heads == s->dim[1];
     }
     if (s->rank != 3 || heads < 1 || s->dim[2] % heads)
         return false;
-    *o = (operand){ heads, s->dim[1], s->dim[2] / heads, s->dim[1] * s->dim[2], s->dim[2] / heads, s->dim[2] };
+    *o = (mest_operand){ heads, s->dim[1], s->dim[2] / heads, s->dim[1] * s->dim[2], s->dim[2] / heads, s->dim[2] };
     return true;
 }
 
-typedef struct attention {
-    operand q, k, v, y;
-    int64_t batch, group; /* heads of Q that share one of K and V */
-    double scale;
-} attention;
-
-static bool attention_of(const mest_attention_params *p, const mest_shape *q, const mest_shape *k, const mest_shape *v, attention *a)
+bool mest_attention_sizes(const mest_attention_params *p, const mest_shape *q, const mest_shape *k, const mest_shape *v, mest_attention *a)
 {
+    *a = (mest_attention){ .causal = p->causal != 0 };
     if (!operand_of(q, p->q_heads, &a->q) || !operand_of(k, p->kv_heads, &a->k) || !operand_of(v, p->kv_heads, &a->v))
         return false;
     a->batch = q->dim[0];
@@ -50,7 +43,29 @@ static bool attention_of(const mest_attention_params *p, const mest_shape *q, co
            a->k.heads == a->v.heads && a->group >= 1 && a->group * a->k.heads == a->q.heads && q->rank == k->rank && q->rank == v->rank;
 }
 
-static mest_shape scores_shape(const attention *t)
+void mest_attention_run(const mest_args *args, mest_attention *a)
+{
+    const mest_attention_params *p = args->params;
+    (void)mest_attention_sizes(p, &args->in[Q].type->shape, &args->in[K].type->shape, &args->in[V].type->shape, a);
+    a->fill = p->fills ? (mest_real)p->fill : -(mest_real)INFINITY;
+    a->mask_invert = p->mask_invert != 0;
+    a->drops = p->dropout.ratio > 0;
+    if (a->drops)
+        a->keep = mest_dropout_keep_of(&p->dropout, args->run);
+    if (args->n_in <= MASK || !args->in[MASK].data)
+        return;
+    const mest_shape *m = &args->in[MASK].type->shape;
+    int64_t stride = 1;
+    a->mask = args->in[MASK].data;
+    a->mask_bool = args->in[MASK].type->dtype == MEST_BOOL;
+    for (int i = m->rank - 1; i >= 0; i--) {
+        a->mask_stride[4 - m->rank + i] = m->dim[i] == 1 ? 0 : stride;
+        stride *= m->dim[i];
+    }
+}
+
+/* ---- shapes ---- */
+static mest_shape scores_shape(const mest_attention *t)
 {
     return (mest_shape){ .rank = 4, .dim = { t->batch, t->q.heads, t->q.steps, t->k.steps } };
 }
@@ -58,7 +73,7 @@ static mest_shape scores_shape(const attention *t)
 static mest_status infer(mest_infer *c, int first)
 {
     const mest_attention_params *p = c->params;
-    attention t;
+    mest_attention t;
     char tq[64], tk[64], tv[64];
     if (p->softcap != 0)
         return mest_infer_fail(c, MEST_E_UNSUPPORTED, "softcap is not supported");
@@ -72,16 +87,17 @@ static mest_status infer(mest_infer *c, int first)
     }
     for (int i = 0; i < 3; i++)
         MEST_INFER_CHECK(c, c->in[i]->dtype == MEST_F32, "input %d is %s; only float32 is supported", i, mest_dtype_name(c->in[i]->dtype));
-    MEST_INFER_CHECK(c, attention_of(p, &c->in[0]->shape, &c->in[1]->shape, &c->in[2]->shape, &t), "Q %s, K %s, V %s do not fit (q_num_heads %" PRId64
-                     ", kv_num_heads %" PRId64 ")", mest_shape_text(&c->in[0]->shape, tq, sizeof tq), mest_shape_text(&c->in[1]->shape, tk, sizeof tk),
-                     mest_shape_text(&c->in[2]->shape, tv, sizeof tv), p->q_heads, p->kv_heads);
-    mest_shape scores = scores_shape(&t), y = c->in[0]->shape, all;
-    if (c->n_in > 3 && c->in[3]) {
-        MEST_INFER_CHECK(c, c->in[3]->dtype == MEST_BOOL || c->in[3]->dtype == MEST_F32, "the mask is %s, neither bool nor float32", mest_dtype_name(c->in[3]->dtype));
-        MEST_INFER_CHECK(c, mest_shape_broadcast(&scores, &c->in[3]->shape, &all) && mest_shape_equal(&all, &scores), "the mask %s does not broadcast to %s",
-                         mest_shape_text(&c->in[3]->shape, tq, sizeof tq), mest_shape_text(&scores, tk, sizeof tk));
+    MEST_INFER_CHECK(c, mest_attention_sizes(p, &c->in[Q]->shape, &c->in[K]->shape, &c->in[V]->shape, &t), "Q %s, K %s, V %s do not fit (q_num_heads %" PRId64
+                     ", kv_num_heads %" PRId64 ")", mest_shape_text(&c->in[Q]->shape, tq, sizeof tq), mest_shape_text(&c->in[K]->shape, tk, sizeof tk),
+                     mest_shape_text(&c->in[V]->shape, tv, sizeof tv), p->q_heads, p->kv_heads);
+    mest_shape scores = scores_shape(&t), y = c->in[Q]->shape, all;
+    if (c->n_in > MASK && c->in[MASK]) {
+        MEST_INFER_CHECK(c, c->in[MASK]->dtype == MEST_BOOL || c->in[MASK]->dtype == MEST_F32, "the mask is %s, neither bool nor float32", mest_dtype_name(c->in[MASK]->dtype));
+        MEST_INFER_CHECK(c, mest_shape_broadcast(&scores, &c->in[MASK]->shape, &all) && mest_shape_equal(&all, &scores), "the mask %s does not broadcast to %s",
+                         mest_shape_text(&c->in[MASK]->shape, tq, sizeof tq), mest_shape_text(&scores, tk, sizeof tk));
     }
     y.dim[y.rank - 1] = y.rank == 4 ? t.v.size : t.q.heads * t.v.size;
+    scores.rank = 3; /* lse: without T */
     if (first)
         MEST_TRY(mest_infer_set(c, 0, MEST_F32, &scores));
     return mest_infer_set(c, first, MEST_F32, &y);
@@ -91,199 +107,166 @@ static mest_status run_infer(mest_infer *c) { return infer(c, 1); }
 
 static mest_status grad_infer(mest_infer *c)
 {
+    mest_attention t;
+    (void)mest_attention_sizes(c->params, &c->in[Q]->shape, &c->in[K]->shape, &c->in[V]->shape, &t);
+    mest_shape scores = scores_shape(&t);
     for (int i = 0; i < c->n_out; i++)
-        MEST_TRY(mest_infer_set(c, i, MEST_F32, i == 0 ? &c->in[4]->shape : &c->in[i - 1]->shape));
+        MEST_TRY(mest_infer_set(c, i, MEST_F32, i == 0 ? &scores : &c->in[i - 1]->shape));
     return MEST_OK;
 }
 
-/* ---- products: `outer` is a head of Q (or of K and V), numbered over the batch ---- */
-typedef struct products {
-    const attention *t;
-    const operand *a, *b, *c; /* NULL: scores */
-    int64_t heads;            /* of outer: Hq or Hk; Hk sums the heads of Q that share one */
-} products;
+/* ---- reference ---- */
+typedef struct job {
+    mest_attention t;
+    const mest_real *q, *k, *v, *dy, *y_in, *lse_in;
+    mest_real *y, *lse, *dscores, *dq, *dk, *dv;
+} job;
 
-static int64_t start(const products *p, const operand *o, int64_t batch, int64_t head)
+static mest_real dot(const mest_real *a, const mest_real *b, int64_t n)
 {
-    if (!o)
-        return (batch * p->t->q.heads + head) * p->t->q.steps * p->t->k.steps;
-    return batch * o->batch + (o->heads == p->t->q.heads ? head : head / p->t->group) * o->head;
-}
-static void offset(const void *context, int64_t outer, int64_t inner, int64_t *a, int64_t *b)
-{
-    const products *p = context;
-    int64_t batch = outer / p->heads, head = outer % p->heads * (p->t->q.heads / p->heads) + inner;
-    *a = start(p, p->a, batch, head);
-    *b = start(p, p->b, batch, head);
-}
-static int64_t c_offset(const void *context, int64_t outer)
-{
-    const products *p = context;
-    return start(p, p->c, outer / p->heads, outer % p->heads * (p->t->q.heads / p->heads));
-}
-
-static void multiply(const mest_threads *threads, const products *p, mest_dense_job job)
-{
-    job.outer = p->t->batch * p->heads;
-    job.inner = p->t->q.heads / p->heads;
-    job.offset = offset;
-    job.c_offset = c_offset;
-    job.context = p;
-    job.c_row = p->c ? p->c->step : p->t->k.steps;
-    mest_dense_run(threads, &job);
-}
-
-/* ---- softmax of the scores ---- */
-typedef struct rows {
-    const attention *t;
-    bool causal;
-    mest_real *scores;         /* in: scores; out: probabilities; backward: gradients */
-    const mest_real *p;        /* backward: probabilities */
-    const void *mask;
-    bool mask_bool;
-    int64_t mask_stride[4];
-} rows;
-
-enum { ROWS = 16 };
-
-static void softmax_row(const rows *r, int64_t row)
-{
-    const attention *t = r->t;
-    int64_t n = t->k.steps, s = row % t->q.steps, h = row / t->q.steps % t->q.heads, b = row / t->q.steps / t->q.heads;
-    mest_real *x = r->scores + row * n, top = (mest_real)-INFINITY;
-    int64_t at = b * r->mask_stride[0] + h * r->mask_stride[1] + s * r->mask_stride[2];
-    for (int64_t k = 0; k < n; k++, at += r->mask_stride[3]) {
-        if (r->mask)
-            x[k] = !r->mask_bool ? x[k] + ((const mest_real *)r->mask)[at] : ((const uint8_t *)r->mask)[at] ? x[k] : (mest_real)-INFINITY;
-        if (r->causal && k > s)
-            x[k] = (mest_real)-INFINITY;
-        top = x[k] > top || x[k] != x[k] ? x[k] : top;
-    }
     double sum = 0;
-    for (int64_t k = 0; k < n; k++) {
-        x[k] = top == (mest_real)-INFINITY ? 0 : REAL(exp)(x[k] - top);
-        sum += (double)x[k];
-    }
-    mest_real factor = sum == 0 ? 0 : (mest_real)(1 / sum);
-    for (int64_t k = 0; k < n; k++)
-        x[k] *= factor;
+    for (int64_t i = 0; i < n; i++)
+        sum += (double)a[i] * (double)b[i];
+    return (mest_real)sum;
 }
 
-static void grad_row(const rows *r, int64_t row)
+/* Score (s, t) behind the mask. */
+static mest_real score(const job *j, int64_t b, int64_t h, int64_t s, int64_t t, bool *hidden)
 {
-    int64_t n = r->t->k.steps;
-    mest_real *d = r->scores + row * n;
-    const mest_real *p = r->p + row * n;
+    const mest_attention *a = &j->t;
+    mest_real x = (mest_real)a->scale * dot(j->q + mest_operand_at(a, &a->q, b, h) + s * a->q.step, j->k + mest_operand_at(a, &a->k, b, h) + t * a->k.step, a->q.size);
+    return mest_attention_masked(a, x, b, h, s, t, hidden);
+}
+
+/* Factor of dropout on probability (s, t). */
+static mest_real kept(const mest_attention *a, int64_t b, int64_t h, int64_t s, int64_t t)
+{
+    const uint64_t element = (uint64_t)(((b * a->q.heads + h) * a->q.steps + s) * a->k.steps + t);
+    return !a->drops ? 1 : mest_dropout_kept(&a->keep, element) ? (mest_real)a->keep.scale : 0;
+}
+
+static void forward_row(void *context, size_t tile)
+{
+    const job *j = context;
+    const mest_attention *a = &j->t;
+    const int64_t row = (int64_t)tile, s = row % a->q.steps, h = row / a->q.steps % a->q.heads, b = row / a->q.steps / a->q.heads;
+    bool hidden;
+    mest_real top = -(mest_real)INFINITY;
     double sum = 0;
-    for (int64_t k = 0; k < n; k++)
-        sum += (double)d[k] * (double)p[k];
-    for (int64_t k = 0; k < n; k++)
-        d[k] = p[k] * (d[k] - (mest_real)sum);
-}
-
-static void rows_tile(void *context, size_t tile)
-{
-    const rows *r = context;
-    int64_t all = r->t->batch * r->t->q.heads * r->t->q.steps;
-    for (int64_t row = (int64_t)tile * ROWS; row < all && row < (int64_t)(tile + 1) * ROWS; row++) {
-        if (r->p)
-            grad_row(r, row);
-        else
-            softmax_row(r, row);
+    for (int64_t t = 0; t < a->k.steps; t++) {
+        mest_real x = score(j, b, h, s, t, &hidden);
+        top = x > top || x != x ? x : top;
     }
-}
-static void run_rows(const mest_threads *threads, rows *r)
-{
-    mest_parallel(threads, (size_t)((r->t->batch * r->t->q.heads * r->t->q.steps + ROWS - 1) / ROWS), rows_tile, r);
-}
-
-static bool begin(const mest_args *a, attention *t)
-{
-    return attention_of(a->params, &a->in[0].type->shape, &a->in[1].type->shape, &a->in[2].type->shape, t);
+    const bool blind = top == -(mest_real)INFINITY;
+    for (int64_t t = 0; t < a->k.steps && !blind; t++)
+        sum += (double)REAL(exp)(score(j, b, h, s, t, &hidden) - top);
+    if (j->lse)
+        j->lse[row] = blind ? (mest_real)INFINITY : (mest_real)((double)top + log(sum));
+    if (!j->y)
+        return;
+    mest_real *y = j->y + mest_operand_at(a, &a->y, b, h) + s * a->y.step;
+    for (int64_t f = 0; f < a->v.size; f++)
+        y[f] = 0;
+    for (int64_t t = 0; t < a->k.steps && !blind; t++) {
+        const mest_real p = (mest_real)((double)REAL(exp)(score(j, b, h, s, t, &hidden) - top) / sum) * kept(a, b, h, s, t);
+        const mest_real *v = j->v + mest_operand_at(a, &a->v, b, h) + t * a->v.step;
+        for (int64_t f = 0; f < a->v.size; f++)
+            y[f] += p * v[f];
+    }
 }
 
 static mest_status attention_forward(const mest_args *a)
 {
-    attention t;
-    if (!begin(a, &t))
-        return mest_run_fail(a, MEST_E_INTERNAL, "shapes changed");
-    rows r = { .t = &t, .causal = ((const mest_attention_params *)a->params)->causal != 0, .scores = a->out[0].data };
-    if (a->n_in > 3 && a->in[3].data) {
-        const mest_shape *m = &a->in[3].type->shape;
-        int64_t stride = 1;
-        r.mask = a->in[3].data;
-        r.mask_bool = a->in[3].type->dtype == MEST_BOOL;
-        for (int i = m->rank - 1; i >= 0; i--) {
-            r.mask_stride[4 - m->rank + i] = m->dim[i] == 1 ? 0 : stride;
-            stride *= m->dim[i];
-        }
-    }
-    multiply(a->threads, &(products){ &t, &t.q, &t.k, NULL, t.q.heads },
-             (mest_dense_job){ .m = t.q.steps, .n = t.k.steps, .k = t.q.size, .a = a->in[0].data, .a_row = t.q.step, .a_col = 1, .b = a->in[1].data,
-                               .b_row = 1, .b_col = t.k.step, .alpha = t.scale, .c = r.scores });
-    run_rows(a->threads, &r);
-    if (a->n_out > 1 && a->out[1].data)
-        multiply(a->threads, &(products){ &t, NULL, &t.v, &t.y, t.q.heads },
-                 (mest_dense_job){ .m = t.q.steps, .n = t.v.size, .k = t.k.steps, .a = r.scores, .a_row = t.k.steps, .a_col = 1, .b = a->in[2].data,
-                                   .b_row = t.v.step, .b_col = 1, .alpha = 1, .c = a->out[1].data });
+    job j = { .q = a->in[Q].data, .k = a->in[K].data, .v = a->in[V].data, .lse = a->out[0].data, .y = a->n_out > 1 ? a->out[1].data : NULL };
+    mest_attention_run(a, &j.t);
+    mest_parallel(a->threads, (size_t)(j.t.batch * j.t.q.heads * j.t.q.steps), forward_row, &j);
     return MEST_OK;
+}
+
+/* Row s of head h: dS = P (dP - sum P dP), with dP = dY V^T through the dropout and sum P dP = dY Y. */
+static void backward_row(const job *j, int64_t b, int64_t h, int64_t s)
+{
+    const mest_attention *a = &j->t;
+    const int64_t row = (b * a->q.heads + h) * a->q.steps + s, at_q = mest_operand_at(a, &a->q, b, h) + s * a->q.step;
+    const int64_t at_y = mest_operand_at(a, &a->y, b, h) + s * a->y.step;
+    const mest_real *dy = j->dy + at_y, lse = j->lse_in[row], all = dot(dy, j->y_in + at_y, a->v.size), scale = (mest_real)a->scale;
+    for (int64_t e = 0; j->dq && e < a->q.size; e++)
+        j->dq[at_q + e] = 0;
+    for (int64_t t = 0; t < a->k.steps; t++) {
+        bool hidden;
+        const int64_t at_k = mest_operand_at(a, &a->k, b, h) + t * a->k.step, at_v = mest_operand_at(a, &a->v, b, h) + t * a->v.step;
+        const mest_real p = REAL(exp)(score(j, b, h, s, t, &hidden) - lse), keep = kept(a, b, h, s, t);
+        const mest_real ds = p * (dot(dy, j->v + at_v, a->v.size) * keep - all);
+        if (j->dscores)
+            j->dscores[row * a->k.steps + t] = hidden ? 0 : ds;
+        for (int64_t f = 0; j->dv && f < a->v.size; f++)
+            j->dv[at_v + f] += p * keep * dy[f];
+        if (hidden)
+            continue;
+        for (int64_t e = 0; j->dq && e < a->q.size; e++)
+            j->dq[at_q + e] += scale * ds * j->k[at_k + e];
+        for (int64_t e = 0; j->dk && e < a->q.size; e++)
+            j->dk[at_k + e] += scale * ds * j->q[at_q + e];
+    }
+}
+
+/* A head of K and V, with the heads of Q that share it. */
+static void backward_head(void *context, size_t tile)
+{
+    const job *j = context;
+    const mest_attention *a = &j->t;
+    const int64_t b = (int64_t)tile / a->k.heads, first = (int64_t)tile % a->k.heads * a->group;
+    for (int64_t t = 0; t < a->k.steps; t++) {
+        if (j->dk)
+            memset(j->dk + mest_operand_at(a, &a->k, b, first) + t * a->k.step, 0, (size_t)a->k.size * sizeof *j->dk);
+        if (j->dv)
+            memset(j->dv + mest_operand_at(a, &a->v, b, first) + t * a->v.step, 0, (size_t)a->v.size * sizeof *j->dv);
+    }
+    for (int64_t h = first; h < first + a->group; h++)
+        for (int64_t s = 0; s < a->q.steps; s++)
+            backward_row(j, b, h, s);
 }
 
 static mest_status grad_forward(const mest_args *a)
 {
-    attention t;
-    if (!begin(a, &t))
-        return mest_run_fail(a, MEST_E_INTERNAL, "shapes changed");
-    const mest_real *q = a->in[0].data, *k = a->in[1].data, *v = a->in[2].data, *p = a->in[4].data, *dy = a->in[5].data;
-    rows r = { .t = &t, .p = p, .scores = a->out[0].data };
-    /* dP = dY V^T, then through the softmax */
-    multiply(a->threads, &(products){ &t, &t.y, &t.v, NULL, t.q.heads },
-             (mest_dense_job){ .m = t.q.steps, .n = t.k.steps, .k = t.v.size, .a = dy, .a_row = t.y.step, .a_col = 1, .b = v, .b_row = 1,
-                               .b_col = t.v.step, .alpha = 1, .c = r.scores });
-    run_rows(a->threads, &r);
-    if (a->n_out > 1 && a->out[1].data) /* dQ = scale dS K */
-        multiply(a->threads, &(products){ &t, NULL, &t.k, &t.q, t.q.heads },
-                 (mest_dense_job){ .m = t.q.steps, .n = t.q.size, .k = t.k.steps, .a = r.scores, .a_row = t.k.steps, .a_col = 1, .b = k,
-                                   .b_row = t.k.step, .b_col = 1, .alpha = t.scale, .c = a->out[1].data });
-    if (a->n_out > 2 && a->out[2].data) /* dK = scale dS^T Q, over the heads that share it */
-        multiply(a->threads, &(products){ &t, NULL, &t.q, &t.k, t.k.heads },
-                 (mest_dense_job){ .m = t.k.steps, .n = t.q.size, .k = t.q.steps, .a = r.scores, .a_row = 1, .a_col = t.k.steps, .b = q,
-                                   .b_row = t.q.step, .b_col = 1, .alpha = t.scale, .c = a->out[2].data });
-    if (a->n_out > 3 && a->out[3].data) /* dV = P^T dY */
-        multiply(a->threads, &(products){ &t, NULL, &t.y, &t.v, t.k.heads },
-                 (mest_dense_job){ .m = t.k.steps, .n = t.v.size, .k = t.q.steps, .a = p, .a_row = 1, .a_col = t.k.steps, .b = dy,
-                                   .b_row = t.y.step, .b_col = 1, .alpha = 1, .c = a->out[3].data });
+    job j = { .q = a->in[Q].data, .k = a->in[K].data, .v = a->in[V].data, .lse_in = a->in[LSE].data, .y_in = a->in[Y].data, .dy = a->in[DY].data };
+    mest_real **const out[] = { &j.dscores, &j.dq, &j.dk, &j.dv };
+    for (int i = 0; i < a->n_out; i++)
+        *out[i] = a->out[i].data;
+    mest_attention_run(a, &j.t);
+    mest_parallel(a->threads, (size_t)(j.t.batch * j.t.k.heads), backward_head, &j);
     return MEST_OK;
 }
 
 static mest_status attention_vjp(mest_vjp *v)
 {
-    mest_id in[6] = { mest_in(v, 0), mest_in(v, 1), mest_in(v, 2), mest_in(v, 3), mest_out(v, 0), mest_dout(v, 1) }, out[4];
-    bool want[4] = { true, mest_wants(v, 0), mest_wants(v, 1), mest_wants(v, 2) };
-    if (in[5] == MEST_NONE)
+    mest_id in[N_GRAD_IN] = { mest_in(v, 0), mest_in(v, 1), mest_in(v, 2), mest_in(v, 3), mest_out(v, 0), mest_out(v, 1), mest_dout(v, 1) }, out[4];
+    bool want[4] = { mest_wants(v, 3), mest_wants(v, 0), mest_wants(v, 1), mest_wants(v, 2) };
+    if (in[DY] == MEST_NONE)
         return MEST_OK;
-    MEST_TRY(mest_emit(v, "mest.AttentionGrad", NULL, 6, in, 4, want, out));
+    MEST_TRY(mest_emit(v, "mest.AttentionGrad", NULL, N_GRAD_IN, in, 4, want, out));
     for (int i = 0; i < 3; i++)
         if (want[i + 1])
             MEST_TRY(mest_give(v, i, out[i + 1]));
-    return mest_wants(v, 3) ? mest_give(v, 3, out[0]) : MEST_OK;
+    return want[0] ? mest_give(v, 3, out[0]) : MEST_OK;
 }
 
 static int64_t macs(const mest_node *node, const mest_type *const *in, const mest_type *const *out)
 {
-    attention t;
+    mest_attention t;
     (void)out;
-    return attention_of(node->params, &in[0]->shape, &in[1]->shape, &in[2]->shape, &t) ?
+    return mest_attention_sizes(node->params, &in[0]->shape, &in[1]->shape, &in[2]->shape, &t) ?
         t.batch * t.q.heads * t.q.steps * t.k.steps * (t.q.size + t.v.size) : 0;
 }
-static int64_t grad_macs(const mest_node *node, const mest_type *const *in, const mest_type *const *out) { return 2 * macs(node, in, out); }
+/* scores again, dP, dQ, dK, dV */
+static int64_t grad_macs(const mest_node *node, const mest_type *const *in, const mest_type *const *out) { return 5 * macs(node, in, out) / 2; }
 
 const mest_op mest_ops_attention[] = {
     { .domain = "", .name = "Attention", .since = 23, .in_min = 3, .in_max = 7, .out_min = 1, .out_max = 4, .flags = MEST_OP_ANY_TYPE,
       .attrs = attention_attrs, .params_bytes = sizeof(mest_attention_params), .infer = file_infer, .macs = macs },
     { .domain = "mest", .name = "mest.Attention", .since = 1, .in_min = 3, .in_max = 7, .out_min = 1, .out_max = 5, .flags = MEST_OP_ANY_TYPE,
       .params_bytes = sizeof(mest_attention_params), .infer = run_infer, .forward = attention_forward, .vjp = attention_vjp, .macs = macs },
-    { .domain = "mest", .name = "mest.AttentionGrad", .since = 1, .in_min = 6, .in_max = 6, .out_min = 1, .out_max = 4, .flags = MEST_OP_ANY_TYPE,
+    { .domain = "mest", .name = "mest.AttentionGrad", .since = 1, .in_min = N_GRAD_IN, .in_max = N_GRAD_IN, .out_min = 1, .out_max = 4, .flags = MEST_OP_ANY_TYPE,
       .params_bytes = sizeof(mest_attention_params), .infer = grad_infer, .forward = grad_forward, .macs = grad_macs },
     { .name = NULL },
 };

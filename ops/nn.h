@@ -88,9 +88,20 @@ typedef struct mest_norm_params { /* LayerNormalization, RMSNormalization */
 
 typedef struct mest_softmax_params { int64_t axis, flatten; } mest_softmax_params; /* flatten: opset < 13, a matrix cut before axis */
 
+typedef struct mest_dropout_params {
+    double ratio;
+    int64_t seed;             /* attribute of the file: ignored */
+    uint64_t key;             /* number of the forward node */
+} mest_dropout_params;
+
 typedef struct mest_attention_params {
     int64_t causal, q_heads, kv_heads, output_mode, precision;
     double scale, softcap; /* scale 0: 1 / sqrt(E) */
+    /* set by the pass attention, no attributes of files */
+    int64_t mask_invert;   /* bool mask: true hides */
+    int64_t fills;         /* bool mask: hidden scores become `fill` instead of -inf */
+    double fill;
+    mest_dropout_params dropout; /* of the probabilities, as a node mest.DropoutTrain would do it; ratio 0: none */
 } mest_attention_params;
 
 typedef struct mest_pool_params {
@@ -105,12 +116,6 @@ typedef struct mest_pool_geometry {
     int spatial;
 } mest_pool_geometry;
 bool mest_pool_geometry_of(const mest_pool_params *params, const mest_shape *x, mest_pool_geometry *g, char *why, size_t why_size);
-
-typedef struct mest_dropout_params {
-    double ratio;
-    int64_t seed;             /* attribute of the file: ignored */
-    uint64_t key;             /* number of the forward node */
-} mest_dropout_params;
 
 typedef struct mest_shape_params {
     mest_shape shape;         /* of the gradient */

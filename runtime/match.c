@@ -122,6 +122,26 @@ mest_status mest_rewrite(mest_pass_args *a, mest_id node, const char *op_name, c
     return infer ? mest_infer_node(g, node, a->err) : MEST_OK;
 }
 
+mest_status mest_prepend_output(mest_pass_args *a, mest_id id)
+{
+    mest_graph *g = a->graph;
+    mest_id first = mest_graph_value(g, NULL, MEST_VALUE_RESULT, NULL);
+    mest_node *n = &g->nodes[id];
+    mest_id *out = mest_region_alloc(&g->region, (size_t)n->n_out + 1, sizeof *out);
+    MEST_CHECK(out && first != MEST_NONE, a->err, MEST_E_NOMEM, "pass: out of memory");
+    out[0] = first;
+    for (int k = 0; k < n->n_out; k++)
+        out[k + 1] = n->out[k];
+    n->out = out;
+    n->n_out++;
+    for (int k = 0; k < n->n_out; k++)
+        if (out[k] != MEST_NONE) {
+            g->values[out[k]].producer = id;
+            g->values[out[k]].output = k;
+        }
+    return mest_infer_node(g, id, a->err);
+}
+
 mest_status mest_insert(mest_pass_args *a, mest_id at, const char *op_name, const void *params, int n_in, const mest_id *in, mest_id *out)
 {
     mest_graph *g = a->graph;

@@ -14,7 +14,7 @@ static mest_id weight_of(const mest_graph *g, mest_id v, bool *transposed)
     for (;;) {
         const mest_node *t = mest_match(g, v, "Transpose"), *same = mest_match(g, v, "Identity");
         if (t) {
-            const mest_ints *perm = t->params;
+            const mest_ints *perm = &((const mest_transpose_params *)t->params)->perm;
             if (perm->n == 2 && perm->v[0] == 0 && perm->v[1] == 1)
                 ; /* nothing moves */
             else if (perm->n == 0 || (perm->n == 2 && perm->v[0] == 1 && perm->v[1] == 0))

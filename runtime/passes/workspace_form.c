@@ -3,7 +3,6 @@
  * reads it. */
 #include <stdio.h>
 
-#include "runtime/infer.h"
 #include "runtime/match.h"
 
 static mest_status lower(mest_pass_args *a, mest_id id)
@@ -13,23 +12,9 @@ static mest_status lower(mest_pass_args *a, mest_id id)
     snprintf(name, sizeof name, "mest.%.30s", g->nodes[id].op->name);
     const mest_op *op = mest_op_find("mest", name, 1);
     MEST_CHECK(op, a->err, MEST_E_INTERNAL, "%s is missing", name);
-    mest_id workspace = mest_graph_value(g, NULL, MEST_VALUE_RESULT, NULL);
-    mest_node *n = &g->nodes[id];
-    mest_id *out = mest_region_alloc(&g->region, (size_t)n->n_out + 1, sizeof *out);
-    MEST_CHECK(out && workspace != MEST_NONE, a->err, MEST_E_NOMEM, "pass: out of memory");
-    out[0] = workspace;
-    for (int k = 0; k < n->n_out; k++)
-        out[k + 1] = n->out[k];
-    n->op = op;
-    n->out = out;
-    n->n_out++;
-    for (int k = 0; k < n->n_out; k++)
-        if (out[k] != MEST_NONE) {
-            g->values[out[k]].producer = id;
-            g->values[out[k]].output = k;
-        }
+    g->nodes[id].op = op;
     a->count++;
-    return mest_infer_node(g, id, a->err);
+    return mest_prepend_output(a, id);
 }
 
 static mest_status run(mest_pass_args *a)

@@ -169,12 +169,12 @@ static double distance(const float *a, const float *b, const result *r)
 {
     double all = 0, worst = 0;
     for (size_t i = 0; i < r->count; i++)
-        all += (double)b[i] * (double)b[i];
+        all += isfinite(b[i]) ? (double)b[i] * (double)b[i] : 0; /* constants may hold -inf */
     for (size_t i = 0, at = 0; i < r->n_params; at += r->size[i++]) {
         double d = 0, n = 0;
         for (size_t k = at; k < at + r->size[i]; k++) {
-            d += ((double)a[k] - (double)b[k]) * ((double)a[k] - (double)b[k]);
-            n += (double)b[k] * (double)b[k];
+            d += a[k] == b[k] ? 0 : ((double)a[k] - (double)b[k]) * ((double)a[k] - (double)b[k]);
+            n += isfinite(b[k]) ? (double)b[k] * (double)b[k] : 0;
         }
         double e = sqrt(d) / (sqrt(n) + 1e-3 * sqrt(all) + 1e-30);
         worst = e > worst || isnan(e) ? e : worst;
