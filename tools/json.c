@@ -83,43 +83,22 @@ void json_metrics(cJSON *object, const char *key, const mest_metrics *metrics)
     json_number(into, "seconds", metrics->seconds);
 }
 
-bool json_wanted(const tool *t) { return t->s->json || t->log_fd >= 0; }
-
-/* One write a line: a line in the log is whole or missing, whenever the process is killed. */
-static bool write_all(int fd, const char *text, size_t n)
-{
-    while (n > 0) {
-        ssize_t done = write(fd, text, n);
-        if (done < 0 && errno == EINTR)
-            continue;
-        if (done < 0)
-            return false;
-        text += done;
-        n -= (size_t)done;
-    }
-    return true;
-}
+bool json_wanted(const tool *t) { return t->s->json || t->logging; }
 
 bool json_emit(tool *t, cJSON *object)
 {
     static const char no_memory[] = "{\"event\":\"error\",\"message\":\"out of memory while writing JSON\"}";
-    char *text = object ? cJSON_PrintUnformatted(object) : NULL;
-    const char *line = text ? text : no_memory;
-    size_t n = strlen(line);
     bool good = true;
     if (t->s->json) {
+        char *text = object ? cJSON_PrintUnformatted(object) : NULL;
+        const char *line = text ? text : no_memory;
+        size_t n = strlen(line);
         good = fwrite(line, 1, n, stdout) == n && fputc('\n', stdout) != EOF && fflush(stdout) == 0;
+        cJSON_free(text);
     }
-    if (t->log_fd >= 0) {
-        char *joined = malloc(n + 2);
-        if (joined) {
-            memcpy(joined, line, n);
-            joined[n] = '\n';
-            good = write_all(t->log_fd, joined, n + 1) && good;
-            free(joined);
-        }
-    }
-    cJSON_free(text);
+    for (int i = 0; object && log_form_at(i); i++)
+        if (t->log[i].fd >= 0)
+            good = log_form_at(i)->event(&t->log[i], object) && good;
     cJSON_Delete(object);
     return good;
 }

@@ -153,6 +153,7 @@ const option option_table[] = {
     FLAG("json", 0, true, json, "one JSON object a line on stdout, everything else on stderr"),
     FLAG("quiet", 'q', false, quiet, "only results and errors"),
     FLAG("verbose", 'v', false, verbose, "details: what the library notes, each checkpoint"),
+    TEXT("log", 0, false, "FORMS", "jsonl", log, "logs in --output-dir: jsonl, csv, tensorboard, several with commas"),
     CHOICE("progress", false, "auto|on|off", "auto", progress, "bar on stderr; auto: on a terminal, otherwise plain lines"),
     INT("log-interval", 0, false, "N", "0", log_interval, 0, BIG, "report every N steps (lines, JSON); 0: every ten seconds"),
     {"help", 'h', true, OPT_HELP, "[GROUP]", NULL, AT(help_group), 0, 0, 0, "the common options, or those of a group"},

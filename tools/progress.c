@@ -186,6 +186,27 @@ static const char *event_name(mest_event_kind kind)
     return "other";
 }
 
+/* What a mutation did to each layer that it changed. */
+static void log_layers(const progress *p, cJSON *event)
+{
+    cJSON *layers = event ? cJSON_AddArrayToObject(event, "layers") : NULL;
+    mest_pattern_info info = {.struct_size = sizeof info};
+    for (int i = 0; layers && mest_session_pattern(p->t->session, i, &info); i++) {
+        cJSON *layer = info.removed || info.grown ? cJSON_CreateObject() : NULL;
+        if (!layer)
+            continue;
+        json_text(layer, "name", info.name);
+        json_number(layer, "units", (double)info.n_active);
+        json_number(layer, "density", info.density);
+        json_number(layer, "removed", (double)info.removed);
+        json_number(layer, "grown", (double)info.grown);
+        json_number(layer, "earlier", (double)info.earlier);
+        json_number(layer, "survivors", (double)info.survivors);
+        json_number(layer, "distance", info.distance);
+        cJSON_AddItemToArray(layers, layer);
+    }
+}
+
 static void log_event(progress *p, const mest_event *e)
 {
     if (!json_wanted(p->t))
@@ -205,11 +226,18 @@ static void log_event(progress *p, const mest_event *e)
         json_number(event, "sparsity", e->sparsity);
         json_number(event, "active_samples", (double)e->active_samples);
         json_number(event, "peak_bytes", (double)e->peak_bytes);
+        if (e->kind == MEST_EVENT_EPOCH)
+            json_number(event, "scheduler_seconds", e->scheduler_seconds);
     } else {
         if (e->kind == MEST_EVENT_MUTATION) {
             json_number(event, "removed", (double)e->removed);
             json_number(event, "grown", (double)e->grown);
             json_number(event, "sparsity", e->sparsity);
+            json_number(event, "earlier", (double)e->earlier);
+            json_number(event, "survivors", (double)e->survivors);
+            json_number(event, "distance", e->distance);
+            json_number(event, "scheduler_seconds", e->scheduler_seconds);
+            log_layers(p, event);
         }
         if (e->kind == MEST_EVENT_SAMPLES) {
             json_number(event, "active_samples", (double)e->active_samples);

@@ -83,13 +83,22 @@ static int lock_folder(tool *t, const char *folder)
     return 0;
 }
 
-static int open_log(tool *t, const char *folder)
+static int open_logs(tool *t, const char *folder)
 {
-    char path[4200];
-    snprintf(path, sizeof path, "%s/log.jsonl", folder);
-    t->log_fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | (t->s->resume ? 0 : O_TRUNC), 0666);
-    if (t->log_fd < 0)
-        return tool_refuse(t, EXIT_FILES, "--output-dir: '%s' cannot be written: %s", path, strerror(errno));
+    const log_form *form;
+    for (int i = 0; (form = log_form_at(i)) != NULL; i++) {
+        char path[4400], name[200];
+        struct stat st;
+        log_file *file = &t->log[i];
+        if (!log_in_list(t->s->log, form->name))
+            continue;
+        form->file_name(name, sizeof name);
+        snprintf(path, sizeof path, "%s/%s", folder, name);
+        file->fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | (t->s->resume || form->keep ? 0 : O_TRUNC), 0666);
+        if (file->fd < 0 || (fstat(file->fd, &st) == 0 && st.st_size == 0 && form->begin && !form->begin(file)))
+            return tool_refuse(t, EXIT_FILES, "--output-dir: '%s' cannot be written: %s", path, strerror(errno));
+        t->logging = true;
+    }
     return 0;
 }
 
@@ -149,7 +158,7 @@ int rundir_begin(tool *t)
     /* Results of an earlier run would pass for those of this one. */
     if (!t->s->resume && ((unlink(t->summary) != 0 && errno != ENOENT) || (unlink(t->run_model) != 0 && errno != ENOENT)))
         return tool_refuse(t, EXIT_FILES, "--output-dir: '%s': %s", folder, strerror(errno));
-    return open_log(t, folder);
+    return open_logs(t, folder);
 }
 
 int rundir_prepare(tool *t)

@@ -76,6 +76,7 @@ typedef struct settings {
 
     /* talk */
     bool json, quiet, verbose;
+    const char *log;
     const char *progress;
     int64_t log_interval;
 

@@ -43,7 +43,9 @@ void tool_init(tool *t, const settings *s)
 {
     memset(t, 0, sizeof *t);
     t->s = s;
-    t->log_fd = t->lock_fd = -1;
+    for (int i = 0; i < LOG_FORMS; i++)
+        t->log[i].fd = -1;
+    t->lock_fd = -1;
     t->logger = (mest_logger){.struct_size = sizeof t->logger, .user = t, .log = on_log};
     t->allocator.struct_size = sizeof t->allocator;
     if (s->memory_limit > 0) {
@@ -61,13 +63,17 @@ void tool_close(tool *t)
     mest_source_close(&t->data);
     mest_source_close(&t->val);
     mest_model_destroy(t->model);
-    if (t->log_fd >= 0)
-        close(t->log_fd);
+    for (int i = 0; i < LOG_FORMS; i++) {
+        if (t->log[i].fd >= 0)
+            close(t->log[i].fd);
+        t->log[i].fd = -1;
+    }
+    t->logging = false;
     if (t->lock_fd >= 0)
         close(t->lock_fd); /* releases the lock */
     t->session = NULL;
     t->model = NULL;
-    t->log_fd = t->lock_fd = -1;
+    t->lock_fd = -1;
 }
 
 int tool_exit_code(tool_stage stage, mest_status status)

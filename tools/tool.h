@@ -12,6 +12,7 @@
 #include <signal.h>
 
 #include "mest/check.h"
+#include "logs.h"
 #include "settings.h"
 
 /* Documented in --help and docs/cli.md. */
@@ -47,7 +48,8 @@ typedef struct tool {
     mest_logger logger;
     mest_allocator allocator;
     memory_budget budget;
-    int log_fd;      /* output_dir/log.jsonl, -1: none */
+    log_file log[LOG_FORMS]; /* logs in output_dir, by number of the form */
+    bool logging;    /* any of them is open */
     int lock_fd;     /* output_dir/lock, -1: none */
     bool line_open;  /* a progress bar stands on the last line of the terminal */
     char checkpoint[4096], run_model[4096], summary[4096]; /* paths in output_dir; "" without one */

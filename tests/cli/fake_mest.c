@@ -571,3 +571,13 @@ void mest_session_samples(const mest_session *session, int64_t *active, int64_t 
     (void)session;
     *active = *total = 100;
 }
+
+bool mest_session_pattern(const mest_session *session, int index, mest_pattern_info *info)
+{
+    (void)session;
+    if (index > 0)
+        return false;
+    *info = (mest_pattern_info){.struct_size = sizeof *info, .name = "fc1.weight", .n_units = 8, .n_active = 4, .density = 0.5, .removed = 2, .grown = 2,
+                                .earlier = 2, .survivors = 1, .distance = 0.25};
+    return true;
+}

@@ -92,6 +92,20 @@ same() { if cmp -s "$1" "$2"; then pass; else fail "$1 and $2 differ"; fi; }
     json killed/log.jsonl
     says 2 '' "$model" --train $recipe --lr 0.01 --epochs 6 --output-dir killed --resume -q
 
+    # ---- logs in other forms; a resumed run goes on in the table and begins an event file of its own ----
+    gives 0 "$model" --train $recipe --epochs 6 --mutate-every 1 --max-steps 60 --output-dir forms --log csv,tensorboard -q
+    gives 0 "$model" --train $recipe --epochs 6 --mutate-every 1 --max-steps 60 --output-dir forms --log csv,tensorboard --overwrite -q
+    is_gone forms/log.jsonl
+    if [ "$(grep -c '^event,epoch,step' forms/log.csv)" = 1 ] && grep -q '^mutation,0,0,' forms/log.csv && grep -q '^epoch,' forms/log.csv; then pass
+    else fail "forms/log.csv: $(head -n 3 forms/log.csv)"; fi
+    if [ "$(awk -F, '{ print NF }' forms/log.csv | sort -u)" = 19 ]; then pass; else fail 'rows of log.csv differ in length'; fi
+    for events in forms/events.out.tfevents.*; do
+        has "$events" 'brain.Event:2'
+        has "$events" 'loss/train'
+        has "$events" 'density/conv2.weight'
+    done
+    says 2 "'tensorbored'" "$model" --train $recipe --log csv,tensorbored
+
     # ---- failures ----
     says 3 '' missing.onnx --info
     head -c 1000 "$model" > cut.onnx
