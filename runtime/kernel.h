@@ -22,6 +22,7 @@ typedef struct mest_kernel_query {
     const void *const *in_data;         /* per input: data if constant, else NULL */
     const bool *in_fixed;               /* per input: data rests (constants; frozen; a predictor's weights, which change with the version: kernels
                                          * that keep a packed copy compare it or its value_version) */
+    bool learns;                        /* weights that are not fixed change with every run: what is packed of one is of no use in the next */
     unsigned cpu;                       /* allowed features */
     bool use_xnnpack;
     const mest_threads *threads;        /* for the size of scratch only: fits and cost must not depend on their number, or the bits would */

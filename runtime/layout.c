@@ -50,6 +50,7 @@ void mest_make_query(const mest_program *p, mest_id id, mest_kernel_query *q, me
     q->sparse = s->sparse;
     q->in_data = s->data;
     q->in_fixed = s->fixed;
+    q->learns = p->spec.kind == MEST_PROGRAM_TRAIN;
     q->cpu = p->spec.cpu;
     q->use_xnnpack = p->spec.use_xnnpack;
     q->threads = p->spec.threads;

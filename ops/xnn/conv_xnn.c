@@ -120,6 +120,8 @@ static mest_status conv_run(const mest_args *a)
     }
     if (!mest_xnn_conv_bind(&s->xnn, k->n, k->h, k->w, a->in[0].data, a->out[0].data, a->threads) || !mest_xnn_run(&s->xnn, a->threads))
         return mest_run_fail(a, MEST_E_NOMEM, "XNNPACK could not run the convolution");
+    if (!s->fixed)
+        mest_xnn_drop(&s->xnn); /* the weights will have changed when it runs next: what is packed would be held for nothing */
     return MEST_OK;
 }
 
@@ -289,6 +291,8 @@ static mest_status grad_run(const mest_args *a)
     s->packed_bytes = (size_t)weights_of(&s->k) * sizeof(float);
     if (!(s->route == ROUTE_DENSE ? dx_dense(s, a, fresh) : dx_transposed(s, a, fresh)))
         return mest_run_fail(a, MEST_E_NOMEM, "XNNPACK could not create or run backward-data");
+    if (!s->fixed)
+        mest_xnn_drop(&s->xnn);
     return MEST_OK;
 }
 

@@ -292,8 +292,10 @@ mest_status mest_lanes_prepare(const mest_kernel_query *q, mest_lanes_op op, con
         s->offsets_bytes = mest_lanes_dense_bytes(k);
         s->offsets = mest_alloc(q->heap, s->offsets_bytes, 1);
         s->pack_values = (size_t)mest_lanes_dense_entries(k) * (size_t)height;
-        s->pack = mest_alloc(q->heap, s->pack_values, sizeof *s->pack);
-        if (!s->offsets || !s->pack) {
+        s->pack_in_scratch = q->learns && !s->fixed;
+        if (!s->pack_in_scratch)
+            s->pack = mest_alloc(q->heap, s->pack_values, sizeof *s->pack);
+        if (!s->offsets || (!s->pack && !s->pack_in_scratch)) {
             status = mest_fail(err, MEST_E_NOMEM, "%s: no memory for %zu packed weights", q->node->name, s->pack_values);
             goto out;
         }
@@ -313,7 +315,8 @@ mest_status mest_lanes_prepare(const mest_kernel_query *q, mest_lanes_op op, con
     }
     cut(s, 2.0 * (double)entries * (double)(s->y.blocks * s->y.h * s->y.w * isa->v) * (s->want_dx && s->want_dw ? 2 : 1));
     if (s->want_dw)
-        *scratch_bytes = (size_t)s->position_parts * (size_t)s->entries * sizeof(mest_real);
+        s->parts_bytes = ((size_t)s->position_parts * (size_t)s->entries * sizeof(mest_real) + 63) / 64 * 64;
+    *scratch_bytes = s->parts_bytes + (s->pack_in_scratch ? s->pack_values * sizeof *s->pack : 0);
 out:
     if (status != MEST_OK) {
         mest_lanes_release(s, q->heap);
@@ -329,7 +332,8 @@ void mest_lanes_release(void *state_, mest_heap *heap)
     if (!s)
         return;
     mest_free(heap, s->offsets, s->offsets_bytes, 1);
-    mest_free(heap, s->pack, s->pack_values, sizeof *s->pack);
+    if (!s->pack_in_scratch)
+        mest_free(heap, s->pack, s->pack_values, sizeof *s->pack);
     mest_free(heap, s->tap_off, (size_t)s->n_taps, sizeof *s->tap_off);
     mest_free(heap, s, 1, sizeof *s);
 }
@@ -337,5 +341,5 @@ void mest_lanes_release(void *state_, mest_heap *heap)
 size_t mest_lanes_state_bytes(const void *state_)
 {
     const state *s = state_;
-    return s ? sizeof *s + s->offsets_bytes + s->pack_values * sizeof *s->pack : 0;
+    return s ? sizeof *s + s->offsets_bytes + (s->pack_in_scratch ? 0 : s->pack_values * sizeof *s->pack) : 0;
 }

@@ -239,7 +239,9 @@ mest_status mest_lanes_run(const mest_args *a)
             mest_lanes_view(j.list, &s->key, j.w, 0, &j.perm, &j.n_entries);
         } else if (!s->dense_dw || j.dx) {
             const uint32_t *version = a->in[1].value_version;
-            if (!s->packed || (version ? *version != s->packed_version : !s->fixed))
+            if (s->pack_in_scratch)
+                s->pack = (mest_real *)(void *)((char *)a->scratch + s->parts_bytes);
+            if (!s->packed || s->pack_in_scratch || (version ? *version != s->packed_version : !s->fixed))
                 mest_parallel(a->threads, PACK_ROWS, pack_part, &j);
             s->packed = true;
             s->packed_version = version ? *version : 0;

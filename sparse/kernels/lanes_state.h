@@ -25,8 +25,9 @@ typedef struct mest_lanes_state {
     mest_lanes_key key;
     mest_derived_list *list;               /* sparse */
     char *offsets;                         /* dense */
-    mest_real *pack;
-    size_t offsets_bytes, pack_values;
+    mest_real *pack;                       /* dense: weights in the order of the passes; in scratch where they change with every run */
+    bool pack_in_scratch;
+    size_t offsets_bytes, pack_values, parts_bytes; /* parts_bytes: of scratch, before the pack */
     int64_t entries;                       /* capacity of dW parts */
     int32_t position_parts, row_parts;
     int32_t dx_position_parts, dx_row_parts; /* of dX where it is a pass of its own */
