@@ -169,8 +169,13 @@ static mest_status put_dense_values(writer *w, const mest_param *p)
         w->n += bytes;
         return MEST_OK;
     }
-    if (untouched(p) && !p->payload.linear)
-        return put(w, p->payload.raw, (size_t)bytes); /* bit for bit, in any type */
+    if (untouched(p) && !p->payload.linear) { /* bit for bit, in any type */
+        for (size_t at = 0; at < bytes; at += MEST_FORGET_BYTES) {
+            MEST_TRY(put(w, p->payload.raw + at, bytes - at < MEST_FORGET_BYTES ? (size_t)bytes - at : MEST_FORGET_BYTES));
+            mest_model_forget(w->m);
+        }
+        return MEST_OK;
+    }
     float x[CHUNK];
     for (int64_t i = 0; i < p->count; i += CHUNK) {
         int64_t n = p->count - i < CHUNK ? p->count - i : CHUNK;

@@ -4,18 +4,47 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+
+/* Large blocks are mappings of their own: what is given back is gone from the process at once, and nothing is lost to holes. The C library
+ * does the same below a threshold that it raises as it goes. Sanitizers want to see every block. */
+#if defined(__SANITIZE_ADDRESS__)
+enum { OWN_MAPPINGS = 0 };
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(memory_sanitizer)
+enum { OWN_MAPPINGS = 0 };
+#else
+enum { OWN_MAPPINGS = 1 };
+#endif
+#else
+enum { OWN_MAPPINGS = 1 };
+#endif
+enum { MAPPING_BYTES = 256 << 10, PAGE_BYTES = 4096 /* the least there is; larger pages align more */ };
 
 static void *default_allocate(void *user, size_t size, size_t align)
 {
     (void)user;
+    if (OWN_MAPPINGS && size >= MAPPING_BYTES) {
+        if (align > PAGE_BYTES)
+            return NULL;
+        void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        return p == MAP_FAILED ? NULL : p;
+    }
     return aligned_alloc(align, (size + align - 1) / align * align);
 }
 
 static void default_release(void *user, void *memory, size_t size)
 {
     (void)user;
-    (void)size;
-    free(memory);
+    if (OWN_MAPPINGS && size >= MAPPING_BYTES)
+        munmap(memory, size);
+    else
+        free(memory);
+}
+
+void mest_allocator_default(mest_allocator *allocator)
+{
+    *allocator = (mest_allocator){.struct_size = sizeof *allocator, .allocate = default_allocate, .release = default_release};
 }
 
 mest_status mest_heap_init(mest_heap *heap, const mest_allocator *allocator, const mest_logger *logger, mest_error *err)
@@ -26,9 +55,7 @@ mest_status mest_heap_init(mest_heap *heap, const mest_allocator *allocator, con
                    "allocator: struct_size, allocate and release must all be set");
         heap->allocator = *allocator;
     } else {
-        heap->allocator.struct_size = sizeof heap->allocator;
-        heap->allocator.allocate = default_allocate;
-        heap->allocator.release = default_release;
+        mest_allocator_default(&heap->allocator);
     }
     if (logger && logger->log)
         heap->logger = *logger;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The public handle of a model: loading, inspection, freezing. Sparsification and export have files of their own. */
+#include "runtime/mapfile.h"
 #include "runtime/snapshot.h"
 
 #include <inttypes.h>
@@ -74,6 +75,12 @@ void mest_model_destroy(mest_model *model)
     mest_region_free(&model->region);
     mest_heap heap = model->heap; /* the block frees itself: its heap must not lie in it */
     mest_free(&heap, model, 1, sizeof *model);
+}
+
+void mest_model_forget(const mest_model *m)
+{
+    for (const mest_mapping *map = m->mappings; map; map = map->next)
+        mest_mapfile_forget(&(mest_mapfile){.bytes = map->bytes, .size = map->size});
 }
 
 /* Copies as much of `from` as the caller's structure holds; its struct_size stays. */

@@ -80,6 +80,10 @@ mest_status mest_onnx_import(mest_model *m, const mest_model_options *options, m
 mest_status mest_param_read(const mest_param *p, int64_t first, int64_t n, float *out, mest_error *err); /* present values, dense order */
 mest_status mest_param_load(mest_model *m, mest_param *p, mest_error *err); /* dense: payload to aligned values, once */
 mest_status mest_payload_read(const mest_payload *p, int64_t first, int64_t n, float *out, mest_error *err);
+/* Takes the pages of the model's files that were read out of the process; they come back from the system's cache when they are read again. To be
+ * called after MEST_FORGET_BYTES were read at most: otherwise loading would need twice the memory of training. */
+enum { MEST_FORGET_BYTES = 4 << 20 };
+void mest_model_forget(const mest_model *m);
 /* Values the kernels use: sparse->values or values; NULL before loading. */
 static inline mest_real *mest_param_data(const mest_param *p) { return p->sparse ? p->sparse->values : p->values; }
 static inline int64_t mest_param_stored(const mest_param *p) { return p->sparse ? p->sparse->stored : p->count; }

@@ -104,7 +104,13 @@ mest_status mest_param_load(mest_model *m, mest_param *p, mest_error *err)
     MEST_CHECK(values, err, MEST_E_NOMEM, "parameter '%s': no memory for %zu x %zu bytes", p->name, n, sizeof *values);
     mest_status status = MEST_OK;
     if (sizeof(mest_real) == sizeof(float)) {
-        status = mest_payload_read(&p->payload, 0, p->count, (float *)(void *)values, err);
+        const int64_t piece = MEST_FORGET_BYTES / (int64_t)sizeof(float);
+        for (int64_t i = 0; i < p->count && status == MEST_OK; i += piece) {
+            const int64_t k = p->count - i < piece ? p->count - i : piece;
+            status = mest_payload_read(&p->payload, i, k, (float *)(void *)values + i, err);
+            if (p->count >= piece)
+                mest_model_forget(m);
+        }
     } else {
         float chunk[CHUNK];
         for (int64_t i = 0; i < p->count && status == MEST_OK; i += CHUNK) {

@@ -23,9 +23,10 @@ static uint32_t file_crc(const mest_model *m)
     uint32_t crc = (uint32_t)crc32(0, NULL, 0);
     for (const mest_mapping *map = m->mappings; map; map = map->next)
         for (size_t at = 0; at < map->size;) {
-            size_t n = map->size - at < (1u << 30) ? map->size - at : (1u << 30);
+            size_t n = map->size - at < MEST_FORGET_BYTES ? map->size - at : MEST_FORGET_BYTES;
             crc = (uint32_t)crc32(crc, map->bytes + at, (uInt)n);
             at += n;
+            mest_model_forget(m);
         }
     return crc;
 }

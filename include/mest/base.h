@@ -77,6 +77,10 @@ typedef struct mest_allocator {
     void (*release)(void *user, void *memory, size_t size_bytes);
 } mest_allocator;
 
+/* What a zeroed structure stands for: the C library's aligned allocation, and for large blocks mappings that go back to the system as soon as
+ * they are released. Aligns to 4096 bytes at most. For allocators that count, limit or log and hand on. */
+MEST_API void mest_allocator_default(mest_allocator *allocator);
+
 typedef enum mest_log_level { MEST_LOG_ERROR = 0, MEST_LOG_WARNING = 1, MEST_LOG_INFO = 2, MEST_LOG_DEBUG = 3 } mest_log_level;
 
 /* Messages that are not errors ("3 aliased biases were untied"). `text` is one line without newline, valid during the call. */
