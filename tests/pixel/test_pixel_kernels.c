@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Normalization and pooling in pixel layouts. */
+/* Normalization, activations and pooling, in pixel layouts and plain. */
 #include <check.h>
 #include <stdio.h>
 
@@ -52,6 +52,50 @@ START_TEST(normalization)
     }
     check(&(twin_case){"mest.BatchNormTrain", &p, {VALUE(19, 10), PLAIN(10), PLAIN(10), PLAIN(10), POSITIVE(10)},
                        {VALUE(19, 10), PLAIN(10), PLAIN(10)}, .tolerance = 2e-6, .updates = 3 << 3});
+}
+END_TEST
+
+START_TEST(activations)
+{
+    static const int64_t shapes[][4] = {{5, 3, 4, 6}, {16, 16, 2, 8}, {33, 32, 3, 5}, {2, 7, 1, 1}};
+    static const struct { const char *op, *grad; const char *form; double reach; } cases[] = {
+        {"Gelu", "mest.GeluGrad", "none", 1}, {"Gelu", "mest.GeluGrad", "none", 12}, {"Gelu", "mest.GeluGrad", "tanh", 3}, {"Gelu", "mest.GeluGrad", "tanh", 30},
+        {"Swish", "mest.SwishGrad", NULL, 2}, {"Swish", "mest.SwishGrad", NULL, 90}, {"Sigmoid", NULL, NULL, 20}, {"Tanh", NULL, NULL, 1}, {"Tanh", NULL, NULL, 20},
+    };
+    const mest_alpha_params alpha = {.alpha = 1};
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
+        for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
+            const int64_t n = shapes[i][0], c = shapes[i][1], h = shapes[i][2], w = shapes[i][3];
+            const mest_gelu_params gelu = {cases[k].form};
+            const void *p = cases[k].form ? (const void *)&gelu : &alpha;
+            twin_case forward = {cases[k].op, p, {VALUE(n, c, h, w)}, {VALUE(n, c, h, w)}, .tolerance = 4e-7}; /* of 1 + |y| */
+            forward.in[0].reach = cases[k].reach;
+            check(&forward);
+            twin_case backward = {cases[k].grad, p, {VALUE(n, c, h, w), GRADIENT(n, c, h, w)}, {GRADIENT(n, c, h, w)}, .tolerance = 4e-6};
+            backward.in[0].reach = cases[k].reach;
+            if (cases[k].grad)
+                check(&backward);
+        }
+}
+END_TEST
+
+START_TEST(row_normalization)
+{
+    static const int64_t shapes[][2] = {{5, 3}, {1, 1}, {64, 64}, {65, 33}, {130, 768}, {3, 1031}, {33000, 2}};
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+        const int64_t n = shapes[i][0], size = shapes[i][1];
+        const mest_norm_params p = {.axis = -1, .epsilon = 1e-5, .stash_type = 1};
+        for (int k = 0; k < 2; k++) {
+            check(&(twin_case){"LayerNormalization", &p, {PLAIN(n, size), PLAIN(size), k ? (twin_operand)NONE : (twin_operand)PLAIN(size)}, {PLAIN(n, size)}, .tolerance = 4e-6});
+            twin_case back = {"mest.LayerNormalizationGrad", &p, {PLAIN(n, size), PLAIN(size), PLAIN(n, size)}, {PLAIN(n, size), PLAIN(size), PLAIN(size)}, .tolerance = 2e-5};
+            twin_case rms = {"mest.RMSNormalizationGrad", &p, {PLAIN(n, size), PLAIN(size), PLAIN(n, size)}, {PLAIN(n, size), PLAIN(size)}, .tolerance = 2e-5};
+            if (k)
+                back.out[0].kind = rms.out[0].kind = TWIN_NONE;
+            check(&back);
+            check(&rms);
+        }
+        check(&(twin_case){"RMSNormalization", &p, {PLAIN(n, size), PLAIN(size)}, {PLAIN(n, size)}, .tolerance = 2e-6});
+    }
 }
 END_TEST
 
@@ -137,6 +181,8 @@ int main(void)
     TCase *t = tcase_create("pixel kernels");
     tcase_set_timeout(t, 120);
     tcase_add_test(t, normalization);
+    tcase_add_test(t, activations);
+    tcase_add_test(t, row_normalization);
     tcase_add_test(t, pooling);
     tcase_add_test(t, global_pooling);
     tcase_add_test(t, shapes);

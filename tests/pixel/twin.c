@@ -30,7 +30,7 @@ double twin_random(uint64_t *state)
 
 const mest_op *twin_op(const char *name)
 {
-    return mest_op_find(strncmp(name, "mest.", 5) ? "" : "mest", name, 17);
+    return mest_op_find(strncmp(name, "mest.", 5) ? "" : "mest", name, 1000);
 }
 
 static void buffer_make(buffer *b, const mest_type *type)
@@ -153,7 +153,7 @@ static void fill(buffer *b, const twin_operand *o, uint64_t *random)
 {
     for (int64_t i = 0; i < b->storage; i++) {
         const double r = twin_random(random);
-        b->data[i] = (mest_real)(o->positive ? 1 + r / 2 : o->ties ? floor(r * 3) / 2 : r);
+        b->data[i] = (mest_real)(o->positive ? 1 + r / 2 : o->ties ? floor(r * 3) / 2 : o->reach > 0 ? r * o->reach : r);
     }
 }
 

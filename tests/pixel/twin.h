@@ -25,6 +25,7 @@ typedef struct twin_operand {
     int rank;
     int64_t dim[5];
     bool positive; /* variances: uniform in [0.5, 1.5] */
+    double reach;  /* uniform in [-reach, reach]; 0: 1 */
     bool ties;     /* multiples of 1/2: maxima are met more than once */
     int copy_of;   /* inputs: 1 + number of the output of `source` it holds (Y of a forward op) */
 } twin_operand;
