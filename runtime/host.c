@@ -55,7 +55,6 @@ static void free_lists(mest_host *host)
     }
     mest_proposal_free(host->heap, &host->removed_samples);
     mest_proposal_free(host->heap, &host->restored_samples);
-    mest_proposal_free(host->heap, &host->taken);
 }
 
 void mest_host_free(mest_host *host)

@@ -91,16 +91,9 @@ mest_status mest_host_sample_inactive(mest_host *host, int param, uint64_t key, 
     mest_host_param *p = mest_host_find(host, param, err);
     if (!p)
         return MEST_E_ARGUMENT;
-    if (p->grow.n > 0) { /* what was proposed for growth already is out as well */
-        MEST_CHECK(n_exclude >= 0, err, MEST_E_ARGUMENT, "scheduler %s: %s: %" PRId64 " units to exclude", host->who, p->name, n_exclude);
-        host->taken.n = 0;
-        MEST_TRY(mest_proposal_add(host->heap, &host->taken, p->grow.ids, NULL, p->grow.n, err));
-        MEST_TRY(mest_proposal_add(host->heap, &host->taken, exclude, NULL, n_exclude, err));
-        exclude = host->taken.ids;
-        n_exclude = host->taken.n;
-    }
-    return mest_sparse_sample_inactive(p->sparse, host->seed, mest_rng((uint64_t)MEST_STREAM_GROW << 32, (uint64_t)param, key), p->drop.ids,
-                                       p->drop.n, exclude, n_exclude, n, units, err);
+    const mest_change so_far = { p->drop.ids, p->drop.n, p->grow.ids, p->grow.n };
+    return mest_sparse_sample_inactive(p->sparse, host->seed, mest_rng((uint64_t)MEST_STREAM_GROW << 32, (uint64_t)param, key), &so_far, exclude,
+                                       n_exclude, n, units, err);
 }
 
 mest_status mest_host_get_values(mest_host *host, int param, int64_t first, int64_t n, float *values, mest_error *err)

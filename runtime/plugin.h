@@ -63,7 +63,6 @@ struct mest_host {
     int who_index;
     bool keep_gradients;           /* asked for in the epoch_begin that is running */
     mest_proposal removed_samples, restored_samples;
-    mest_proposal taken;           /* work list of sample_inactive */
     mest_watch *account;           /* keeps account of what was applied; NULL: nobody asked */
     bool skip_update;              /* asked for in the step_begin that is running */
     /* Runs the batch of the step that begins and fills in the probe; set by the session while a step begins, else NULL. */

@@ -10,24 +10,6 @@
 #include "sparse/piece.h"
 #include "sparse/sort.h"
 
-/* What a group holds while it is looked at: one allocation, released at the end of the call. */
-typedef struct group_room {
-    mest_heap *heap;
-    int64_t *a, *b; /* group_units each */
-    int64_t n;
-} group_room;
-
-static mest_status room_get(group_room *g, const mest_sparse *s, mest_error *err)
-{
-    *g = (group_room){ .heap = s->heap, .n = s->group_units };
-    MEST_NEW(s->heap, g->a, 2 * g->n, err, "scores of a group");
-    g->b = g->a + g->n;
-    return MEST_OK;
-}
-
-static void room_free(group_room *g) { mest_free(g->heap, g->a, (size_t)(2 * g->n), sizeof *g->a); }
-
-static int64_t groups_of(const mest_sparse *s) { return s->n_units / s->group_units; }
 static int64_t group_of(const mest_sparse *s, int64_t unit) { return unit / (s->group_units * s->choices); }
 
 /* ---- lowest ---- */
@@ -68,7 +50,7 @@ static void rank_group(const mest_score *score, int64_t first, int64_t n, int64_
     mest_sort_ids(item, n, 62);
 }
 
-mest_status mest_balance_lowest(const mest_score *score, int64_t k, int64_t *out, mest_error *err)
+void mest_balance_lowest(const mest_score *score, int64_t k, int64_t *out)
 {
     const mest_sparse *s = score->s;
     const int64_t keep = s->active_units - k;
@@ -81,8 +63,7 @@ mest_status mest_balance_lowest(const mest_score *score, int64_t k, int64_t *out
             high = middle;
     }
     const int64_t extra = keep - kept_at(s, level, &above), lose = above - extra; /* of the groups above the level, `lose` come down to it */
-    group_room room;
-    MEST_TRY(room_get(&room, s, err));
+    const mest_group_room room = mest_group_room_of(s);
     mest_kth kth;
     mest_cursor c;
     mest_kth_init(&kth, lose);
@@ -111,8 +92,6 @@ mest_status mest_balance_lowest(const mest_score *score, int64_t k, int64_t *out
         mest_sort_ids(out + done, drop, 62);
         done += drop;
     }
-    room_free(&room);
-    return MEST_OK;
 }
 
 /* ---- magnitude ---- */
@@ -155,15 +134,14 @@ static mest_status read_group(group_reader *r, int64_t *item, int64_t *choice, b
 
 mest_status mest_balance_magnitude(mest_sparse *s, const mest_reader *reader, int64_t n_units, mest_error *err)
 {
-    const int64_t groups = groups_of(s), level = groups ? n_units / groups : 0, extra = groups ? n_units % groups : 0;
+    const int64_t groups = mest_groups(s), level = groups ? n_units / groups : 0, extra = groups ? n_units % groups : 0;
     group_reader r = { .piece = { .s = s, .reader = reader } };
-    group_room room;
+    const mest_group_room room = mest_group_room_of(s);
     mest_kth kth;
     mest_appender to;
     bool found;
     mest_status status = MEST_OK;
     mest_appender_init(&to, s);
-    MEST_TRY_OUT(room_get(&room, s, err));
     mest_kth_init(&kth, extra);
     for (int pass = 0; pass < MEST_KTH_PASSES && extra > 0; pass++) {
         mest_piece_rewind(&r.piece);
@@ -191,21 +169,15 @@ mest_status mest_balance_magnitude(mest_sparse *s, const mest_reader *reader, in
     }
 out:
     mest_appender_finish(&to);
-    room_free(&room);
     return status;
 }
 
 /* ---- random ---- */
 
-static int64_t random_choice(const mest_sparse *s, uint64_t seed, uint64_t stream, int64_t slot)
-{
-    return s->choices == 1 ? 0 : (int64_t)mest_rng_below(seed, mest_mix64(stream ^ 0x63686f696365u), (uint64_t)slot, (uint64_t)s->choices);
-}
-
 /* Groups, and the slots of each, by selection sampling (Knuth's algorithm S), keyed by group and slot. */
 void mest_balance_random(mest_sparse *s, int64_t n_units, uint64_t seed, uint64_t stream)
 {
-    const int64_t groups = groups_of(s), level = groups ? n_units / groups : 0;
+    const int64_t groups = mest_groups(s), level = groups ? n_units / groups : 0;
     const uint64_t group_stream = mest_mix64(stream ^ 0x67726f7570u);
     int64_t extra = groups ? n_units % groups : 0;
     mest_appender to;
@@ -219,136 +191,10 @@ void mest_balance_random(mest_sparse *s, int64_t n_units, uint64_t seed, uint64_
         for (int64_t i = 0; wanted > 0; i++) {
             const int64_t slot = g * s->group_units + i;
             if ((int64_t)mest_rng_below(seed, stream, (uint64_t)slot, (uint64_t)(s->group_units - i)) < wanted) {
-                mest_appender_put(&to, slot * s->choices + random_choice(s, seed, stream, slot));
+                mest_appender_put(&to, slot * s->choices + mest_random_choice(s, seed, stream, slot));
                 wanted--;
             }
         }
     }
     mest_appender_finish(&to);
-}
-
-/* ---- sampling ---- */
-
-/* Group by group: its slots that cannot be drawn, ascending, and how many of them are active (and not freed). */
-typedef struct taken_groups {
-    const mest_sparse *s;
-    mest_cursor active;
-    const int64_t *freed, *freed_end, *exclude, *exclude_end;
-    int64_t group; /* the next one */
-} taken_groups;
-
-static void taken_init(taken_groups *t, const mest_sparse *s, const int64_t *freed, int64_t n_freed, const int64_t *exclude, int64_t n_exclude)
-{
-    t->s = s;
-    mest_cursor_init(&t->active, s);
-    t->freed = freed;
-    t->freed_end = n_freed ? freed + n_freed : freed;
-    t->exclude = exclude;
-    t->exclude_end = n_exclude ? exclude + n_exclude : exclude;
-    t->group = 0;
-}
-
-static int64_t list_slot(const mest_sparse *s, const int64_t *at, const int64_t *end) { return at < end ? *at / s->choices : INT64_MAX; }
-
-/* slots (may be NULL): slot numbers within the group. Returns their number. */
-static int64_t taken_next(taken_groups *t, int64_t *slots, int64_t *active)
-{
-    const mest_sparse *s = t->s;
-    const int64_t first = t->group * s->group_units, end = first + s->group_units;
-    int64_t n = 0;
-    *active = 0;
-    for (;;) {
-        int64_t a = mest_cursor_peek(&t->active);
-        while (t->freed < t->freed_end && *t->freed <= a) { /* freed units are active ones: skip them */
-            if (*t->freed == a) {
-                t->active.at++;
-                a = mest_cursor_peek(&t->active);
-            }
-            t->freed++;
-        }
-        a = a == INT64_MAX ? a : a / s->choices;
-        const int64_t e = list_slot(s, t->exclude, t->exclude_end), slot = a < e ? a : e;
-        if (slot >= end)
-            break;
-        if (slots)
-            slots[n] = slot - first;
-        n++;
-        if (a == slot) {
-            ++*active;
-            t->active.at++;
-        }
-        while (list_slot(s, t->exclude, t->exclude_end) == slot) /* several choices of one slot may be excluded */
-            t->exclude++;
-    }
-    t->group++;
-    return n;
-}
-
-/* Units that would be grown if every group were filled up to `level`; groups that could then take one more. */
-static int64_t filled_at(const taken_groups *start, int64_t level, int64_t *open)
-{
-    const mest_sparse *s = start->s;
-    const int64_t groups = groups_of(s);
-    taken_groups t = *start;
-    int64_t sum = 0, active;
-    *open = 0;
-    for (int64_t g = 0; g < groups; g++) {
-        const int64_t taken = taken_next(&t, NULL, &active), most = active + s->group_units - taken;
-        const int64_t to = level < active ? active : level > most ? most : level;
-        sum += to - active;
-        *open += active <= level && level < most;
-    }
-    return sum;
-}
-
-mest_status mest_balance_sample(const mest_sparse *s, uint64_t seed, uint64_t stream, const int64_t *freed, int64_t n_freed,
-                                const int64_t *exclude, int64_t n_exclude, int64_t n, int64_t *out, mest_error *err)
-{
-    taken_groups start, t;
-    int64_t open, level = 0, high = s->group_units;
-    taken_init(&start, s, freed, n_freed, exclude, n_exclude);
-    const int64_t all = filled_at(&start, high, &open);
-    MEST_CHECK(n >= 0 && n <= all, err, MEST_E_LIMIT, "%s: %" PRId64 " units to grow, but only %" PRId64 " are free", s->name, n, all);
-    if (n == 0)
-        return MEST_OK;
-    if (n == all)
-        level = high;
-    while (level < high && high - level > 1) { /* filled_at(level) <= n < filled_at(high) */
-        const int64_t middle = level + (high - level) / 2;
-        if (filled_at(&start, middle, &open) <= n)
-            level = middle;
-        else
-            high = middle;
-    }
-    const int64_t extra = n - filled_at(&start, level, &open);
-    /* Which open groups get one more: ranks at the end of `out`, used up as fast as the front grows. */
-    int64_t *lucky = out + n - extra, used = 0, rank = 0, done = 0;
-    mest_draw_ranks(seed, mest_mix64(stream ^ 0x67726f7570u), open, extra, lucky);
-    group_room room;
-    MEST_TRY(room_get(&room, s, err));
-    t = start;
-    const int64_t groups = groups_of(s);
-    for (int64_t g = 0; g < groups && done < n; g++) {
-        int64_t active;
-        const int64_t taken = taken_next(&t, room.a, &active), most = active + s->group_units - taken;
-        int64_t grow = (level < active ? active : level > most ? most : level) - active;
-        if (active <= level && level < most) {
-            if (used < extra && lucky[used] == rank) {
-                grow++;
-                used++;
-            }
-            rank++;
-        }
-        if (grow == 0)
-            continue;
-        mest_draw_ranks(seed, mest_mix64(mest_mix64(stream) ^ (uint64_t)g), s->group_units - taken, grow, room.b);
-        for (int64_t i = 0, below = 0; i < grow; i++) { /* rank r of the free slots is slot r + (taken slots at or below it) */
-            while (below < taken && room.a[below] <= room.b[i] + below)
-                below++;
-            const int64_t slot = g * s->group_units + room.b[i] + below;
-            out[done++] = slot * s->choices + random_choice(s, seed, stream, slot);
-        }
-    }
-    room_free(&room);
-    return MEST_OK;
 }

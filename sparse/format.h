@@ -91,6 +91,7 @@ struct mest_sparse {
     int64_t cell_cols;      /* columns [i * cell_cols, (i + 1) * cell_cols) hold just the slots ... */
     int64_t cell_units;     /* ... [i * cell_units, (i + 1) * cell_units) of a unit row: how a dense tensor is read in pieces */
     bool ragged;            /* some unit has a column outside the matrix */
+    int64_t *group_room;    /* 2 * group_units: what selection and sampling look at, a group at a time */
 
     int64_t active_units;   /* u */
     int64_t cap_units;      /* most units this run may hold */
@@ -156,7 +157,7 @@ typedef struct mest_reader {
 /* Keeps the n_units units of largest L2 norm (ties: lower id), values from the reader. The norm of a unit of one element is |w|; of
  * others the square root of the sum of squares, added in the order of entries in double and rounded to float. A NaN counts as larger
  * than everything. Of the choices of a slot the one of largest norm is taken (ties: lower id). With groups, each keeps its even share.
- * Four passes over the reader in pieces of 4096 elements, five with groups; memory beside the result: one group's norms. */
+ * Four passes over the reader in pieces of 4096 elements, five with groups; no memory beside the result. */
 mest_status mest_sparse_from_magnitude(mest_sparse *s, const mest_reader *reader, int64_t n_units, mest_error *err);
 /* n_units distinct units, uniform (with groups: an even share of each, which ones get the remainder is uniform; choices uniform), keyed
  * by (seed, stream); values uniform in [-bound, bound), keyed by their place in the dense tensor (PyTorch's default, kaiming_uniform with
@@ -175,13 +176,21 @@ size_t mest_sparse_edit_scratch(const mest_sparse *s, int n_slots);
 mest_status mest_sparse_edit(mest_sparse *s, const int64_t *drop, int64_t n_drop, const int64_t *grow, int64_t n_grow,
                              mest_real *const *slots, int n_slots, void *scratch, mest_error *err);
 
-/* n distinct inactive units, ascending; keyed by (seed, stream). Units of `freed` (active ones about to be dropped) count as
- * inactive; units of `exclude` are never taken (nor their slots). Both ascending and distinct, NULL when empty. Without groups uniform
- * over the free units. With groups the emptiest are filled first, to an even level; which of them get the remainder, and the slots inside
- * a group, are uniform; so is the choice in a slot. Memory: `out`, and one group's slots; time O(u + n log U), with groups
- * O((u + groups) log group_units). MEST_E_LIMIT when fewer than n are there. */
-mest_status mest_sparse_sample_inactive(const mest_sparse *s, uint64_t seed, uint64_t stream, const int64_t *freed, int64_t n_freed,
-                                        const int64_t *exclude, int64_t n_exclude, int64_t n, int64_t *out, mest_error *err);
+/* A change of pattern that is planned: lists ascending and distinct, as mest_sparse_edit takes them. */
+typedef struct mest_change {
+    const int64_t *drop;
+    int64_t n_drop;
+    const int64_t *grow;
+    int64_t n_grow;
+} mest_change;
+
+/* n distinct units that are inactive after `change` (NULL: none), ascending; keyed by (seed, stream). Units of `exclude` (ascending and
+ * distinct, NULL when empty) are never taken, nor others of their slots. Without groups uniform over the free units. With groups the
+ * emptiest are filled first, to an even level; which of them get the remainder, and the slots inside a group, are uniform; so is the choice
+ * in a slot. Memory: `out`; time O(u + n log U), with groups O((u + groups) log group_units). MEST_E_LIMIT when
+ * fewer than n are there. */
+mest_status mest_sparse_sample_inactive(const mest_sparse *s, uint64_t seed, uint64_t stream, const mest_change *change, const int64_t *exclude,
+                                        int64_t n_exclude, int64_t n, int64_t *out, mest_error *err);
 /* ||w|| + lambda * ||g|| of active units first..first+n-1; grad NULL = 0. normalised: both terms divided by their mean over all
  * active units (a pass over them in each call). */
 void mest_sparse_scores(const mest_sparse *s, const mest_real *grad, double lambda, bool normalised, int64_t first, int64_t n, float *out);
@@ -189,7 +198,7 @@ void mest_sparse_scores(const mest_sparse *s, const mest_real *grad, double lamb
 void mest_sparse_norms(const mest_sparse *s, const mest_real *x, int64_t first, int64_t n, float *out);
 /* The k active units of smallest score, ties to the lower id, as ascending unit ids. With groups: those whose removal leaves each group
  * an even share (the fullest lose first), the smallest inside each group, the remainder from the groups where it is smallest. Exact, no
- * sort: O(u), with groups O(u log group_units) and one group's scores of memory. A NaN score is never among the smallest unless all
+ * sort: O(u), with groups O(u log group_units). A NaN score is never among the smallest unless all
  * others are. */
 mest_status mest_sparse_lowest(const mest_sparse *s, const mest_real *grad, double lambda, bool normalised, int64_t k, int64_t *out, mest_error *err);
 

@@ -71,52 +71,67 @@ void mest_draw_ranks(uint64_t seed, uint64_t stream, int64_t m, int64_t n, int64
     }
 }
 
-/* Ascending union of (active minus freed) and exclude: the units that cannot be drawn. */
+/* Ascending union of (active minus dropped), grown and exclude: the units that cannot be drawn. */
 typedef struct taken_walk {
     mest_cursor active;
-    const int64_t *freed, *freed_end, *exclude, *exclude_end;
+    const int64_t *drop, *drop_end, *grow, *grow_end, *exclude, *exclude_end;
 } taken_walk;
 
-static void taken_init(taken_walk *w, const mest_sparse *s, const int64_t *freed, int64_t n_freed, const int64_t *exclude, int64_t n_exclude)
+static void taken_init(taken_walk *w, const mest_sparse *s, const mest_change *c, const int64_t *exclude, int64_t n_exclude)
 {
     mest_cursor_init(&w->active, s);
-    w->freed = freed;
-    w->freed_end = n_freed ? freed + n_freed : freed;
+    w->drop = c->drop;
+    w->drop_end = c->n_drop ? c->drop + c->n_drop : c->drop;
+    w->grow = c->grow;
+    w->grow_end = c->n_grow ? c->grow + c->n_grow : c->grow;
     w->exclude = exclude;
     w->exclude_end = n_exclude ? exclude + n_exclude : exclude;
 }
+
+static int64_t peek(const int64_t *at, const int64_t *end) { return at < end ? *at : INT64_MAX; }
 
 /* INT64_MAX at the end. */
 static int64_t taken_next(taken_walk *w)
 {
     int64_t a = mest_cursor_peek(&w->active);
-    while (w->freed < w->freed_end && *w->freed <= a) {
-        if (*w->freed == a) {
+    while (w->drop < w->drop_end && *w->drop <= a) {
+        if (*w->drop == a) {
             w->active.at++;
             a = mest_cursor_peek(&w->active);
         }
-        w->freed++;
+        w->drop++;
     }
-    int64_t e = w->exclude < w->exclude_end ? *w->exclude : INT64_MAX;
-    if (a <= e && a != INT64_MAX)
-        w->active.at++;
-    if (e <= a && e != INT64_MAX)
-        w->exclude++;
-    return a < e ? a : e;
+    const int64_t g = peek(w->grow, w->grow_end), e = peek(w->exclude, w->exclude_end);
+    int64_t least = a < g ? a : g;
+    least = least < e ? least : e;
+    if (least != INT64_MAX) {
+        w->active.at += a == least;
+        w->grow += g == least;
+        w->exclude += e == least;
+    }
+    return least;
 }
 
-mest_status mest_sparse_sample_inactive(const mest_sparse *s, uint64_t seed, uint64_t stream, const int64_t *freed, int64_t n_freed,
-                                        const int64_t *exclude, int64_t n_exclude, int64_t n, int64_t *out, mest_error *err)
+static mest_status check_list(const mest_sparse *s, const char *what, const int64_t *units, int64_t n, mest_error *err)
 {
-    MEST_CHECK(n_freed >= 0 && mest_units_valid(freed, n_freed, mest_sparse_ids(s)), err, MEST_E_ARGUMENT,
-               "%s: dropped units are not ascending, distinct and below %" PRId64, s->name, s->n_units);
-    MEST_CHECK(n_exclude >= 0 && mest_units_valid(exclude, n_exclude, mest_sparse_ids(s)), err, MEST_E_ARGUMENT,
-               "%s: excluded units are not ascending, distinct and below %" PRId64, s->name, s->n_units);
+    MEST_CHECK(n >= 0 && mest_units_valid(units, n, mest_sparse_ids(s)), err, MEST_E_ARGUMENT,
+               "%s: %s units are not ascending, distinct and below %" PRId64, s->name, what, mest_sparse_ids(s));
+    return MEST_OK;
+}
+
+mest_status mest_sparse_sample_inactive(const mest_sparse *s, uint64_t seed, uint64_t stream, const mest_change *change, const int64_t *exclude,
+                                        int64_t n_exclude, int64_t n, int64_t *out, mest_error *err)
+{
+    static const mest_change none = { 0 };
+    change = change ? change : &none;
+    MEST_TRY(check_list(s, "dropped", change->drop, change->n_drop, err));
+    MEST_TRY(check_list(s, "grown", change->grow, change->n_grow, err));
+    MEST_TRY(check_list(s, "excluded", exclude, n_exclude, err));
     if (s->group_units)
-        return mest_balance_sample(s, seed, stream, freed, n_freed, exclude, n_exclude, n, out, err);
+        return mest_balance_sample(s, seed, stream, change, exclude, n_exclude, n, out, err);
     taken_walk walk;
     int64_t taken = 0;
-    taken_init(&walk, s, freed, n_freed, exclude, n_exclude);
+    taken_init(&walk, s, change, exclude, n_exclude);
     while (taken_next(&walk) != INT64_MAX)
         taken++;
     MEST_CHECK(n >= 0 && n <= s->n_units - taken, err, MEST_E_LIMIT, "%s: %" PRId64 " units to grow, but only %" PRId64 " are free", s->name, n,
@@ -126,7 +141,7 @@ mest_status mest_sparse_sample_inactive(const mest_sparse *s, uint64_t seed, uin
     mest_draw_ranks(seed, stream, s->n_units - taken, n, out);
     /* Rank r of the free units is unit r + (number of taken units at or below it). */
     int64_t below = 0;
-    taken_init(&walk, s, freed, n_freed, exclude, n_exclude);
+    taken_init(&walk, s, change, exclude, n_exclude);
     int64_t next = taken_next(&walk);
     for (int64_t k = 0; k < n; k++) {
         while (next <= out[k] + below) {

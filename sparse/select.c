@@ -114,8 +114,10 @@ mest_status mest_sparse_lowest(const mest_sparse *s, const mest_real *grad, doub
         return MEST_OK;
     }
     mest_score t = mest_score_make(s, grad, lambda, normalised);
-    if (s->group_units)
-        return mest_balance_lowest(&t, k, out, err);
+    if (s->group_units) {
+        mest_balance_lowest(&t, k, out);
+        return MEST_OK;
+    }
     mest_kth kth;
     mest_kth_init(&kth, k);
     for (int pass = 0; pass < MEST_KTH_PASSES; pass++) {

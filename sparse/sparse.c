@@ -26,6 +26,15 @@ static mest_status allocate(mest_sparse *s, int64_t cap_units, mest_real **value
     return mest_fail(err, MEST_E_NOMEM, "%s: no memory for %" PRId64 " units", s->name, cap_units);
 }
 
+static size_t room_count(const mest_sparse *s) { return 2 * (size_t)s->group_units; }
+
+static mest_status allocate_room(mest_sparse *s, mest_error *err)
+{
+    if (s->group_units)
+        MEST_NEW(s->heap, s->group_room, room_count(s), err, "slots of a group");
+    return MEST_OK;
+}
+
 mest_status mest_sparse_make(mest_sparse **out, mest_heap *heap, const mest_sparse_spec *spec, int64_t cap_units, mest_error *err)
 {
     const mest_shape *shape = spec->shape;
@@ -55,14 +64,17 @@ mest_status mest_sparse_make(mest_sparse **out, mest_heap *heap, const mest_spar
         status = mest_fail(err, MEST_E_SHAPE, "%s: kernels of %" PRId64 " positions are too large for this scheme", s->name, s->taps);
         goto out;
     }
+    MEST_TRY_OUT(allocate_room(s, err));
     MEST_TRY_OUT(allocate(s, cap_units, &s->values, &s->index, &s->index_size, err));
     s->cap_units = cap_units;
     s->format->append(s, NULL, 0);
     s->format->finish(s);
     *out = s;
 out:
-    if (status != MEST_OK)
+    if (status != MEST_OK) {
+        mest_free(heap, s->group_room, room_count(s), sizeof *s->group_room);
         mest_free(heap, s, 1, sizeof *s);
+    }
     return status;
 }
 
@@ -77,6 +89,7 @@ void mest_sparse_destroy(mest_sparse *s)
         return;
     mest_free(s->heap, s->values, (size_t)s->cap_units * (size_t)s->unit_elements, sizeof *s->values);
     mest_free(s->heap, s->index, s->index_size, 1);
+    mest_free(s->heap, s->group_room, room_count(s), sizeof *s->group_room);
     mest_free(s->heap, s, 1, sizeof *s);
 }
 

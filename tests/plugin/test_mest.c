@@ -8,11 +8,32 @@ static const world_param few[] = {
     { "block8", { 4, { 17, 5, 3, 3 } }, .75 },
 };
 enum { FEW = 3 };
+/* The schemes with groups and choices, and blocks of two axes. */
+static const world_param more[] = {
+    { "pattern", { 4, { 16, 10, 3, 3 } }, .9 },
+    { "nm2:4", { 4, { 12, 8, 3, 3 } }, .5 },
+    { "punched4x2", { 4, { 17, 9, 3, 3 } }, .9 },
+    { "~nm1:4x4", { 2, { 40, 30 } }, .75 },
+};
+enum { MORE = 4 };
+
+/* Filters and N:M groups differ by one at most; a pattern's filters not at all, whose counts are rounded per filter. */
+static void check_groups(const mest_sparse *s)
+{
+    const int64_t span = s->group_units * s->choices;
+    int64_t least = INT64_MAX, most = 0;
+    for (int64_t g = 0; span && g < s->n_units / s->group_units; g++) {
+        const int64_t n = mest_sparse_lower_bound(s, (g + 1) * span) - mest_sparse_lower_bound(s, g * span);
+        least = n < least ? n : least;
+        most = n > most ? n : most;
+    }
+    MUST(!span || most - least <= (strcmp(s->name, "pattern") ? 1 : 0));
+}
 
 /* Checks one mutation of one parameter against the definition: who had to go, what stayed as it was, what is new. */
-static void check_mutation(const picture *old, const picture *now, int64_t n_units, double prune_to, double grow_to, double lambda)
+static void check_mutation(const mest_sparse *s, const picture *old, const picture *now, double prune_to, double grow_to, double lambda)
 {
-    int64_t keep = mest_units_at(prune_to, n_units), final = mest_units_at(grow_to, n_units);
+    int64_t keep = mest_sparse_units_at(s, prune_to), final = mest_sparse_units_at(s, grow_to);
     int64_t n_drop = old->n > keep ? old->n - keep : 0;
     ranked *order = malloc((size_t)old->n * sizeof *order + 8);
     for (int64_t i = 0; i < old->n; i++) {
@@ -26,10 +47,9 @@ static void check_mutation(const picture *old, const picture *now, int64_t n_uni
     }
     qsort(order, (size_t)old->n, sizeof *order, ranked_compare);
     int64_t *victims = malloc((size_t)n_drop * 8 + 8);
-    for (int64_t i = 0; i < n_drop; i++)
-        victims[i] = order[i].id;
-    qsort(victims, (size_t)n_drop, 8, id_compare);
+    oracle_lowest(s, order, old->n, n_drop, victims);
     MUST(now->n == final);
+    check_groups(s);
     int64_t survivors = 0;
     for (int64_t i = 0, j = 0; i < now->n; i++) {
         MUST(i == 0 || now->units[i] > now->units[i - 1]);
@@ -59,7 +79,7 @@ static int stage_of(int64_t epoch, int64_t n_epochs)
     return ((double)epoch >= .5625 * (double)n_epochs) + ((double)epoch >= .75 * (double)n_epochs);
 }
 
-START_TEST(mutations_follow_the_definition)
+static void mutations_follow(const world_param *params, int n, size_t dense_bytes)
 {
     static const stages all[] = {
         { "mode=vanilla,rate=.3", 0, { .3, .3, .3 }, { 0 } },
@@ -71,33 +91,33 @@ START_TEST(mutations_follow_the_definition)
     };
     for (size_t a = 0; a < sizeof all / sizeof *all; a++) {
         world w;
-        world_open(&w, 100 + a, few, FEW, 10);
+        world_open(&w, 100 + a, params, n, 10);
         OK(mest_schedulers_add(w.list, "mest", all[a].options, err));
         world_plan(&w);
-        for (int i = 0; i < FEW; i++) { /* the peak was reserved, and not more */
+        for (int i = 0; i < n; i++) { /* the peak was reserved, and not more */
             const mest_sparse *s = w.host.params[i].sparse;
-            ck_assert_int_eq(s->cap_units, mest_units_at(few[i].sparsity - all[a].bound[0], s->n_units));
+            ck_assert_int_eq(s->cap_units, mest_sparse_units_at(s, params[i].sparsity - all[a].bound[0]));
         }
         int64_t n_epochs = 40;
         for (int64_t e = 0; e < n_epochs; e++) {
             mest_epoch now = world_epoch(&w, e, n_epochs);
-            picture before[FEW];
-            for (int i = 0; i < FEW; i++)
+            picture before[MORE];
+            for (int i = 0; i < n; i++)
                 before[i] = take_picture(&w, i);
             mest_host_report report;
             int st = stage_of(e, n_epochs);
             OK(mest_schedulers_epoch_begin(w.list, &now, &report, err));
             int64_t removed = 0, grown = 0;
-            for (int i = 0; i < FEW; i++) {
+            for (int i = 0; i < n; i++) {
                 picture after = take_picture(&w, i);
                 const mest_sparse *s = w.host.params[i].sparse;
-                double target = few[i].sparsity;
+                double target = params[i].sparsity;
                 sparse_check(s);
                 if (e % 5 == 0)
-                    check_mutation(&before[i], &after, s->n_units, target + all[a].rate[st] * (1 - target), target - all[a].bound[st], all[a].lambda);
+                    check_mutation(s, &before[i], &after, target + all[a].rate[st] * (1 - target), target - all[a].bound[st], all[a].lambda);
                 else
                     MUST(same_picture(&before[i], &after));
-                int64_t keep = mest_units_at(target + all[a].rate[st] * (1 - target), s->n_units), gone = before[i].n > keep ? before[i].n - keep : 0;
+                int64_t keep = mest_sparse_units_at(s, target + all[a].rate[st] * (1 - target)), gone = before[i].n > keep ? before[i].n - keep : 0;
                 if (e % 5 == 0) {
                     removed += gone;
                     grown += after.n - (before[i].n - gone);
@@ -111,12 +131,18 @@ START_TEST(mutations_follow_the_definition)
             world_train(&w, e);
             OK(mest_schedulers_epoch_end(w.list, &now, &report, err));
         }
-        for (int i = 0; i < FEW; i++)
-            ck_assert_int_eq(w.host.params[i].sparse->active_units, mest_units_at(few[i].sparsity, w.host.params[i].sparse->n_units));
+        for (int i = 0; i < n; i++)
+            ck_assert_int_eq(w.host.params[i].sparse->active_units, mest_sparse_units_at(w.host.params[i].sparse, params[i].sparsity));
         ck_assert(strstr(w.log, "ends with") == NULL);
-        ck_assert_int_lt((int64_t)w.b.guard.largest, 30 * 40 * 4); /* no block of a dense weight's size, csr or block */
+        ck_assert_uint_lt(w.b.guard.largest, dense_bytes); /* no block of a dense weight's size */
         world_close(&w);
     }
+}
+
+START_TEST(mutations_follow_the_definition)
+{
+    mutations_follow(few, FEW, 30 * 40 * 4);
+    mutations_follow(more, MORE, 16 * 10 * 9 * 4);
 }
 END_TEST
 

@@ -43,7 +43,7 @@ static inline void world_open(world *w, uint64_t seed, const world_param *params
     OK(mest_host_init(&w->host, &w->b.heap, seed, n, err));
     for (int i = 0; i < n; i++) {
         mest_sparse *s;
-        OK(mest_sparse_create(&s, &w->b.heap, params[i].format, &params[i].shape, 0, err));
+        s = sparse_make(&w->b, params[i].format, &params[i].shape, 0);
         int64_t u = mest_sparse_units_at(s, params[i].sparsity);
         OK(mest_sparse_reserve(s, u, err));
         OK(mest_sparse_from_random(s, u, seed, (uint64_t)i, .1, err));

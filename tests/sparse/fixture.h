@@ -194,6 +194,29 @@ static inline int id_compare(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
+/* The k of n units that a balanced removal takes, said greedily: the least (key, then id) of those whose groups hold most. */
+static inline void oracle_lowest(const mest_sparse *s, const ranked *order, int64_t n, int64_t k, int64_t *out)
+{
+    const int64_t size = oracle_group(s), groups = s->n_units / size;
+    int64_t *held = calloc((size_t)groups + 1, 8), most = 0, done = 0;
+    bool *taken = calloc((size_t)n + 1, 1);
+    for (int64_t i = 0; i < n; i++) {
+        int64_t *h = &held[order[i].id / s->choices / size];
+        most = ++*h > most ? *h : most;
+    }
+    for (; done < k; most--)
+        for (int64_t i = 0; i < n && done < k; i++) {
+            int64_t *h = &held[order[i].id / s->choices / size];
+            if (taken[i] || (groups > 1 && *h < most))
+                continue;
+            taken[i] = true;
+            --*h;
+            out[done++] = order[i].id;
+        }
+    qsort(out, (size_t)k, sizeof *out, id_compare);
+    free(held), free(taken);
+}
+
 /* NULL where the format does not fit the shape, which is so only in the cases named here. */
 static inline mest_sparse *sparse_make(bench_heap *b, const char *format, const mest_shape *shape, int64_t cap)
 {

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Random units: distinct, free, keyed, uniform. */
+#include "runtime/growth.h"
+#include "sparse/balance.h"
 #include "tests/sparse/fixture.h"
 
 /* Chi-square of counts against equal expectation, in standard deviations from its mean (normal approximation). */
@@ -78,8 +80,8 @@ START_TEST(samples_are_free_distinct_and_repeatable)
             int64_t tries[] = { 0, 1, 2, most / 20, most / 3, most - 1, most };
             for (size_t t = 0; t < sizeof tries / sizeof *tries; t++) {
                 int64_t n = tries[t];
-                OK(mest_sparse_sample_inactive(s, 7, 100 + t, freed, 3, exclude, 5, n, a, err));
-                OK(mest_sparse_sample_inactive(s, 7, 100 + t, freed, 3, exclude, 5, n, c, err));
+                OK(mest_sparse_sample_inactive(s, 7, 100 + t, &(mest_change){ freed, 3, NULL, 0 }, exclude, 5, n, a, err));
+                OK(mest_sparse_sample_inactive(s, 7, 100 + t, &(mest_change){ freed, 3, NULL, 0 }, exclude, 5, n, c, err));
                 ck_assert_mem_eq(a, c, (size_t)n * 8);
                 for (int64_t i = 0; i < n; i++) {
                     const int64_t slot = a[i] / ch;
@@ -90,21 +92,102 @@ START_TEST(samples_are_free_distinct_and_repeatable)
                 }
                 check_balance(s, freed, 3, exclude, 5, a, n);
             }
-            REFUSED(MEST_E_LIMIT, mest_sparse_sample_inactive(s, 7, 1, freed, 3, exclude, 5, most + 1, a, err));
+            REFUSED(MEST_E_LIMIT, mest_sparse_sample_inactive(s, 7, 1, &(mest_change){ freed, 3, NULL, 0 }, exclude, 5, most + 1, a, err));
             int64_t wrong[] = { 5, 5 };
-            REFUSED(MEST_E_ARGUMENT, mest_sparse_sample_inactive(s, 7, 1, wrong, 2, NULL, 0, 1, a, err));
-            REFUSED(MEST_E_ARGUMENT, mest_sparse_sample_inactive(s, 7, 1, NULL, 0, wrong, 2, 1, a, err));
-            OK(mest_sparse_sample_inactive(s, 7, 1, NULL, 0, NULL, 0, 20, a, err));
-            OK(mest_sparse_sample_inactive(s, 8, 1, NULL, 0, NULL, 0, 20, c, err));
+            REFUSED(MEST_E_ARGUMENT, mest_sparse_sample_inactive(s, 7, 1, &(mest_change){ wrong, 2, NULL, 0 }, NULL, 0, 1, a, err));
+            REFUSED(MEST_E_ARGUMENT, mest_sparse_sample_inactive(s, 7, 1, NULL, wrong, 2, 1, a, err));
+            OK(mest_sparse_sample_inactive(s, 7, 1, NULL, NULL, 0, 20, a, err));
+            OK(mest_sparse_sample_inactive(s, 8, 1, NULL, NULL, 0, 20, c, err));
             if (most > 60) {
                 ck_assert_mem_ne(a, c, 20 * 8);
-                OK(mest_sparse_sample_inactive(s, 7, 2, NULL, 0, NULL, 0, 20, c, err));
+                OK(mest_sparse_sample_inactive(s, 7, 2, NULL, NULL, 0, 20, c, err));
                 ck_assert_mem_ne(a, c, 20 * 8);
             }
             mest_sparse_destroy(s);
             free(a), free(c);
             heap_close(&b);
         }
+}
+END_TEST
+
+/* Growth by norm: the result of adding one unit after the other, each time the best that is free in one of the emptiest groups. */
+START_TEST(best_growth_is_balanced)
+{
+    static const struct { const char *format; mest_shape shape; } all[] = {
+        { "pattern", { 4, { 6, 5, 3, 3 } } }, { "nm2:4", { 2, { 9, 12 } } }, { "nm3:8x2", { 4, { 5, 8, 2, 1 } } }, { "~nm1:4", { 2, { 8, 7 } } },
+    };
+    for (uint64_t seed = 0; seed < 400; seed++) {
+        bench_heap b;
+        heap_open(&b);
+        mest_sparse *s = sparse_make(&b, all[seed % 4].format, &all[seed % 4].shape, -1);
+        const int64_t ids = mest_sparse_ids(s), groups = mest_groups(s);
+        int64_t units[256], drop[256], grow[256], n = 0, nd = 0, ng = 0, held[64] = { 0 };
+        bool taken[256] = { false };
+        float norm[256];
+        MUST(ids <= 256 && groups <= 64);
+        for (int64_t slot = 0; slot < s->n_units; slot++) {
+            const int64_t id = slot * s->choices + (int64_t)mest_rng_below(seed, 1, (uint64_t)slot, (uint64_t)s->choices);
+            const uint64_t what = mest_rng_below(seed, 2, (uint64_t)slot, 10);
+            if (what < 4)
+                units[n++] = id;
+            if (what == 3)
+                drop[nd++] = id;
+            if (what == 4)
+                grow[ng++] = id;
+            taken[slot] = what < 3 || what == 4;
+            held[slot / s->group_units] += taken[slot];
+        }
+        OK(mest_sparse_from_units(s, units, n, NULL, err));
+        for (int64_t id = 0; id < ids; id++)
+            norm[id] = (float)mest_rng_below(seed, 3, (uint64_t)id, seed % 3 ? 1000 : 3);
+        for (int64_t k = 0; k <= s->n_units; k += 1 + s->n_units / 6) {
+            int64_t want[256], got[256], found = 0, room = 0, now[64];
+            float norms[256];
+            bool used[256];
+            memcpy(now, held, sizeof now);
+            memcpy(used, taken, sizeof used);
+            while (found < k) {
+                int64_t best = -1;
+                int64_t least = INT64_MAX;
+                for (int64_t id = 0; id < ids; id++) {
+                    const int64_t slot = id / s->choices;
+                    if (!used[slot] && now[slot / s->group_units] < least)
+                        least = now[slot / s->group_units];
+                }
+                for (int64_t id = 0; id < ids; id++) {
+                    const int64_t slot = id / s->choices;
+                    if (!used[slot] && now[slot / s->group_units] == least && (best < 0 || norm[id] > norm[best]))
+                        best = id;
+                }
+                if (best < 0)
+                    break;
+                used[best / s->choices] = true;
+                now[best / s->choices / s->group_units]++;
+                want[found++] = best;
+            }
+            qsort(want, (size_t)found, sizeof *want, id_compare);
+            for (int64_t slot = 0; slot < s->n_units; slot++)
+                room += !taken[slot];
+            MUST(found == (k < room ? k : room));
+            mest_growth t;
+            const mest_growth_lists lists = { { drop, NULL, grow }, { nd, 0, ng } };
+            OK(mest_growth_open(&t, s, &lists, k, got, norms, err));
+            for (int64_t id = 0; id < ids; id++) {
+                bool out = mest_sparse_active(s, id);
+                for (int64_t i = 0; i < nd; i++)
+                    out &= drop[i] != id;
+                for (int64_t i = 0; i < ng; i++)
+                    out |= grow[i] == id;
+                mest_growth_put(&t, id, norm[id], out);
+            }
+            MUST(mest_growth_close(&t) == found);
+            ck_assert_mem_eq(got, want, (size_t)found * 8);
+            for (int64_t i = 0; i < found; i++)
+                MUST(norms[i] == norm[got[i]]);
+        }
+        mest_sparse_destroy(s);
+        heap_close(&b);
+    }
 }
 END_TEST
 
@@ -118,7 +201,7 @@ START_TEST(growth_in_groups_is_uniform)
     int64_t slots[120] = { 0 }, groups[10] = { 0 }, masks[8] = { 0 }, out[43];
     const int64_t rounds = 4000, n = 43; /* four in each filter, five in three of them */
     for (int64_t r = 0; r < rounds; r++) {
-        OK(mest_sparse_sample_inactive(s, (uint64_t)r, 3, NULL, 0, NULL, 0, n, out, err));
+        OK(mest_sparse_sample_inactive(s, (uint64_t)r, 3, NULL, NULL, 0, n, out, err));
         int64_t in[10] = { 0 };
         for (int64_t i = 0; i < n; i++) {
             slots[out[i] / 8]++;
@@ -144,7 +227,7 @@ START_TEST(growth_in_groups_is_uniform)
     }
     OK(mest_sparse_from_units(s, active, 16, NULL, err));
     for (uint64_t r = 0; r < 6000; r++) {
-        OK(mest_sparse_sample_inactive(s, r, 4, NULL, 0, NULL, 0, 8, out, err));
+        OK(mest_sparse_sample_inactive(s, r, 4, NULL, NULL, 0, 8, out, err));
         for (int64_t i = 0; i < 8; i++) {
             MUST(out[i] / 8 == i);
             free_count[out[i]]++;
@@ -173,7 +256,7 @@ START_TEST(growth_is_uniform)
     for (size_t d = 0; d < sizeof draws / sizeof *draws; d++) {
         int64_t count[600] = { 0 }, packed[400], n = draws[d], out[400], rounds = 40000 / n + 200, k = 0;
         for (int64_t r = 0; r < rounds; r++) {
-            OK(mest_sparse_sample_inactive(s, (uint64_t)r, 9, NULL, 0, NULL, 0, n, out, err));
+            OK(mest_sparse_sample_inactive(s, (uint64_t)r, 9, NULL, NULL, 0, n, out, err));
             for (int64_t i = 0; i < n; i++)
                 count[out[i]]++;
         }
@@ -202,7 +285,7 @@ START_TEST(every_set_is_equally_likely)
     int64_t pairs[15] = { 0 };
     for (uint64_t seed = 0; seed < 30000; seed++) {
         int64_t o[2], cell = 0;
-        OK(mest_sparse_sample_inactive(s, seed, 0, NULL, 0, NULL, 0, 2, o, err));
+        OK(mest_sparse_sample_inactive(s, seed, 0, NULL, NULL, 0, 2, o, err));
         for (int64_t a = 0; a < 6; a++)
             for (int64_t c = a + 1; c < 6; c++, cell++)
                 if (o[0] == a && o[1] == c)
@@ -216,7 +299,7 @@ START_TEST(every_set_is_equally_likely)
     int64_t more[136] = { 0 };
     for (uint64_t seed = 0; seed < 68000; seed++) {
         int64_t o[2];
-        OK(mest_sparse_sample_inactive(s, seed, 3, NULL, 0, NULL, 0, 2, o, err));
+        OK(mest_sparse_sample_inactive(s, seed, 3, NULL, NULL, 0, 2, o, err));
         more[o[1] * (o[1] - 1) / 2 + o[0]]++;
     }
     MUST(fabs(chi_square_z(more, 136, 500, 1)) < 4.5);
@@ -298,4 +381,4 @@ START_TEST(random_patterns_and_values)
 }
 END_TEST
 
-RUN("sparse sampling", samples_are_free_distinct_and_repeatable, growth_in_groups_is_uniform, growth_is_uniform, every_set_is_equally_likely, random_patterns_and_values)
+RUN("sparse sampling", best_growth_is_balanced, samples_are_free_distinct_and_repeatable, growth_in_groups_is_uniform, growth_is_uniform, every_set_is_equally_likely, random_patterns_and_values)

@@ -144,29 +144,6 @@ START_TEST(a_failing_reader_leaves_a_valid_weight)
 }
 END_TEST
 
-/* The k of n units that a balanced removal takes, said greedily: the least (key, then id) of those whose groups hold most. */
-static void oracle_lowest(const mest_sparse *s, const ranked *order, int64_t n, int64_t k, int64_t *out)
-{
-    const int64_t size = oracle_group(s), groups = s->n_units / size;
-    int64_t *held = calloc((size_t)groups + 1, 8), most = 0, done = 0;
-    bool *taken = calloc((size_t)n + 1, 1);
-    for (int64_t i = 0; i < n; i++) {
-        int64_t *h = &held[order[i].id / s->choices / size];
-        most = ++*h > most ? *h : most;
-    }
-    for (; done < k; most--)
-        for (int64_t i = 0; i < n && done < k; i++) {
-            int64_t *h = &held[order[i].id / s->choices / size];
-            if (taken[i] || (groups > 1 && *h < most))
-                continue;
-            taken[i] = true;
-            --*h;
-            out[done++] = order[i].id;
-        }
-    qsort(out, (size_t)k, sizeof *out, id_compare);
-    free(held), free(taken);
-}
-
 /* Unbalanced weights too (a plugin may have grown as it liked): the fullest groups lose first. */
 START_TEST(lowest_of_unbalanced_groups)
 {

@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Random growth that keeps groups balanced. */
+#include "sparse/balance.h"
+
+#include <inttypes.h>
+
+/* Group by group: its slots that cannot grow (active after the change, or excluded), ascending. */
+typedef struct taken_groups {
+    const mest_sparse *s;
+    mest_cursor active;
+    const int64_t *drop, *drop_end, *grow, *grow_end, *exclude, *exclude_end;
+    int64_t group; /* the next one */
+} taken_groups;
+
+static void taken_init(taken_groups *t, const mest_sparse *s, const mest_change *change, const int64_t *exclude, int64_t n_exclude)
+{
+    static const mest_change none = { 0 };
+    change = change ? change : &none;
+    *t = (taken_groups){ .s = s, .drop = change->drop, .grow = change->grow, .exclude = exclude };
+    mest_cursor_init(&t->active, s);
+    t->drop_end = change->n_drop ? change->drop + change->n_drop : change->drop;
+    t->grow_end = change->n_grow ? change->grow + change->n_grow : change->grow;
+    t->exclude_end = n_exclude ? exclude + n_exclude : exclude;
+}
+
+static int64_t list_slot(const mest_sparse *s, const int64_t *at, const int64_t *end) { return at < end ? *at / s->choices : INT64_MAX; }
+
+/* slots (may be NULL): slot numbers within the group. Returns their number; *active: those that are not just excluded. */
+static int64_t taken_next(taken_groups *t, int64_t *slots, int64_t *active)
+{
+    const mest_sparse *s = t->s;
+    const int64_t first = t->group * s->group_units, end = first + s->group_units;
+    int64_t n = 0;
+    *active = 0;
+    for (;;) {
+        int64_t a = mest_cursor_peek(&t->active);
+        while (t->drop < t->drop_end && *t->drop <= a) { /* what is dropped is active now: skip it */
+            if (*t->drop == a) {
+                t->active.at++;
+                a = mest_cursor_peek(&t->active);
+            }
+            t->drop++;
+        }
+        a = a == INT64_MAX ? a : a / s->choices;
+        const int64_t g = list_slot(s, t->grow, t->grow_end), held = a < g ? a : g;
+        const int64_t e = list_slot(s, t->exclude, t->exclude_end), slot = held < e ? held : e;
+        if (slot >= end)
+            break;
+        if (slots)
+            slots[n] = slot - first;
+        n++;
+        *active += held == slot;
+        t->active.at += a == slot;
+        t->grow += g == slot;
+        while (list_slot(s, t->exclude, t->exclude_end) == slot) /* several choices of one slot may be excluded */
+            t->exclude++;
+    }
+    t->group++;
+    return n;
+}
+
+/* Units that would be grown if every group were filled up to `level`; groups that could then take one more. */
+static int64_t filled_at(const taken_groups *start, int64_t level, int64_t *open)
+{
+    const mest_sparse *s = start->s;
+    const int64_t groups = mest_groups(s);
+    taken_groups t = *start;
+    int64_t sum = 0, active;
+    *open = 0;
+    for (int64_t g = 0; g < groups; g++) {
+        const int64_t taken = taken_next(&t, NULL, &active), most = active + s->group_units - taken;
+        const int64_t to = level < active ? active : level > most ? most : level;
+        sum += to - active;
+        *open += active <= level && level < most;
+    }
+    return sum;
+}
+
+/* The level to which n units fill: filled_at(level) <= n < filled_at(level + 1), or group_units if n is all. *all: how many could grow. */
+static int64_t level_of(const taken_groups *start, int64_t n, int64_t *all)
+{
+    int64_t level = 0, high = start->s->group_units, open;
+    *all = filled_at(start, high, &open);
+    if (n >= *all)
+        return high;
+    while (high - level > 1) {
+        const int64_t middle = level + (high - level) / 2;
+        if (filled_at(start, middle, &open) <= n)
+            level = middle;
+        else
+            high = middle;
+    }
+    return level;
+}
+
+mest_status mest_balance_sample(const mest_sparse *s, uint64_t seed, uint64_t stream, const mest_change *change, const int64_t *exclude,
+                                int64_t n_exclude, int64_t n, int64_t *out, mest_error *err)
+{
+    taken_groups start, t;
+    int64_t open, all;
+    taken_init(&start, s, change, exclude, n_exclude);
+    const int64_t level = level_of(&start, n, &all);
+    MEST_CHECK(n >= 0 && n <= all, err, MEST_E_LIMIT, "%s: %" PRId64 " units to grow, but only %" PRId64 " are free", s->name, n, all);
+    if (n == 0)
+        return MEST_OK;
+    const int64_t extra = n - filled_at(&start, level, &open);
+    /* Which open groups get one more: ranks at the end of `out`, used up as fast as the front grows. */
+    int64_t *lucky = out + n - extra, used = 0, rank = 0, done = 0;
+    mest_draw_ranks(seed, mest_mix64(stream ^ 0x67726f7570u), open, extra, lucky);
+    const mest_group_room room = mest_group_room_of(s);
+    t = start;
+    const int64_t groups = mest_groups(s);
+    for (int64_t g = 0; g < groups && done < n; g++) {
+        int64_t active;
+        const int64_t taken = taken_next(&t, room.a, &active), most = active + s->group_units - taken;
+        int64_t grow = (level < active ? active : level > most ? most : level) - active;
+        if (active <= level && level < most) {
+            if (used < extra && lucky[used] == rank) {
+                grow++;
+                used++;
+            }
+            rank++;
+        }
+        if (grow == 0)
+            continue;
+        mest_draw_ranks(seed, mest_mix64(mest_mix64(stream) ^ (uint64_t)g), s->group_units - taken, grow, room.b);
+        for (int64_t i = 0, below = 0; i < grow; i++) { /* rank r of the free slots is slot r + (taken slots at or below it) */
+            while (below < taken && room.a[below] <= room.b[i] + below)
+                below++;
+            const int64_t slot = g * s->group_units + room.b[i] + below;
+            out[done++] = slot * s->choices + mest_random_choice(s, seed, stream, slot);
+        }
+    }
+    return MEST_OK;
+}
