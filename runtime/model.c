@@ -80,7 +80,8 @@ void mest_model_destroy(mest_model *model)
 void mest_model_forget(const mest_model *m)
 {
     for (const mest_mapping *map = m->mappings; map; map = map->next)
-        mest_mapfile_forget(&(mest_mapfile){.bytes = map->bytes, .size = map->size});
+        if (!map->borrowed) /* memory that is no file would come back as zeros */
+            mest_mapfile_forget(&(mest_mapfile){.bytes = map->bytes, .size = map->size});
 }
 
 /* Copies as much of `from` as the caller's structure holds; its struct_size stays. */

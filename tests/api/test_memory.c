@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Models in memory: loaded from bytes, written to bytes, equal to those in files. */
 #include <check.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "tests/serve/serve_util.h"
@@ -150,6 +151,42 @@ START_TEST(trains_without_files)
 }
 END_TEST
 
+/* Pages of a mapped file are given back to the system once they were read; memory must not be: it would come back as zeros. */
+START_TEST(large_models_stay_whole)
+{
+    enum { LARGE = 6 << 20 };
+    unsigned char *bytes = mmap(NULL, LARGE + ROOM, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), *copy = malloc(LARGE + ROOM), *back = malloc(LARGE + ROOM);
+    EXPECT(bytes != MAP_FAILED && copy && back);
+    size_t n = read_file(digits(), file), size;
+    memcpy(bytes, file, n);
+    bytes[n++] = 6 << 3 | 2; /* ModelProto.doc_string of LARGE bytes */
+    for (uint32_t left = LARGE; left; left >>= 7)
+        bytes[n++] = (unsigned char)((left & 127) | (left > 127 ? 128 : 0));
+    memset(bytes + n, 'x', LARGE);
+    n += LARGE;
+    memcpy(copy, bytes, n);
+    mest_model_options o = counted(true);
+    o.max_metadata_bytes = (uint64_t)64 << 20;
+    mest_model *m;
+    MUST(mest_model_load_memory(&m, bytes, n, &o, err));
+    mest_train_config c = digits_config(1);
+    mest_session *s;
+    MUST(mest_session_create(&s, m, &c, err));
+    char path[] = "/tmp/mest-api-XXXXXX";
+    close(mkstemp(path));
+    MUST(mest_session_checkpoint(s, path, err)); /* reads the whole model: its sum is in there */
+    unlink(path);
+    mest_session_destroy(s);
+    ck_assert_int_eq(memcmp(bytes, copy, n), 0);
+    MUST(mest_model_export_memory(m, back, LARGE + ROOM, &size, NULL, err));
+    ck_assert_int_ge((int64_t)size, (int64_t)n);
+    mest_model_destroy(m);
+    munmap(bytes, LARGE + ROOM);
+    free(copy);
+    free(back);
+}
+END_TEST
+
 START_TEST(refusals)
 {
     mest_model *m = (mest_model *)(uintptr_t)1;
@@ -177,6 +214,7 @@ int main(void)
     tcase_add_loop_test(t, same_as_the_file, 0, 2);
     tcase_add_test(t, export_is_the_file);
     tcase_add_test(t, trains_without_files);
+    tcase_add_test(t, large_models_stay_whole);
     tcase_add_test(t, refusals);
     suite_add_tcase(suite, t);
     SRunner *runner = srunner_create(suite);
