@@ -24,6 +24,13 @@ mest_status mest_host_check_range(mest_host *host, const mest_host_param *p, int
     return MEST_OK;
 }
 
+/* The parameter, if it has the active units first..first+n-1; NULL, with err, if not. */
+static mest_host_param *find_active(mest_host *host, int param, int64_t first, int64_t n, mest_error *err)
+{
+    mest_host_param *p = mest_host_find(host, param, err);
+    return p && mest_host_check_range(host, p, first, n, err) == MEST_OK ? p : NULL;
+}
+
 static mest_status check_lambda(mest_host *host, const mest_host_param *p, double lambda, mest_error *err)
 {
     MEST_CHECK(lambda >= 0 && isfinite(lambda), err, MEST_E_ARGUMENT, "scheduler %s: %s: lambda must be finite and not negative", host->who,
@@ -52,10 +59,9 @@ mest_status mest_host_sparse_info(mest_host *host, int param, mest_sparse_info *
 
 mest_status mest_host_active_units(mest_host *host, int param, int64_t first, int64_t n, int64_t *units, mest_error *err)
 {
-    mest_host_param *p = mest_host_find(host, param, err);
+    mest_host_param *p = find_active(host, param, first, n, err);
     if (!p)
         return MEST_E_ARGUMENT;
-    MEST_TRY(mest_host_check_range(host, p, first, n, err));
     if (n > 0)
         p->sparse->format->units(p->sparse, first, n, units);
     return MEST_OK;
@@ -66,10 +72,9 @@ static const mest_real *snapshot(const mest_host *host, const mest_host_param *p
 mest_status mest_host_unit_scores(mest_host *host, int param, double lambda, bool normalised, int64_t first, int64_t n, float *scores,
                                     mest_error *err)
 {
-    mest_host_param *p = mest_host_find(host, param, err);
+    mest_host_param *p = find_active(host, param, first, n, err);
     if (!p)
         return MEST_E_ARGUMENT;
-    MEST_TRY(mest_host_check_range(host, p, first, n, err));
     MEST_TRY(check_lambda(host, p, lambda, err));
     mest_sparse_scores(p->sparse, snapshot(host, p), lambda, normalised, first, n, scores);
     return MEST_OK;
@@ -77,10 +82,9 @@ mest_status mest_host_unit_scores(mest_host *host, int param, double lambda, boo
 
 mest_status mest_host_lowest_units(mest_host *host, int param, double lambda, bool normalised, int64_t k, int64_t *units, mest_error *err)
 {
-    mest_host_param *p = mest_host_find(host, param, err);
+    mest_host_param *p = find_active(host, param, 0, k, err);
     if (!p)
         return MEST_E_ARGUMENT;
-    MEST_TRY(mest_host_check_range(host, p, 0, k, err));
     MEST_TRY(check_lambda(host, p, lambda, err));
     return mest_sparse_lowest(p->sparse, snapshot(host, p), lambda, normalised, k, units, err);
 }
@@ -98,10 +102,9 @@ mest_status mest_host_sample_inactive(mest_host *host, int param, uint64_t key, 
 
 mest_status mest_host_get_values(mest_host *host, int param, int64_t first, int64_t n, float *values, mest_error *err)
 {
-    mest_host_param *p = mest_host_find(host, param, err);
+    mest_host_param *p = find_active(host, param, first, n, err);
     if (!p)
         return MEST_E_ARGUMENT;
-    MEST_TRY(mest_host_check_range(host, p, first, n, err));
     const mest_real *from = p->sparse->values + first * p->sparse->unit_elements;
     for (int64_t i = 0; i < n * p->sparse->unit_elements; i++)
         values[i] = (float)from[i];
@@ -110,10 +113,9 @@ mest_status mest_host_get_values(mest_host *host, int param, int64_t first, int6
 
 mest_status mest_host_unit_momentum(mest_host *host, int param, int64_t first, int64_t n, float *norms, mest_error *err)
 {
-    mest_host_param *p = mest_host_find(host, param, err);
+    mest_host_param *p = find_active(host, param, first, n, err);
     if (!p)
         return MEST_E_ARGUMENT;
-    MEST_TRY(mest_host_check_range(host, p, first, n, err));
     MEST_CHECK(p->n_slots > 0, err, MEST_E_STATE, "scheduler %s: the optimizer keeps no momentum", host->who);
     mest_sparse_norms(p->sparse, p->slots[0], first, n, norms);
     return MEST_OK;
@@ -121,10 +123,9 @@ mest_status mest_host_unit_momentum(mest_host *host, int param, int64_t first, i
 
 mest_status mest_host_unit_products(mest_host *host, int param, int64_t first, int64_t n, float *products, mest_error *err)
 {
-    mest_host_param *p = mest_host_find(host, param, err);
+    mest_host_param *p = find_active(host, param, first, n, err);
     if (!p)
         return MEST_E_ARGUMENT;
-    MEST_TRY(mest_host_check_range(host, p, first, n, err));
     const mest_real *g = snapshot(host, p), *w = p->sparse->values;
     MEST_CHECK(g, err, MEST_E_STATE, "scheduler %s: no gradients are kept", host->who);
     for (int64_t i = 0; i < n; i++) {

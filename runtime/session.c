@@ -442,7 +442,7 @@ bool mest_session_pattern(const mest_session *s, int index, mest_pattern_info *i
     mest_pattern_info full = {.name = p->name, .parameter = s->host_param[index], .n_units = w->n_units, .n_active = w->active_units};
     full.density = (double)mest_sparse_nnz(w) / ((double)w->rows * (double)w->cols);
     if (s->host.account) {
-        const mest_watch_param *seen = &s->host.account->params[index];
+        mest_watch_param *seen = &s->host.account->params[index];
         full.removed = seen->n_removed;
         full.grown = seen->n_grown;
         full.earlier = seen->n_earlier;

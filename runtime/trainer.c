@@ -91,7 +91,7 @@ static void note_watch(const mest_watch *w, mest_event *e)
 {
     double distance = 0, units = 0;
     for (int i = 0; i < w->n; i++) {
-        const mest_watch_param *p = &w->params[i];
+        mest_watch_param *p = &w->params[i];
         e->earlier += p->n_earlier;
         e->survivors += p->n_survivors;
         distance += mest_watch_distance(p) * (double)p->sparse->active_units;

@@ -11,6 +11,7 @@ static mest_status take_start(mest_watch_param *p, mest_error *err)
     mest_cursor c;
     mest_unit_list_clear(&p->start);
     mest_unit_list_clear(&p->grown);
+    p->distance_known = false;
     mest_cursor_init(&c, p->sparse);
     for (; c.at < p->sparse->active_units; c.at++)
         MEST_CHECK(mest_unit_list_put(&p->start, mest_cursor_peek(&c)), err, MEST_E_INTERNAL, "watch: the room for a pattern is too small");
@@ -88,7 +89,7 @@ void mest_watch_reset(mest_watch *w)
         w->params[i].n_removed = w->params[i].n_grown = w->params[i].n_earlier = w->params[i].n_survivors = 0;
 }
 
-double mest_watch_distance(const mest_watch_param *p)
+static double compute_distance(const mest_watch_param *p)
 {
     mest_unit_reader r = mest_unit_list_read(&p->start);
     mest_cursor c;
@@ -106,6 +107,16 @@ double mest_watch_distance(const mest_watch_param *p)
     }
     int64_t either = p->start.n + p->sparse->active_units - both;
     return either ? 1 - (double)both / (double)either : 0;
+}
+
+double mest_watch_distance(mest_watch_param *p)
+{
+    if (!p->distance_known || p->distance_version != p->sparse->version) {
+        p->distance = compute_distance(p);
+        p->distance_version = p->sparse->version;
+        p->distance_known = true;
+    }
+    return p->distance;
 }
 
 /* ---- state ---- */
@@ -150,6 +161,7 @@ mest_status mest_watch_load(mest_watch *w, mest_state_io read, void *stream, mes
     MEST_CHECK(n == w->n, err, MEST_E_STATE, "watch: written for %" PRId64 " sparse parameters, there are %d", n, w->n);
     for (int i = 0; i < w->n; i++) {
         mest_watch_param *p = &w->params[i];
+        p->distance_known = false;
         MEST_TRY(load_list(w, &p->start, p->sparse->n_units, read, stream, err));
         MEST_TRY(load_list(w, &p->grown, p->sparse->n_units, read, stream, err));
     }

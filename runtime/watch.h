@@ -17,6 +17,9 @@ typedef struct mest_watch_param {
     mest_unit_list start;           /* units of the beginning */
     mest_unit_list grown;           /* units that grew when something last did */
     int64_t n_removed, n_grown;     /* since the last report */
+    double distance;                /* of the pattern with that version; see mest_watch_distance */
+    uint32_t distance_version;
+    bool distance_known;
     int64_t n_earlier, n_survivors; /* units that had grown before, and those of them that this report's removals left */
 } mest_watch_param;
 
@@ -35,8 +38,9 @@ mest_status mest_watch_restart(mest_watch *watch, mest_error *err);
 void mest_watch_note(mest_watch *watch, int param, const int64_t *drop, int64_t n_drop, const int64_t *grow, int64_t n_grow);
 /* After a report: counts begin again. */
 void mest_watch_reset(mest_watch *watch);
-/* Jaccard distance of the present pattern to that of the beginning, 1 - |both| / |either|: 0 the same, 1 nothing in common. O(u). */
-double mest_watch_distance(const mest_watch_param *param);
+/* Jaccard distance of the present pattern to that of the beginning, 1 - |both| / |either|: 0 the same, 1 nothing in common.
+ * O(u) once for a pattern, kept until the pattern moves. */
+double mest_watch_distance(mest_watch_param *param);
 
 mest_status mest_watch_save(const mest_watch *watch, mest_state_io write, void *stream, mest_error *err);
 /* MEST_E_STATE when it was written for other parameters, MEST_E_FORMAT when it is damaged. */

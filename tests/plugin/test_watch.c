@@ -28,7 +28,7 @@ static int64_t shared(const int64_t *a, int64_t na, const int64_t *b, int64_t nb
 static void check_against(const world *w, int param, const picture *start, const picture *old, const picture *now, const int64_t *grown,
                           int64_t n_grown)
 {
-    const mest_watch_param *p = &w->host.account->params[param];
+    mest_watch_param *p = &w->host.account->params[param];
     int64_t both = shared(start->units, start->n, now->units, now->n);
     double distance = 1 - (double)both / (double)(start->n + now->n - both);
     ck_assert_double_eq_tol(mest_watch_distance(p), distance, 1e-15);
