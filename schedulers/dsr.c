@@ -93,11 +93,7 @@ static mest_status dsr_create(const mest_host_api *api, mest_host *host, const c
         status = reserve_room(&d, host, err);
     if (status != MEST_OK)
         return status;
-    *self = method_take(&d.m, host, 1, sizeof d, err);
-    if (!*self)
-        return MEST_E_NOMEM;
-    memcpy(*self, &d, sizeof d);
-    return MEST_OK;
+    return method_keep(&d.m, host, &d, sizeof d, self, err);
 }
 
 /* ---- one update ---- */

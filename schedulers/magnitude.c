@@ -51,11 +51,7 @@ static mest_status magnitude_create(const mest_host_api *api, mest_host *host, c
     mest_status status = o.status == MEST_OK ? method_all_stored(&g.m, host, err) : o.status;
     if (status != MEST_OK)
         return status;
-    *self = method_take(&g.m, host, 1, sizeof g, err);
-    if (!*self)
-        return MEST_E_NOMEM;
-    memcpy(*self, &g, sizeof g);
-    return MEST_OK;
+    return method_keep(&g.m, host, &g, sizeof g, self, err);
 }
 
 static mest_status norms(const method *m, mest_host *host, int param, int64_t first, int64_t n, float *scores, mest_error *err)

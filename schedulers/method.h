@@ -87,6 +87,16 @@ static inline void method_give(const method *m, mest_host *host, void *p, int64_
         m->api->release(host, p, (size_t)n * size);
 }
 
+/* The end of a scheduler's create: *self becomes a copy of `state`, which was filled in on the stack. */
+static inline mest_status method_keep(const method *m, mest_host *host, const void *state, size_t size, void **self, mest_error *err)
+{
+    *self = method_take(m, host, 1, size, err);
+    if (!*self)
+        return MEST_E_NOMEM;
+    memcpy(*self, state, size);
+    return MEST_OK;
+}
+
 static inline mest_status method_info(const method *m, mest_host *host, int param, mest_sparse_info *info, mest_error *err)
 {
     memset(info, 0, sizeof *info);

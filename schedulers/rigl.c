@@ -39,11 +39,7 @@ static mest_status rigl_create(const mest_host_api *api, mest_host *host, const 
     }
     if (o.status != MEST_OK)
         return o.status;
-    *self = method_take(&r.m, host, 1, sizeof r, err);
-    if (!*self)
-        return MEST_E_NOMEM;
-    memcpy(*self, &r, sizeof r);
-    return MEST_OK;
+    return method_keep(&r.m, host, &r, sizeof r, self, err);
 }
 
 /* Lists of one update: per parameter k units that go, k that grow, k norms. */

@@ -42,11 +42,7 @@ static mest_status set_create(const mest_host_api *api, mest_host *host, const c
     }
     if (o.status != MEST_OK)
         return o.status;
-    *self = method_take(&s.m, host, 1, sizeof s, err);
-    if (!*self)
-        return MEST_E_NOMEM;
-    memcpy(*self, &s, sizeof s);
-    return MEST_OK;
+    return method_keep(&s.m, host, &s, sizeof s, self, err);
 }
 
 /* One side of zero: |w| there, and +infinity on the other side and at 0, which belongs to the positive weights. */

@@ -36,11 +36,7 @@ static mest_status snip_create(const mest_host_api *api, mest_host *host, const 
     mest_status status = o.status == MEST_OK ? method_all_stored(&s.m, host, err) : o.status;
     if (status != MEST_OK)
         return status;
-    *self = method_take(&s.m, host, 1, sizeof s, err);
-    if (!*self)
-        return MEST_E_NOMEM;
-    memcpy(*self, &s, sizeof s);
-    return MEST_OK;
+    return method_keep(&s.m, host, &s, sizeof s, self, err);
 }
 
 static mest_status saliency(const method *m, mest_host *host, int param, int64_t first, int64_t n, float *scores, mest_error *err)
