@@ -164,11 +164,7 @@ static void report_verdict(const checking *c, const mest_check_summary *v)
         json_number(event, "batch", (double)s->batch);
         json_bool(event, "planned", v->planned);
         if (v->planned) {
-            json_number(event, "macs", (double)v->plan.macs);
-            json_number(event, "arena_bytes", (double)v->plan.arena_bytes);
-            json_number(event, "parameter_bytes", (double)v->plan.parameter_bytes);
-            json_number(event, "optimizer_bytes", (double)v->plan.optimizer_bytes);
-            json_number(event, "total_bytes", (double)v->plan.total_bytes);
+            json_plan(event, &v->plan);
         }
         (void)json_emit(c->t, event);
         return;

@@ -114,11 +114,7 @@ int cmd_explain(tool *t)
         json_number(event, "file_nodes", plan.n_file_nodes);
         json_number(event, "folded_nodes", plan.n_folded_nodes);
         json_number(event, "fused_nodes", plan.n_fused_nodes);
-        json_number(event, "macs", (double)plan.macs);
-        json_number(event, "arena_bytes", (double)plan.arena_bytes);
-        json_number(event, "parameter_bytes", (double)plan.parameter_bytes);
-        json_number(event, "optimizer_bytes", (double)plan.optimizer_bytes);
-        json_number(event, "total_bytes", (double)plan.total_bytes);
+        json_plan(event, &plan);
         (void)json_emit(t, event);
     } else {
         print_plan(t, &plan);

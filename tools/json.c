@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "json.h"
 
-#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -83,22 +82,30 @@ void json_metrics(cJSON *object, const char *key, const mest_metrics *metrics)
     json_number(into, "seconds", metrics->seconds);
 }
 
+void json_plan(cJSON *object, const mest_plan_info *plan)
+{
+    json_number(object, "macs", (double)plan->macs);
+    json_number(object, "arena_bytes", (double)plan->arena_bytes);
+    json_number(object, "parameter_bytes", (double)plan->parameter_bytes);
+    json_number(object, "optimizer_bytes", (double)plan->optimizer_bytes);
+    json_number(object, "total_bytes", (double)plan->total_bytes);
+}
+
 bool json_wanted(const tool *t) { return t->s->json || t->logging; }
 
 bool json_emit(tool *t, cJSON *object)
 {
     static const char no_memory[] = "{\"event\":\"error\",\"message\":\"out of memory while writing JSON\"}";
+    char *text = object ? cJSON_PrintUnformatted(object) : NULL;
+    const char *line = text ? text : no_memory;
+    size_t n = strlen(line);
     bool good = true;
-    if (t->s->json) {
-        char *text = object ? cJSON_PrintUnformatted(object) : NULL;
-        const char *line = text ? text : no_memory;
-        size_t n = strlen(line);
+    if (t->s->json)
         good = fwrite(line, 1, n, stdout) == n && fputc('\n', stdout) != EOF && fflush(stdout) == 0;
-        cJSON_free(text);
-    }
-    for (int i = 0; object && log_form_at(i); i++)
+    for (int i = 0; log_form_at(i); i++)
         if (t->log[i].fd >= 0)
-            good = log_form_at(i)->event(&t->log[i], object) && good;
+            good = log_form_at(i)->event(&t->log[i], object, line) && good;
+    cJSON_free(text);
     cJSON_Delete(object);
     return good;
 }

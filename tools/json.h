@@ -15,6 +15,7 @@ void json_text(cJSON *object, const char *key, const char *text); /* bytes that 
 void json_bool(cJSON *object, const char *key, bool value);
 void json_shape(cJSON *object, const char *key, const int64_t *dim, int rank); /* -1, symbolic: null */
 void json_metrics(cJSON *object, const char *key, const mest_metrics *metrics);
+void json_plan(cJSON *object, const mest_plan_info *plan); /* work and memory: macs, and bytes of each kind */
 
 /* Does anybody want events? Spares building them. */
 bool json_wanted(const tool *t);

@@ -29,8 +29,9 @@ static bool begin(log_file *file)
     return log_write(file, row, (size_t)n);
 }
 
-static bool event(log_file *file, const cJSON *object)
+static bool event(log_file *file, const cJSON *object, const char *line)
 {
+    (void)line;
     static const char *const kinds[] = {"step", "epoch", "mutation", "samples"};
     const char *kind = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(object, "event"));
     bool wanted = false;

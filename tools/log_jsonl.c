@@ -8,19 +8,18 @@
 
 static void file_name(char *text, size_t size) { snprintf(text, size, "log.jsonl"); }
 
-static bool event(log_file *file, const cJSON *object)
+/* One write, so that a line is whole or missing. */
+static bool event(log_file *file, const cJSON *object, const char *line)
 {
-    char *text = cJSON_PrintUnformatted(object);
-    size_t n = text ? strlen(text) : 0;
-    bool good = false;
-    char *line = text ? malloc(n + 1) : NULL;
-    if (line) {
-        memcpy(line, text, n);
-        line[n] = '\n';
-        good = log_write(file, line, n + 1);
-    }
-    free(line);
-    cJSON_free(text);
+    size_t n = strlen(line);
+    char *joined = malloc(n + 2);
+    (void)object;
+    if (!joined)
+        return true; /* as when memory runs out while an event is built: training goes on */
+    memcpy(joined, line, n);
+    joined[n] = '\n';
+    bool good = log_write(file, joined, n + 1);
+    free(joined);
     return good;
 }
 

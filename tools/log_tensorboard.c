@@ -10,11 +10,19 @@
 
 #include "logs.h"
 
+enum { TAG_SIZE = 400 }; /* below 128 * 128: its length takes at most two bytes */
+
 typedef struct bytes {
     unsigned char at[65536];
     size_t n;
     bool full;
 } bytes;
+
+static void clear(bytes *b)
+{
+    b->n = 0;
+    b->full = false;
+}
 
 static void put(bytes *b, const void *from, size_t n)
 {
@@ -79,7 +87,7 @@ static uint32_t masked_crc(const unsigned char *at, size_t n)
 static bool write_record(log_file *file, const bytes *message)
 {
     static bytes record;
-    record.n = 0;
+    clear(&record);
     put_little(&record, message->n, 8);
     put_little(&record, masked_crc(record.at, 8), 4);
     put(&record, message->at, message->n);
@@ -105,18 +113,21 @@ static bool begin(log_file *file)
 {
     static const char version[] = "brain.Event:2";
     static bytes message;
-    message.n = 0;
+    clear(&message);
     put_double(&message, 1, now());
     put_text(&message, 3, version, sizeof version - 1);
     return write_record(file, &message);
 }
 
+/* Field 1 of a Summary: a Value of its two fields, whose lengths are known before they are written. */
 static void put_value(bytes *summary, const char *tag, double value)
 {
-    bytes one = {.n = 0};
-    put_text(&one, 1, tag, strlen(tag));
-    put_float(&one, 2, (float)value);
-    put_text(summary, 1, one.at, one.n);
+    size_t n = strlen(tag);
+    n = n < TAG_SIZE ? n : TAG_SIZE - 1;
+    put_varint(summary, 1 << 3 | 2);
+    put_varint(summary, 1 + (n < 0x80 ? 1 : 2) + n + 1 + 4);
+    put_text(summary, 1, tag, n);
+    put_float(summary, 2, (float)value);
 }
 
 static void put_layers(bytes *summary, const cJSON *event)
@@ -127,7 +138,7 @@ static void put_layers(bytes *summary, const cJSON *event)
     {
         const char *name = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(layer, "name"));
         for (size_t i = 0; name && i < sizeof keys / sizeof *keys; i++) {
-            char tag[400];
+            char tag[TAG_SIZE];
             double value;
             snprintf(tag, sizeof tag, "%s/%s", keys[i], name);
             if (log_number(layer, NULL, keys[i], &value))
@@ -136,8 +147,9 @@ static void put_layers(bytes *summary, const cJSON *event)
     }
 }
 
-static bool event(log_file *file, const cJSON *object)
+static bool event(log_file *file, const cJSON *object, const char *line)
 {
+    (void)line;
     static const struct {
         const char *tag, *object, *key;
     } scalars[] = {
@@ -148,8 +160,8 @@ static bool event(log_file *file, const cJSON *object)
     };
     static bytes summary, message;
     double value, step = 0;
-    summary.n = message.n = 0;
-    summary.full = message.full = false;
+    clear(&summary);
+    clear(&message);
     for (size_t i = 0; i < sizeof scalars / sizeof *scalars; i++)
         if (log_number(object, scalars[i].object, scalars[i].key, &value))
             put_value(&summary, scalars[i].tag, value);

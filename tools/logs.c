@@ -17,6 +17,8 @@ static const log_form *const forms[] = {
     NULL,
 };
 
+_Static_assert(sizeof forms / sizeof *forms <= LOG_FORMS + 1, "LOG_FORMS is less than the lines of logs.def");
+
 const log_form *log_form_at(int index) { return forms[index]; }
 
 bool log_in_list(const char *list, const char *name)
@@ -39,6 +41,15 @@ bool log_unknown(const char *list, char *word, size_t size)
             return true;
     }
     return false;
+}
+
+const char *log_known(char *text, size_t size)
+{
+    size_t n = 0;
+    *text = 0;
+    for (int i = 0; forms[i] && n < size; i++)
+        n += (size_t)snprintf(text + n, size - n, "%s%s", i ? ", " : "", forms[i]->name);
+    return text;
 }
 
 bool log_write(log_file *file, const void *bytes, size_t n)

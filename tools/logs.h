@@ -23,7 +23,8 @@ typedef struct log_form {
     void (*file_name)(char *text, size_t size);
     bool keep;           /* a file of its own for each process: nothing to go on with, nothing to empty */
     bool (*begin)(log_file *file); /* what stands first in a fresh file; NULL: nothing */
-    bool (*event)(log_file *file, const cJSON *event);
+    /* `line` is the event as one line of JSON, without its end. event is NULL, and the line says so, when memory ran out. */
+    bool (*event)(log_file *file, const cJSON *event, const char *line);
 } log_form;
 
 /* Number `index` of logs.def, NULL past the end. */
@@ -32,6 +33,8 @@ const log_form *log_form_at(int index);
 bool log_in_list(const char *list, const char *name);
 /* The first word of the list that is no form, into `word`; false: all are. */
 bool log_unknown(const char *list, char *word, size_t size);
+/* "jsonl, csv, tensorboard"; returns text. */
+const char *log_known(char *text, size_t size);
 
 /* All bytes or false, errno says why. */
 bool log_write(log_file *file, const void *bytes, size_t n);

@@ -36,9 +36,9 @@ int tool_check_settings(tool *t)
     if (s->mode <= MODE_INFER && !s->data)
         return tool_refuse(t, EXIT_USAGE, "--data is missing: the samples to %s",
                            s->mode == MODE_TRAIN ? "train on" : s->mode == MODE_EVAL ? "evaluate on" : "run");
-    char word[64];
+    char word[64], known[128];
     if (log_unknown(s->log, word, sizeof word))
-        return tool_refuse(t, EXIT_USAGE, "--log: '%s' is none of jsonl, csv, tensorboard", word);
+        return tool_refuse(t, EXIT_USAGE, "--log: '%s' is none of %s", word, log_known(known, sizeof known));
     if (s->val && s->val_split > 0)
         return tool_refuse(t, EXIT_USAGE, "--val and --val-split exclude each other");
     if (s->freeze && s->train_only)
@@ -225,7 +225,7 @@ int tool_create_session(tool *t)
     c->threads = (int)s->threads;
     c->seed = (uint64_t)s->seed;
     c->kernels = s->kernels;
-    c->watch_patterns = s->json || s->output_dir || s->verbose;
+    c->watch_patterns = s->json || s->output_dir; /* its numbers stand in events only */
     c->use_xnnpack = !s->no_xnnpack;
     c->no_fuse = s->no_fuse;
     if (s->mode == MODE_GRADCHECK)
