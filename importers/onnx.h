@@ -44,8 +44,15 @@ typedef struct mest_onnx_note {
     const char *name;
     int32_t param;         /* -1: not a parameter, written as it is */
     bool external;         /* not a parameter: payload lies in another file and is folded in */
+    int32_t mirror;        /* the transposed values of this parameter are written; -1: no such thing */
     mest_payload payload;
 } mest_onnx_note;
+
+typedef struct mest_onnx_move {  /* an input of a node that reads another initializer than the file says */
+    int32_t node, input;       /* number in graph.node; place among its inputs */
+    int32_t param;
+    bool again;                /* the parameter has been moved to before, for an earlier node */
+} mest_onnx_move;
 
 typedef struct mest_onnx_notes {
     mest_onnx_note *dense, *sparse; /* graph.initializer and graph.sparse_initializer, in file order */
@@ -53,6 +60,8 @@ typedef struct mest_onnx_notes {
     const int32_t *dropped;         /* numbers of graph.node that the exporter leaves out: untied Identity nodes, ascending */
     const int32_t *added;           /* parameters that take their place as initializers */
     int32_t n_dropped;              /* of both */
+    mest_onnx_move *moved;          /* merged parameters that were untied: ascending by node, then input; written as initializers too */
+    int32_t n_moved, cap_moved;
     bool external_attribute;        /* some node attribute holds external data: cannot be exported */
 } mest_onnx_notes;
 
@@ -66,10 +75,22 @@ typedef struct onnx_tensor {
     onnx_kind kind;
     bool external, is_float;
     bool claimed;          /* an alias has taken over the name because nobody uses the initializer directly */
+    bool stands_for;       /* made by the exporter, it has been found to be one parameter of the program */
+    const struct onnx_tensor *mirror; /* this is its transposed copy, used no more */
     int32_t direct;        /* uses other than by an Identity that is resolved */
     mest_id value;         /* MEST_NONE until somebody uses it */
     int32_t param;
 } onnx_tensor;
+
+typedef struct onnx_origin {   /* a parameter or buffer of the exported program; see onnx_origin.c */
+    const char *call_name, *target; /* "p_fc_weight", "fc.weight" */
+    onnx_kind kind;
+    bool present;              /* an initializer has its name */
+    bool claimed;              /* an initializer of another name comes from it */
+    const onnx_tensor *stand_in; /* that one, where it is known early */
+    const onnx_tensor *merged; /* it had been merged with this one and was untied, as this parameter: */
+    int32_t param;
+} onnx_origin;
 
 typedef struct onnx_symbol {
     const char *name;
@@ -89,6 +110,7 @@ typedef struct onnx_node {
     int32_t entry;         /* tolerant import: in model->imported */
     const char *guard;     /* condition of the If branch that the node is in, NULL: in none */
     bool guard_is;         /* the branch for true or the one for false */
+    bool repeated;         /* an Identity for the second call of a module: the weight is one */
     int32_t n_in, n_out, n_attrs;
     int32_t n_names;       /* inputs in the file: in_names */
     const char **in_names, **out_names;
@@ -117,6 +139,9 @@ typedef struct onnx_importer {
     mest_strmap names;     /* of symbols */
     onnx_node *nodes;
     int32_t n_nodes, cap_nodes;
+    onnx_origin *origins;
+    int32_t n_origins, cap_origins, n_lost; /* lost: parameters of the program that are not in the file under their name */
+    mest_strmap call_names, targets; /* to origins */
     mest_strmap functions; /* "domain\nname" to number */
     mest_strmap ops;       /* "op\nopset" to 1 (known) or 0: lookups are repeated a lot */
     bool external_attribute;
@@ -148,6 +173,38 @@ mest_status mest_onnx_constant_data(onnx_importer *im, const char *what, const m
 
 /* onnx_inline.c: graph.node without calls of local functions, in im->nodes. */
 mest_status mest_onnx_inline(onnx_importer *im);
+
+/* onnx_origin.c: parameters of the exported program, by the metadata of the newer exporter; sets kinds of initializers. */
+mest_status mest_onnx_read_origins(onnx_importer *im);
+/* Gives merged parameters their own copies. After aliases are resolved. */
+mest_status mest_onnx_untie_merged(onnx_importer *im, mest_onnx_notes *notes);
+/* Name of the lost parameter that an initializer with a made-up name comes from, by the node that reads it; NULL: none. By the node's
+ * call; or, for what no call has named, by the modules around the node. */
+const char *mest_onnx_called_origin(onnx_importer *im, const mest_node *n, int32_t input, const mest_param *p);
+const char *mest_onnx_scope_origin(onnx_importer *im, const mest_node *n);
+/* All ones at input 1, all zeros at input 2 of a normalisation. */
+bool mest_onnx_is_filler(const char *op, int32_t input, const mest_payload *p);
+/* Warns of parameters that are nowhere. After the roles are decided. */
+void mest_onnx_tell_lost(onnx_importer *im);
+
+/* onnx_retie.c: transposed copies of embedding tables become Transpose nodes. After merged parameters are untied. */
+mest_status mest_onnx_retie(onnx_importer *im);
+
+/* onnx_import.c */
+mest_status mest_onnx_add_symbol(onnx_importer *im, const char *name, int32_t tensor, mest_id value);
+
+/* onnx_rewrite.c: turns node `n` into another operator with these inputs; outputs stay. */
+mest_status mest_onnx_become(onnx_importer *im, onnx_node *n, const char *op, int64_t opset, int n_in, const char *const *in, int n_attrs,
+                             Onnx__AttributeProto *const *attrs);
+/* A node with one output beside those of the file, with `like`'s branch; the graph is put in order later. Moves im->nodes. */
+mest_status mest_onnx_insert(onnx_importer *im, const onnx_node *like, const char *op, int64_t opset, int n_in, const char *const *in, const char *out,
+                             int n_attrs, Onnx__AttributeProto *const *attrs);
+/* Attributes for these; NULL when out of memory. `name` and text are kept, not copied. */
+Onnx__AttributeProto *mest_onnx_ints_attribute(onnx_importer *im, const char *name, int64_t value); /* a list of one */
+Onnx__AttributeProto *mest_onnx_int_attribute(onnx_importer *im, const char *name, int64_t value);
+Onnx__AttributeProto *mest_onnx_text_attribute(onnx_importer *im, const char *name, const char *value);
+/* Einsum of three and more operands becomes a chain of Einsum of two. */
+mest_status mest_onnx_split_products(onnx_importer *im);
 
 /* onnx_sequence.c: sequences that the file knows become Split, Slice, Concat or nothing. */
 mest_status mest_onnx_sequences(onnx_importer *im);
@@ -182,6 +239,7 @@ bool mest_onnx_read_type(const Onnx__ValueInfoProto *v, mest_type *type);
 
 /* onnx_survey.c: an entry in model->imported for each node; does nothing unless the import is tolerant. */
 mest_status mest_onnx_survey_begin(onnx_importer *im);
+mest_status mest_onnx_survey_add(onnx_importer *im, onnx_node *n); /* a node made later */
 /* Numbers the nodes of the graph in its final order, and finishes the entries. */
 mest_status mest_onnx_survey_end(onnx_importer *im);
 /* The model cannot be used; the first reason stays. */

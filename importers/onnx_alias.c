@@ -6,10 +6,72 @@ static mest_status out_of_memory(onnx_importer *im) { return mest_fail(im->err, 
 
 static bool is_alias(onnx_importer *im, const onnx_node *n)
 {
-    if (*n->domain || strcmp(n->op, "Identity") || n->n_in != 1 || n->n_out != 1 || n->inlined || im->keep_aliases)
+    if (*n->domain || strcmp(n->op, "Identity") || n->n_in != 1 || n->n_out != 1 || n->inlined || n->repeated || im->keep_aliases)
         return false;
     const onnx_symbol *from = onnx_find_symbol(im, n->in_names[0]), *to = onnx_find_symbol(im, n->out_names[0]);
     return from && to && from->tensor >= 0 && im->tensors[from->tensor].is_float && !to->is_output;
+}
+
+/* "/body/conv_1/Conv" of the second call of a module is "/body/conv/Conv" of the first: without the last number. NULL: no such number. */
+static const char *first_call(onnx_importer *im, const char *name)
+{
+    const char *slash = strrchr(name, '/'), *end = slash;
+    while (end && end > name && end[-1] >= '0' && end[-1] <= '9')
+        end--;
+    if (!slash || end == slash || end <= name + 1 || end[-1] != '_')
+        return NULL;
+    return mest_region_printf(&im->scratch, "%.*s%s", (int)(end - 1 - name), name, slash);
+}
+
+static bool is_uniform(const mest_payload *p)
+{
+    float x[64], first = 0;
+    for (int64_t at = 0; at < p->count; at += 64) {
+        int64_t n = p->count - at < 64 ? p->count - at : 64;
+        if (mest_payload_read(p, at, n, x, NULL) != MEST_OK)
+            return false;
+        first = at ? first : x[0];
+        for (int64_t i = 0; i < n; i++)
+            if (x[i] != first)
+                return false;
+    }
+    return true;
+}
+
+/* A module that is called twice has one weight. Where BatchNormalization was folded into it, the exporter made a copy for each call, found
+ * them equal, and wrote an Identity as for weights that are equal by chance. Node names tell. */
+static mest_status find_repeats(onnx_importer *im)
+{
+    mest_strmap by_name, identities;
+    mest_strmap_init(&by_name, &im->scratch);
+    mest_strmap_init(&identities, &im->scratch);
+    for (int32_t i = 0; i < im->n_nodes; i++) {
+        const onnx_node *n = &im->nodes[i];
+        bool alias = !n->skip && is_alias(im, n);
+        if (!mest_strmap_put(&by_name, n->name, i) || (alias && !mest_strmap_put(&identities, n->out_names[0], i)))
+            return out_of_memory(im);
+    }
+    for (int32_t i = 0; identities.n && i < im->n_nodes; i++) {
+        onnx_node *n = &im->nodes[i];
+        const char *name = n->n_in > 1 ? first_call(im, n->name) : NULL;
+        int32_t at = name ? mest_strmap_get(&by_name, name) : -1;
+        const onnx_node *first = at >= 0 ? &im->nodes[at] : NULL;
+        bool same = false;
+        if (!first || strcmp(first->op, n->op) || first->n_in != n->n_in)
+            continue;
+        for (int pass = 0; pass < 2; pass++)
+            for (int32_t k = 0; k < n->n_in; k++) {
+                int32_t id = mest_strmap_get(&identities, n->in_names[k]);
+                const onnx_symbol *s = onnx_find_symbol(im, first->in_names[k]);
+                const onnx_tensor *t = s && s->tensor >= 0 ? &im->tensors[s->tensor] : NULL;
+                bool reads_first = t && t->is_float && (id >= 0 ? !strcmp(im->nodes[id].in_names[0], t->name) : !strcmp(n->in_names[k], t->name));
+                if (pass == 0)
+                    same |= reads_first && t->payload.count > 1 && (id < 0 || !is_uniform(&t->payload));
+                else if (same && reads_first && id >= 0)
+                    im->nodes[id].repeated = true;
+            }
+    }
+    return MEST_OK;
 }
 
 mest_status mest_onnx_add_param(onnx_importer *im, const onnx_tensor *t, const char *name, int32_t *param)
@@ -32,6 +94,7 @@ mest_status mest_onnx_add_param(onnx_importer *im, const onnx_tensor *t, const c
  * uses the initializer itself, the first takes it over, name included. */
 mest_status mest_onnx_resolve_aliases(onnx_importer *im, mest_onnx_notes *notes)
 {
+    MEST_TRY(find_repeats(im));
     for (int32_t i = 0; i < im->n_nodes; i++) {
         const onnx_node *n = &im->nodes[i];
         if (n->skip)

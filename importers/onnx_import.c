@@ -70,7 +70,7 @@ static mest_status check_header(onnx_importer *im)
 
 /* ---- names ---- */
 
-static mest_status add_symbol(onnx_importer *im, const char *name, int32_t tensor, mest_id value)
+mest_status mest_onnx_add_symbol(onnx_importer *im, const char *name, int32_t tensor, mest_id value)
 {
     if (!MEST_REGION_GROW(&im->scratch, im->symbols, im->n_symbols, im->cap_symbols))
         return out_of_memory(im);
@@ -107,7 +107,7 @@ static mest_status read_tensors(onnx_importer *im)
         MEST_TRY(status);
         t->is_float = is_float(t->payload.dtype) && t->value == MEST_NONE;
         im->n_tensors++;
-        MEST_TRY(add_symbol(im, t->name, (int32_t)i, MEST_NONE));
+        MEST_TRY(mest_onnx_add_symbol(im, t->name, (int32_t)i, MEST_NONE));
     }
     return MEST_OK;
 }
@@ -153,14 +153,14 @@ static mest_status read_inputs(onnx_importer *im)
             mest_status status = mest_fail(im->err, MEST_E_UNSUPPORTED, "onnx '%s': input '%s' is not a tensor of numbers with a shape of at most %d dimensions",
                                            im->path, name, MEST_MAX_RANK);
             MEST_TRY(mest_onnx_stand_in_value(im, name, "input", NULL, status, &id));
-            MEST_TRY(add_symbol(im, g->values[id].name, -1, id));
+            MEST_TRY(mest_onnx_add_symbol(im, g->values[id].name, -1, id));
             continue;
         }
         id = mest_graph_value(g, name, MEST_VALUE_INPUT, &type);
         if (id == MEST_NONE)
             return out_of_memory(im);
         g->inputs[g->n_inputs++] = id;
-        MEST_TRY(add_symbol(im, g->values[id].name, -1, id));
+        MEST_TRY(mest_onnx_add_symbol(im, g->values[id].name, -1, id));
     }
     return MEST_OK;
 }
@@ -204,7 +204,7 @@ static mest_status name_results(onnx_importer *im)
                 continue;
             MEST_CHECK(!onnx_find_symbol(im, n->out_names[k]), im->err, MEST_E_FORMAT,
                        "onnx '%s': output '%s' of node '%s' (%s) has a name that is already taken", im->path, n->out_names[k], n->name, n->op);
-            MEST_TRY(add_symbol(im, n->out_names[k], -1, MEST_NONE));
+            MEST_TRY(mest_onnx_add_symbol(im, n->out_names[k], -1, MEST_NONE));
         }
     }
     const Onnx__GraphProto *g = im->pb->graph;
@@ -374,7 +374,8 @@ static mest_status make_notes(onnx_importer *im, mest_onnx_notes *notes)
         return out_of_memory(im);
     for (int32_t i = 0; i < im->n_tensors; i++) {
         const onnx_tensor *t = &im->tensors[i];
-        list[i] = (mest_onnx_note){ .name = t->name, .param = t->param, .external = t->external, .payload = t->payload };
+        list[i] = (mest_onnx_note){ .name = t->name, .param = t->param, .external = t->external, .payload = t->payload,
+                                    .mirror = t->mirror ? t->mirror->param : -1 };
     }
     notes->n_dense = (int32_t)im->pb->graph->n_initializer;
     notes->n_sparse = im->n_tensors - notes->n_dense;
@@ -395,13 +396,17 @@ static mest_status build(onnx_importer *im)
     MEST_TRY(read_tensors(im));
     MEST_TRY(read_inputs(im));
     read_kinds(im);
+    MEST_TRY(mest_onnx_read_origins(im));
     MEST_TRY(mest_onnx_inline(im));
     MEST_TRY(mest_onnx_survey_begin(im));
     MEST_TRY(mest_onnx_sequences(im));
+    MEST_TRY(mest_onnx_split_products(im));
     MEST_TRY(mest_onnx_check_operators(im));
     MEST_TRY(name_results(im));
     MEST_TRY(make_params(im));
     MEST_TRY(mest_onnx_resolve_aliases(im, notes));
+    MEST_TRY(mest_onnx_untie_merged(im, notes));
+    MEST_TRY(mest_onnx_retie(im));
     MEST_TRY(make_values(im));
     for (int32_t i = 0; i < im->n_nodes; i++)
         if (!im->nodes[i].skip)

@@ -2,10 +2,15 @@
 /* What an initializer is: a weight that trains, a running statistic, or a constant. The file does not say (older exporters) or says so
  * in metadata (newer ones). Rules, in this order:
  *   1. inputs 3 and 4 of BatchNormalization are statistics
- *   2. metadata: PARAMETER trains, BUFFER and CONSTANT_TENSOR do not
+ *   2. metadata: PARAMETER trains, BUFFER and CONSTANT_TENSOR do not; what has neither, in a file with such metadata, trains where it comes
+ *      from a parameter that is not in the file under its name (onnx_origin.c), and is constant otherwise
  *   3. what no output depends on through differentiable inputs is constant (masks, indices, unused)
  *   4. a scalar, or one element that only scales or shifts, is constant
- *   5. everything else trains */
+ *   5. an operand of an elementwise operator that holds infinite or huge negative numbers is a mask
+ *   6. what the older exporter's constant folding made (names "onnx::Mul_181") is constant where it divides, compares or subtracts, scales
+ *      by a table of more than one axis, or adds whole numbers or sines and cosines: grids, anchors, positions; weights come out as vectors
+ *      along one axis, or in layers
+ *   7. everything else trains */
 #include "importers/onnx.h"
 
 /* Inputs that carry no gradient, as bits; ALL: the operator has none. Operators that are not here: all inputs are differentiable. */
@@ -42,6 +47,7 @@ typedef struct use {
     bool statistic;     /* input 3 or 4 of a BatchNormalization */
     bool reached;       /* some output depends on it */
     bool only_scales;   /* every use is an elementwise operand */
+    const char *origin; /* the lost parameter that the node's call names */
 } use;
 
 static bool is_one_of(const char *op, const char *const *list)
@@ -143,6 +149,77 @@ static const char *describe(onnx_importer *im, const use *uses, const use *u)
                               through ? through : "");
 }
 
+enum { MASK_MOST = 1 << 22 };
+
+/* Large numbers that no weight has: what is added to attention scores. Only of elementwise operands, which are small. */
+static bool is_mask(const mest_graph *g, const mest_param *p, const use *u)
+{
+    static const char *const ops[] = { "Add", "Sub", "Mul", "Where", "Min", "Max", "Expand", NULL };
+    float x[256];
+    if (p->count > MASK_MOST || !is_one_of(g->nodes[u->node].op->name, ops))
+        return false;
+    for (int64_t at = 0; at < p->count; at += 256) {
+        int64_t n = p->count - at < 256 ? p->count - at : 256;
+        if (mest_payload_read(&p->payload, at, n, x, NULL) != MEST_OK)
+            return false;
+        for (int64_t i = 0; i < n; i++)
+            if (!(x[i] > -9999 && x[i] < 1e30f))
+                return true;
+    }
+    return false;
+}
+
+/* All whole numbers, or all of the first row 0 or 1 and none beyond 1: a grid, or sines and cosines of positions. */
+static bool is_table(const mest_param *p)
+{
+    float x[256];
+    bool whole = true, wave = p->shape.rank >= 2;
+    const int64_t row = p->shape.rank ? p->shape.dim[p->shape.rank - 1] : 1;
+    for (int64_t at = 0; at < p->count && (whole || wave); at += 256) {
+        int64_t n = p->count - at < 256 ? p->count - at : 256;
+        if (mest_payload_read(&p->payload, at, n, x, NULL) != MEST_OK)
+            return false;
+        for (int64_t i = 0; i < n; i++) {
+            whole &= x[i] == (float)(int32_t)x[i];
+            wave &= x[i] >= -1 && x[i] <= 1 && (at + i >= row || x[i] == 0 || x[i] == 1);
+        }
+    }
+    return whole || wave;
+}
+
+/* An elementwise operand that the older exporter folded together, and that no parameter looks like. */
+static bool is_folded_constant(const mest_graph *g, const mest_param *p, const use *u)
+{
+    static const char *const never[] = { "Sub", "Div", "Pow", "Where", "Min", "Max", NULL };
+    const char *op = g->nodes[u->node].op->name;
+    int axes = 0;
+    if (strncmp(p->name, "onnx::", 6) || p->count > MASK_MOST)
+        return false;
+    for (int i = 0; i < p->shape.rank; i++)
+        axes += p->shape.dim[i] > 1;
+    return is_one_of(op, never) || (!strcmp(op, "Mul") && axes > 1) || (!strcmp(op, "Add") && axes > 1 && is_table(p));
+}
+
+/* In a file whose exporter names the parameters of the program: does this one, which has a made-up name, come from any? */
+static bool comes_from_none(onnx_importer *im, const mest_param *p, const use *u, const char **reason)
+{
+    static const char *const layers[] = { "Conv", "ConvTranspose", "Gemm", "LSTM", "GRU", "RNN", NULL };
+    const mest_node *n = &im->m->graph.nodes[u->node];
+    const char *origin = u->origin;
+    *reason = NULL;
+    if (mest_onnx_is_filler(n->op->name, u->input, &p->payload)) {
+        *reason = "ones or zeros for a normalisation without scale and shift";
+        return true;
+    }
+    if (!origin && !is_one_of(n->op->name, layers) && !(origin = mest_onnx_scope_origin(im, n))) {
+        *reason = "made by the exporter from no parameter";
+        return true;
+    }
+    if (origin)
+        *reason = mest_region_printf(&im->m->region, "'%.150s' of the network, input %d of %s '%.150s'", origin, u->input, n->op->name, n->name);
+    return false;
+}
+
 static const char *decide(onnx_importer *im, mest_param *p, onnx_kind kind, const use *uses, const use *u)
 {
     p->role = MEST_ROLE_CONSTANT;
@@ -165,8 +242,15 @@ static const char *decide(onnx_importer *im, mest_param *p, onnx_kind kind, cons
         return "a scalar";
     if (kind != KIND_PARAMETER && p->count <= 1 && u->only_scales)
         return "one element that only scales";
+    if (kind == KIND_UNKNOWN && is_mask(&im->m->graph, p, u))
+        return "infinite or huge numbers: a mask";
+    if (kind == KIND_UNKNOWN && is_folded_constant(&im->m->graph, p, u))
+        return "a table that the exporter folded together";
+    const char *reason = NULL;
+    if (kind == KIND_UNKNOWN && im->n_origins && comes_from_none(im, p, u, &reason))
+        return reason;
     p->role = MEST_ROLE_TRAINABLE;
-    return describe(im, uses, u);
+    return reason ? reason : describe(im, uses, u);
 }
 
 mest_status mest_onnx_roles(onnx_importer *im)
@@ -183,6 +267,11 @@ mest_status mest_onnx_roles(onnx_importer *im)
     find_uses(g, uses, live);
     for (int32_t i = 0; i < im->m->n_params; i++)
         im->m->params[i].role_reason = NULL;
+    for (int32_t i = 0; i < g->n_values; i++) /* what calls name comes before what only a module suggests */
+        if (g->values[i].kind == MEST_VALUE_PARAM && im->m->params[g->values[i].param].role == (mest_role)KIND_UNKNOWN && uses[i].reached &&
+            im->m->params[g->values[i].param].count > 1 &&
+            !mest_onnx_is_filler(g->nodes[uses[i].node].op->name, uses[i].input, &im->m->params[g->values[i].param].payload))
+            uses[i].origin = mest_onnx_called_origin(im, &g->nodes[uses[i].node], uses[i].input, &im->m->params[g->values[i].param]);
     for (int32_t i = 0; i < g->n_values; i++) {
         mest_value *v = &g->values[i];
         if (v->kind != MEST_VALUE_PARAM)
@@ -206,6 +295,10 @@ mest_status mest_onnx_roles(onnx_importer *im)
             im->m->params[i].role = MEST_ROLE_CONSTANT;
             im->m->params[i].role_reason = "used by no node";
         }
+    for (int32_t i = 0; i < im->n_tensors; i++)
+        if (im->tensors[i].mirror)
+            im->m->params[im->tensors[i].param].role_reason = "transposed copy of an embedding, which is used instead";
+    mest_onnx_tell_lost(im);
 out:
     mest_free(&im->m->heap, uses, n, sizeof *uses);
     mest_free(&im->m->heap, live, n, 1);

@@ -110,77 +110,6 @@ static int64_t int_attribute(const onnx_node *n, const char *name, int64_t other
     return a ? a->i : otherwise;
 }
 
-/* ---- nodes ---- */
-
-static Onnx__AttributeProto *attribute(onnx_importer *im, const char *name, Onnx__AttributeProto__AttributeType type)
-{
-    Onnx__AttributeProto *a = mest_region_alloc(&im->scratch, 1, sizeof *a);
-    if (a) {
-        a->name = (char *)(uintptr_t)name;
-        a->has_type = 1;
-        a->type = type;
-    }
-    return a;
-}
-
-static Onnx__AttributeProto *ints_attribute(onnx_importer *im, const char *name, int64_t value)
-{
-    Onnx__AttributeProto *a = attribute(im, name, ONNX__ATTRIBUTE_PROTO__ATTRIBUTE_TYPE__INTS);
-    if (a && (a->ints = mest_region_alloc(&im->scratch, 1, sizeof *a->ints)) != NULL)
-        a->n_ints = 1, a->ints[0] = value;
-    return a && a->ints ? a : NULL;
-}
-
-static Onnx__AttributeProto *int_attribute_of(onnx_importer *im, const char *name, int64_t value)
-{
-    Onnx__AttributeProto *a = attribute(im, name, ONNX__ATTRIBUTE_PROTO__ATTRIBUTE_TYPE__INT);
-    if (a)
-        a->has_i = 1, a->i = value;
-    return a;
-}
-
-/* Turns node `n` into another operator with these inputs; outputs stay. */
-static mest_status become(onnx_importer *im, onnx_node *n, const char *op, int64_t opset, int n_in, const char *const *in, int n_attrs,
-                          Onnx__AttributeProto *const *attrs)
-{
-    n->op = op;
-    n->opset = opset;
-    n->inlined = true; /* not a node of the file any more; an Identity made here is no alias that the exporter wrote */
-    n->in_names = mest_region_alloc(&im->scratch, (size_t)n_in + 1, sizeof *n->in_names);
-    n->in = mest_region_alloc(&im->scratch, (size_t)n_in + ONNX_EXTRA, sizeof *n->in);
-    n->attrs = mest_region_alloc(&im->scratch, (size_t)n_attrs + ONNX_EXTRA, sizeof *n->attrs);
-    if (!n->in_names || !n->in || !n->attrs)
-        return out_of_memory(im);
-    for (int i = 0; i < n_in; i++)
-        n->in_names[i] = in[i];
-    for (int i = 0; i < n_attrs; i++) {
-        if (!attrs[i])
-            return out_of_memory(im);
-        n->attrs[i] = attrs[i];
-    }
-    n->n_in = n->n_names = n_in;
-    n->n_attrs = n_attrs;
-    return MEST_OK;
-}
-
-/* A node with one output beside those of the file; the graph is put in order later. Moves im->nodes. */
-static mest_status insert(onnx_importer *im, const onnx_node *like, const char *op, int64_t opset, const char *in, const char *out, int n_attrs,
-                          Onnx__AttributeProto *const *attrs)
-{
-    onnx_node n = *like;
-    n.origin = -1;
-    n.n_out = 1;
-    n.out_names = mest_region_alloc(&im->scratch, 1, sizeof *n.out_names);
-    n.out = mest_region_alloc(&im->scratch, 1, sizeof *n.out);
-    if (!n.out_names || !n.out || !MEST_REGION_GROW(&im->scratch, im->nodes, im->n_nodes, im->cap_nodes))
-        return out_of_memory(im);
-    n.out_names[0] = out;
-    n.name = out;
-    MEST_TRY(become(im, &n, op, opset, 1, &in, n_attrs, attrs));
-    im->nodes[im->n_nodes++] = n;
-    return MEST_OK;
-}
-
 /* ---- operators ---- */
 
 /* With a list of sizes the number of parts is known: a Split. With one size, or none (parts of one), each part is cut when it is asked for. */
@@ -214,13 +143,13 @@ static mest_status split(state *s, int32_t at)
         return MEST_OK;
     }
     const char *in[2] = { n->in_names[0], n->in_names[1] };
-    Onnx__AttributeProto *attrs[1] = { int_attribute_of(im, "axis", axis) };
+    Onnx__AttributeProto *attrs[1] = { mest_onnx_int_attribute(im, "axis", axis) };
     for (int64_t i = 0; i < count; i++) {
         const char *part = mest_region_printf(&im->scratch, "%.200s/%" PRId64, n->out_names[0], i);
         if (!part || !push(s, q, part))
             return out_of_memory(im);
     }
-    MEST_TRY(become(im, n, "Split", 13, 2, in, 1, attrs));
+    MEST_TRY(mest_onnx_become(im, n, "Split", 13, 2, in, 1, attrs));
     n->n_out = (int32_t)count;
     n->out_names = q->parts;
     n->out = mest_region_alloc(&im->scratch, (size_t)count + 1, sizeof *n->out);
@@ -251,23 +180,23 @@ static mest_status at_index(state *s, int32_t at, const sequence *q)
         i = i < 0 ? i + q->n : i;
         if (i < 0 || i >= q->n)
             return wrong(im, n, "the index is outside the sequence");
-        return become(im, n, "Identity", 13, 1, &q->parts[i], 0, NULL);
+        return mest_onnx_become(im, n, "Identity", 13, 1, &q->parts[i], 0, NULL);
     }
     if (i < 0 && q->size != 1)
         return wrong(im, n, "an index from the end of parts whose number is not known");
     if (i > INT64_MAX / 2 / q->size || i < -INT32_MAX)
         return wrong(im, n, "the index is outside the sequence");
     int64_t end = i == -1 ? INT64_MAX : (i + 1) * q->size;
-    Onnx__AttributeProto *cut[3] = { ints_attribute(im, "starts", i * q->size), ints_attribute(im, "ends", end), ints_attribute(im, "axes", q->axis) };
+    Onnx__AttributeProto *cut[3] = { mest_onnx_ints_attribute(im, "starts", i * q->size), mest_onnx_ints_attribute(im, "ends", end), mest_onnx_ints_attribute(im, "axes", q->axis) };
     const char *from = q->split->in_names[0];
     if (q->keep)
-        return become(im, n, "Slice", 9, 1, &from, 3, cut);
+        return mest_onnx_become(im, n, "Slice", 9, 1, &from, 3, cut);
     const char *whole = mest_region_printf(&im->scratch, "%.200s/cut", n->out_names[0]);
     if (!whole)
         return out_of_memory(im);
-    Onnx__AttributeProto *axes[1] = { ints_attribute(im, "axes", q->axis) };
-    MEST_TRY(become(im, n, "Squeeze", 11, 1, &whole, 1, axes));
-    return insert(im, n, "Slice", 9, from, whole, 3, cut);
+    Onnx__AttributeProto *axes[1] = { mest_onnx_ints_attribute(im, "axes", q->axis) };
+    MEST_TRY(mest_onnx_become(im, n, "Squeeze", 11, 1, &whole, 1, axes));
+    return mest_onnx_insert(im, n, "Slice", 9, 1, &from, whole, 3, cut);
 }
 
 /* SequenceConstruct, SequenceEmpty, SequenceInsert, SequenceErase: a new list. */
@@ -321,13 +250,13 @@ static mest_status concat(state *s, int32_t at, const sequence *q)
         if (!stacks)
             continue;
         names[k] = mest_region_printf(&im->scratch, "%.200s/row%d", im->nodes[at].out_names[0], k);
-        Onnx__AttributeProto *axes[1] = { ints_attribute(im, "axes", axis) };
+        Onnx__AttributeProto *axes[1] = { mest_onnx_ints_attribute(im, "axes", axis) };
         if (!names[k])
             return out_of_memory(im);
-        MEST_TRY(insert(im, &im->nodes[at], "Unsqueeze", 11, q->parts[k], names[k], 1, axes));
+        MEST_TRY(mest_onnx_insert(im, &im->nodes[at], "Unsqueeze", 11, 1, &q->parts[k], names[k], 1, axes));
     }
-    Onnx__AttributeProto *attrs[1] = { int_attribute_of(im, "axis", axis) };
-    return become(im, &im->nodes[at], "Concat", 13, q->n, names, 1, attrs);
+    Onnx__AttributeProto *attrs[1] = { mest_onnx_int_attribute(im, "axis", axis) };
+    return mest_onnx_become(im, &im->nodes[at], "Concat", 13, q->n, names, 1, attrs);
 }
 
 static mest_status length(state *s, int32_t at, const sequence *q)
@@ -335,8 +264,8 @@ static mest_status length(state *s, int32_t at, const sequence *q)
     onnx_importer *im = s->im;
     if (q->split)
         return wrong(im, &im->nodes[at], "a sequence of parts whose number is not known");
-    Onnx__AttributeProto *attrs[1] = { int_attribute_of(im, "value_int", q->n) };
-    return become(im, &im->nodes[at], "Constant", 13, 0, NULL, 1, attrs);
+    Onnx__AttributeProto *attrs[1] = { mest_onnx_int_attribute(im, "value_int", q->n) };
+    return mest_onnx_become(im, &im->nodes[at], "Constant", 13, 0, NULL, 1, attrs);
 }
 
 static mest_status resolve(state *s, int32_t at)

@@ -24,13 +24,19 @@ static mest_status add_entry(onnx_importer *im, const char *name, const char *op
     return MEST_OK;
 }
 
+mest_status mest_onnx_survey_add(onnx_importer *im, onnx_node *n)
+{
+    if (!im->tolerant)
+        return MEST_OK;
+    MEST_TRY(add_entry(im, n->name, n->op, n->domain, n->opset, onnx_is_constant(n) ? MEST_IMPORTED_CONSTANT : MEST_IMPORTED_NODE, &n->entry));
+    im->m->imported[n->entry].origin = n->origin;
+    return MEST_OK;
+}
+
 mest_status mest_onnx_survey_begin(onnx_importer *im)
 {
-    for (int32_t i = 0; im->tolerant && i < im->n_nodes; i++) {
-        onnx_node *n = &im->nodes[i];
-        MEST_TRY(add_entry(im, n->name, n->op, n->domain, n->opset, onnx_is_constant(n) ? MEST_IMPORTED_CONSTANT : MEST_IMPORTED_NODE, &n->entry));
-        im->m->imported[n->entry].origin = n->origin;
-    }
+    for (int32_t i = 0; i < im->n_nodes; i++)
+        MEST_TRY(mest_onnx_survey_add(im, &im->nodes[i]));
     return MEST_OK;
 }
 

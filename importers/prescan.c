@@ -9,7 +9,7 @@ enum { MAX_DEPTH = 40 }; /* messages inside messages: a level of subgraphs takes
 
 typedef enum message {
     M_MODEL, M_GRAPH, M_NODE, M_ATTRIBUTE, M_TENSOR, M_SPARSE, M_VALUE_INFO, M_TYPE, M_TYPE_TENSOR, M_TYPE_ELEM, M_TYPE_MAP, M_SHAPE,
-    M_DIM, M_OPSET, M_ENTRY, M_FUNCTION, M_COUNT
+    M_DIM, M_OPSET, M_ENTRY, M_NODE_ENTRY, M_FUNCTION, M_COUNT
 } message;
 
 typedef enum field_kind {
@@ -37,9 +37,9 @@ static const field_rule rules[M_COUNT][17] = {
                   { 8, F_MESSAGE, M_OPSET, MANY, 0 }, { 14, F_MESSAGE, M_ENTRY, MANY, 0 }, { 25, F_MESSAGE, M_FUNCTION, MANY, 0 } },
     [M_GRAPH] = { { 1, F_MESSAGE, M_NODE, MANY, 0 }, { 2, F_TEXT, 0, ONE, 0 }, { 5, F_MESSAGE, M_TENSOR, MANY, 0 },
                   { 11, F_MESSAGE, M_VALUE_INFO, MANY, 0 }, { 12, F_MESSAGE, M_VALUE_INFO, MANY, 0 },
-                  { 13, F_MESSAGE, M_VALUE_INFO, MANY, 0 }, { 15, F_MESSAGE, M_SPARSE, MANY, 0 } },
+                  { 13, F_MESSAGE, M_VALUE_INFO, MANY, 0 }, { 15, F_MESSAGE, M_SPARSE, MANY, 0 }, { 16, F_MESSAGE, M_ENTRY, MANY, MEST_PRESCAN_GRAPH } },
     [M_NODE] = { { 1, F_TEXT, 0, MANY, 0 }, { 2, F_TEXT, 0, MANY, 0 }, { 3, F_TEXT, 0, ONE, 0 }, { 4, F_TEXT, 0, ONE, 0 },
-                 { 5, F_MESSAGE, M_ATTRIBUTE, MANY, 0 }, { 7, F_TEXT, 0, ONE, 0 } },
+                 { 5, F_MESSAGE, M_ATTRIBUTE, MANY, 0 }, { 7, F_TEXT, 0, ONE, 0 }, { 9, F_MESSAGE, M_NODE_ENTRY, MANY, MEST_PRESCAN_NODE } },
     [M_ATTRIBUTE] = { { 1, F_TEXT, 0, ONE, 0 }, { 2, F_FIXED, 0, ONE, 0 }, { 3, F_NUMBER, 0, ONE, 0 }, { 4, F_BYTES, 0, ONE, 0 },
                       { 5, F_MESSAGE, M_TENSOR, ONE, 0 }, { 6, F_MESSAGE, M_GRAPH, ONE, 0 }, { 7, F_FIXED, 0, MANY, 0 },
                       { 8, F_NUMBER, 0, MANY, 0 }, { 9, F_BYTES, 0, MANY, 0 }, { 10, F_MESSAGE, M_TENSOR, MANY, 0 },
@@ -60,6 +60,7 @@ static const field_rule rules[M_COUNT][17] = {
     [M_DIM] = { { 1, F_NUMBER, 0, ONE, 0 }, { 2, F_TEXT, 0, ONE, 0 } },
     [M_OPSET] = { { 1, F_TEXT, 0, ONE, 0 }, { 2, F_NUMBER, 0, ONE, 0 } },
     [M_ENTRY] = { { 1, F_TEXT, 0, ONE, 0 }, { 2, F_TEXT, 0, ONE, 0 } },
+    [M_NODE_ENTRY] = { { 1, F_TEXT, 0, ONE, 0 }, { 2, F_TEXT, 0, ONE, 0 } },
     [M_FUNCTION] = { { 1, F_TEXT, 0, ONE, 0 }, { 4, F_TEXT, 0, MANY, 0 }, { 5, F_TEXT, 0, MANY, 0 }, { 6, F_TEXT, 0, MANY, 0 },
                      { 7, F_MESSAGE, M_NODE, MANY, 0 }, { 9, F_MESSAGE, M_OPSET, MANY, 0 }, { 10, F_TEXT, 0, ONE, 0 },
                      { 11, F_MESSAGE, M_ATTRIBUTE, MANY, MEST_PRESCAN_DEFAULT } },
@@ -129,6 +130,19 @@ static mest_status put_payload(walk *w, const field_rule *r, const mest_wire_fie
     return MEST_OK;
 }
 
+/* Of what exporters say about nodes most is source text, more than all the rest of the file. */
+static bool wanted_entry(const walk *w, const mest_wire_field *entry)
+{
+    static const char *const keys[] = { "pkg.torch.onnx.fx_node", "pkg.torch.onnx.name_scopes" };
+    mest_wire wire = { w->file, entry->begin, entry->end };
+    mest_wire_field f;
+    while (wire.at < wire.end && !mest_wire_next(&wire, &f))
+        for (size_t i = 0; f.number == 1 && f.wire == MEST_WIRE_BYTES && i < sizeof keys / sizeof *keys; i++)
+            if (f.end - f.begin == strlen(keys[i]) && !memcmp(w->file + f.begin, keys[i], f.end - f.begin))
+                return true;
+    return false;
+}
+
 static mest_status scan_message(walk *w, message type, size_t begin, size_t end, int depth)
 {
     mest_wire wire = { w->file, begin, end };
@@ -151,6 +165,8 @@ static mest_status scan_message(walk *w, message type, size_t begin, size_t end,
         size_t n = f.end - f.begin;
         if (r->kind == F_TEXT && memchr(w->file + f.begin, 0, n))
             return damaged(w, f.begin, "a name or text with a NUL byte in it");
+        if (r->sub == M_NODE_ENTRY && !wanted_entry(w, &f))
+            continue;
         if (r->kind == F_MESSAGE) {
             uint32_t bit = 1u << (r - rules[type]);
             if (!r->many && seen & bit)

@@ -20,7 +20,9 @@ enum {
     MEST_PRESCAN_FLOATS = 0x0ffffff2,   /* TensorProto: float_data, packed */
     MEST_PRESCAN_DOUBLES = 0x0ffffff3,  /* TensorProto: double_data, packed */
     MEST_PRESCAN_METADATA = 0x0ffffff4, /* ValueInfoProto: metadata_props (field 4, IR 10) as a StringStringEntryProto */
-    MEST_PRESCAN_DEFAULT = 0x0ffffff5   /* FunctionProto: attribute_proto (field 11, IR 9) as an AttributeProto */
+    MEST_PRESCAN_DEFAULT = 0x0ffffff5,  /* FunctionProto: attribute_proto (field 11, IR 9) as an AttributeProto */
+    MEST_PRESCAN_NODE = 0x0ffffff6,     /* NodeProto: the metadata_props (field 9, IR 10) that say which module and call it comes from */
+    MEST_PRESCAN_GRAPH = 0x0ffffff7     /* GraphProto: metadata_props (field 16, IR 10) */
 };
 
 typedef struct mest_prescan_payload {

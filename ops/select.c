@@ -119,11 +119,11 @@ static mest_status topk_forward(const mest_args *a)
 static mest_status topk_vjp(mest_vjp *v)
 {
     mest_gather_params *p = mest_vjp_alloc(v, sizeof *p);
-    mest_id in[2] = {mest_out(v, 1), mest_dout(v, 0)};
+    mest_id in[2] = {mest_need_out(v, 1), mest_dout(v, 0)};
     if (!p)
         return mest_vjp_nomem(v);
     if (in[0] == MEST_NONE)
-        return mest_fail(mest_vjp_err(v), MEST_E_UNSUPPORTED, "TopK '%s': the gradient needs the output Indices", mest_vjp_node(v)->name);
+        return mest_vjp_nomem(v);
     p->x = mest_vjp_type(v, mest_in(v, 0))->shape;
     p->axis = mest_axis(((const topk_params *)mest_vjp_node(v)->params)->axis, p->x.rank);
     return mest_give_op(v, 0, "mest.GatherElementsGrad", p, 2, in);

@@ -37,6 +37,27 @@ mest_id mest_in(const mest_vjp *v, int input) { return input < here(v)->n_in ? h
 
 mest_id mest_out(const mest_vjp *v, int output) { return output < here(v)->n_out ? here(v)->out[output] : MEST_NONE; }
 
+mest_id mest_need_out(mest_vjp *v, int output)
+{
+    mest_graph *g = v->g;
+    mest_id y = mest_out(v, output);
+    if (y != MEST_NONE)
+        return y;
+    const mest_id id = (mest_id)(here(v) - g->nodes);
+    mest_id *out = mest_region_alloc(&g->region, (size_t)output + 1 + (size_t)g->nodes[id].n_out, sizeof *out);
+    y = mest_graph_value(g, NULL, MEST_VALUE_RESULT, NULL);
+    if (!out || y == MEST_NONE)
+        return MEST_NONE;
+    mest_node *n = &g->nodes[id];
+    for (int k = 0; k <= output || k < n->n_out; k++)
+        out[k] = k == output ? y : k < n->n_out ? n->out[k] : MEST_NONE;
+    n->out = out;
+    n->n_out = n->n_out > output ? n->n_out : output + 1;
+    g->values[y].producer = id;
+    g->values[y].output = output;
+    return mest_infer_node(g, id, v->err) == MEST_OK ? y : MEST_NONE;
+}
+
 mest_id mest_dout(const mest_vjp *v, int output)
 {
     mest_id y = mest_out(v, output);

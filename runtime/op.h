@@ -100,6 +100,7 @@ typedef struct mest_vjp mest_vjp;
 bool mest_wants(const mest_vjp *v, int input);      /* is the gradient of this input needed? (false for absent or non-float inputs) */
 mest_id mest_in(const mest_vjp *v, int input);      /* the node's inputs and outputs as value ids; MEST_NONE if absent */
 mest_id mest_out(const mest_vjp *v, int output);    /* marks that output as wanted: kernels may otherwise skip it */
+mest_id mest_need_out(mest_vjp *v, int output);     /* the same, and makes it where nobody wanted it so far; MEST_NONE when out of memory */
 mest_id mest_dout(const mest_vjp *v, int output);   /* gradient of an output; MEST_NONE when it is zero */
 const mest_node *mest_vjp_node(const mest_vjp *v);
 const mest_type *mest_vjp_type(const mest_vjp *v, mest_id value);

@@ -359,7 +359,7 @@ static mest_status check_weights(const mest_session *s, mest_error *err)
 {
     for (int i = 0; i < s->model->n_params; i++) {
         const mest_param *p = &s->model->params[i];
-        const mest_real *values = mest_param_data(p);
+        const mest_real *values = p->role == MEST_ROLE_CONSTANT ? NULL : mest_param_data(p); /* a mask may hold infinities */
         for (int64_t k = 0, n = values ? mest_param_stored(p) : 0; k < n; k++)
             MEST_CHECK(isfinite((double)values[k]), err, MEST_E_NUMERIC, "'%s' holds %s after step %" PRId64 ": the learning rate may be too high", p->name,
                        isnan((double)values[k]) ? "NaN" : "an infinite number", s->at.step);
