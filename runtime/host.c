@@ -23,21 +23,33 @@ mest_status mest_host_init(mest_host *host, mest_heap *heap, uint64_t seed, int 
 
 static void free_snapshot(mest_host *host, mest_host_param *p)
 {
-    mest_free(host->heap, p->grad_snapshot, mest_host_cap_values(p), sizeof *p->grad_snapshot);
+    if (p->grad_snapshot)
+        mest_free(host->heap, p->grad_snapshot, mest_host_cap_values(p), sizeof *p->grad_snapshot);
     p->grad_snapshot = NULL;
+}
+
+void mest_host_free_arrays(mest_host *host)
+{
+    for (int i = 0; i < host->n_params; i++) {
+        mest_host_param *p = &host->params[i];
+        free_snapshot(host, p);
+        if (p->turned)
+            mest_free(host->heap, p->turned, (size_t)p->sparse->cap_units, 1);
+        p->turned = NULL;
+    }
+    host->gradients_taken = false;
 }
 
 mest_status mest_host_plan(mest_host *host, mest_error *err)
 {
     size_t most = 0;
+    mest_host_free_arrays(host); /* sized by the old capacity */
     for (int i = 0; i < host->n_params; i++) {
         mest_host_param *p = &host->params[i];
-        free_snapshot(host, p); /* sized by the old capacity */
         MEST_TRY(mest_sparse_reserve(p->sparse, p->reserved > p->sparse->active_units ? p->reserved : p->sparse->active_units, err));
         size_t bytes = mest_sparse_edit_scratch(p->sparse, MEST_HOST_SLOTS);
         most = bytes > most ? bytes : most;
     }
-    host->gradients_taken = false;
     mest_free(host->heap, host->scratch, host->scratch_bytes, 1);
     host->scratch_bytes = 0;
     host->scratch = mest_alloc(host->heap, most, 1);
@@ -64,9 +76,7 @@ void mest_host_free(mest_host *host)
     if (!host->heap)
         return;
     free_lists(host);
-    for (int i = 0; i < host->n_params; i++)
-        if (host->params[i].grad_snapshot)
-            free_snapshot(host, &host->params[i]);
+    mest_host_free_arrays(host);
     mest_free(host->heap, host->params, (size_t)host->n_params, sizeof *host->params);
     mest_free(host->heap, host->scratch, host->scratch_bytes, 1);
     memset(host, 0, sizeof *host);
@@ -87,8 +97,7 @@ void mest_host_settle_gradients(mest_host *host)
     host->gradients_wanted = host->keep_gradients;
     host->keep_gradients = false;
     for (int i = 0; i < host->n_params && !host->gradients_wanted; i++)
-        if (host->params[i].grad_snapshot)
-            free_snapshot(host, &host->params[i]);
+        free_snapshot(host, &host->params[i]);
 }
 
 void mest_host_enter(mest_host *host, mest_host_phase phase, const char *who, int who_index)
@@ -120,7 +129,7 @@ const mest_host_api *mest_host_functions(void)
         .random = host_random, .allocate = host_allocate, .release = host_release, .log = host_log,
         .get_values = mest_host_get_values, .unit_momentum = mest_host_unit_momentum, .set_values = mest_host_set_values,
         .restore_samples = mest_host_restore_samples, .skip_update = mest_host_skip_update, .probe = mest_host_probe, .watch = mest_host_watch,
-        .unit_products = mest_host_unit_products, .units_at = mest_host_units_at,
+        .perturb = mest_host_perturb, .turned_units = mest_host_turned_units, .unit_products = mest_host_unit_products, .units_at = mest_host_units_at,
     };
     return &api;
 }
@@ -139,6 +148,8 @@ static mest_status apply_param(mest_host *host, mest_host_param *p, mest_error *
         if (p->grad_snapshot)
             follow[n++] = p->grad_snapshot;
         MEST_CHECK(host->scratch, err, MEST_E_INTERNAL, "schedulers: no scratch was planned");
+        if (p->turned) /* marks go by place, and places move */
+            memset(p->turned, 0, (size_t)p->sparse->cap_units);
         MEST_TRY(mest_sparse_edit(p->sparse, p->drop.ids, p->drop.n, p->grow.ids, p->grow.n, follow, n, host->scratch, err));
         if (host->account)
             mest_watch_note(host->account, (int)(p - host->params), p->drop.ids, p->drop.n, p->grow.ids, p->grow.n);

@@ -143,6 +143,24 @@ int64_t mest_host_units_at(mest_host *host, int param, double sparsity)
     return p ? mest_sparse_units_at(p->sparse, sparsity) : -1;
 }
 
+mest_status mest_host_turned_units(mest_host *host, int param, int64_t room, int64_t *units, int64_t *n, mest_error *err)
+{
+    mest_host_param *p = mest_host_find(host, param, err);
+    if (!p)
+        return MEST_E_ARGUMENT;
+    MEST_CHECK(host->phase == MEST_HOST_STEP_END && host->perturbed && p->turned, err, MEST_E_STATE,
+               "scheduler %s: turned_units is for step_end of a step that was disturbed", host->who);
+    *n = 0;
+    for (int64_t i = 0; i < p->sparse->active_units; i++) {
+        if (!p->turned[i])
+            continue;
+        if (*n < room)
+            p->sparse->format->units(p->sparse, i, 1, &units[*n]);
+        ++*n;
+    }
+    return MEST_OK;
+}
+
 bool mest_host_sample_active(mest_host *host, int64_t id)
 {
     return host->samples && id >= 0 && id < host->samples->count && mest_sample_active(host->samples, id);

@@ -44,6 +44,8 @@ mest_status mest_host_skip_update(mest_host *host, mest_error *err);
 mest_status mest_host_probe(mest_host *host, mest_probe *probe, mest_error *err);
 mest_status mest_host_watch(mest_host *host, mest_probe *probe, mest_error *err);
 int64_t mest_host_units_at(mest_host *host, int param, double sparsity);
+mest_status mest_host_perturb(mest_host *host, double l1, double noise, mest_error *err);
+mest_status mest_host_turned_units(mest_host *host, int param, int64_t room, int64_t *units, int64_t *n, mest_error *err);
 mest_status mest_host_unit_products(mest_host *host, int param, int64_t first, int64_t n, float *products, mest_error *err);
 
 #endif

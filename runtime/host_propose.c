@@ -268,6 +268,24 @@ mest_status mest_host_skip_update(mest_host *host, mest_error *err)
     return MEST_OK;
 }
 
+mest_status mest_host_perturb(mest_host *host, double l1, double noise, mest_error *err)
+{
+    MEST_CHECK(host->phase == MEST_HOST_STEP, err, MEST_E_STATE, "scheduler %s: perturb is for step_begin", host->who);
+    MEST_CHECK(l1 >= 0 && noise >= 0 && isfinite(l1) && isfinite(noise), err, MEST_E_ARGUMENT, "scheduler %s: l1 %g and noise %g must be finite and not negative",
+               host->who, l1, noise);
+    for (int i = 0; i < host->n_params; i++) {
+        mest_host_param *p = &host->params[i];
+        if (!p->turned)
+            p->turned = mest_alloc(host->heap, (size_t)p->sparse->cap_units, 1);
+        MEST_CHECK(p->turned, err, MEST_E_NOMEM, "scheduler %s: no memory for %" PRId64 " marks", host->who, p->sparse->cap_units);
+        memset(p->turned, 0, (size_t)p->sparse->cap_units);
+    }
+    host->perturbed = true;
+    host->l1 = l1;
+    host->noise = noise;
+    return MEST_OK;
+}
+
 /* ---- probes ---- */
 
 static mest_status check_probe(mest_host *host, const char *what, const mest_probe *probe, mest_error *err)

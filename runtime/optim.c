@@ -8,6 +8,7 @@
 
 #include "ops/nn.h"
 #include "runtime/infer.h"
+#include "runtime/perturb.h"
 #include "runtime/program.h"
 
 /* SGD as in PyTorch: g += wd * w; v = m * v + g; w -= lr * (nesterov ? g + m * v : v). v starts at 0, which equals PyTorch's first step.
@@ -167,7 +168,17 @@ static void apply_update(const mest_update_params *u, const mest_args *a)
     }
     if (a->n_in > 1 && a->in[1].data)
         job.scale = (double)*(const mest_real *)a->in[1].data;
-    mest_parallel(a->threads, (size_t)((job.n + UPDATE_CHUNK - 1) / UPDATE_CHUNK), update_tile, &job);
+    const bool perturb = u->optimizer->perturb && p->sparse && !job.only_snapshot;
+    job.only_snapshot |= perturb;
+    if (!perturb || job.snapshot)
+        mest_parallel(a->threads, (size_t)((job.n + UPDATE_CHUNK - 1) / UPDATE_CHUNK), update_tile, &job);
+    if (perturb) {
+        mest_perturb_job own = {.o = job.o, .param = u->param, .w = job.w, .g = job.g, .units = p->sparse->active_units, .elements = p->sparse->unit_elements,
+                                .scale = job.scale, .lr = job.lr, .wd = job.wd, .t = job.t, .turned = s->turned};
+        memcpy(own.slots, job.slots, sizeof own.slots);
+        mest_perturbed_update(&own, a->threads);
+        job.only_snapshot = false;
+    }
     if (job.only_snapshot)
         return;
     if (p->sparse)

@@ -22,9 +22,12 @@ typedef struct mest_optim_rule {
                  double weight_decay, uint64_t t);
 } mest_optim_rule;
 
+typedef struct mest_perturbation mest_perturbation; /* runtime/perturb.h */
+
 typedef struct mest_param_state {
     mest_real *slot[MEST_OPTIM_SLOTS]; /* capacity entries each */
     mest_real *snapshot;             /* lent by the host: where the last step's gradient goes when a scheduler wants it, else NULL */
+    uint8_t *turned;                 /* lent by the host: [units] which ones turned around in a disturbed update */
     int64_t capacity;
 } mest_param_state;
 
@@ -35,6 +38,7 @@ typedef struct mest_optimizer {
     mest_model *model;
     mest_param_state *state; /* per parameter of the model */
     int32_t n_state;
+    const mest_perturbation *perturb; /* of the step at work, for sparse parameters; NULL: none */
     int64_t since;           /* steps done when the slots were cleared: 0 unless a version was put back */
 } mest_optimizer;
 

@@ -267,7 +267,7 @@ mest_status mest_schedulers_step_begin(mest_schedulers *list, const mest_trainin
 {
     if (report)
         memset(report, 0, sizeof *report);
-    list->host->skip_update = false;
+    list->host->skip_update = list->host->perturbed = false;
     return at_boundary(list, MEST_HOST_STEP, NULL, step, report, err);
 }
 

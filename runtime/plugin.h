@@ -43,6 +43,7 @@ typedef struct mest_host_param {
     mest_real *slots[MEST_HOST_SLOTS]; /* optimizer state: cap_units * unit_elements values each; remapped by every edit */
     int n_slots;
     mest_real *grad_snapshot;         /* the host's own; NULL when nobody asked */
+    uint8_t *turned;                  /* [cap_units] the host's own; NULL when nobody asked: perturb */
     int64_t reserved;                 /* largest wish of a scheduler, units */
     mest_proposal drop, grow, set;
 } mest_host_param;
@@ -68,6 +69,8 @@ struct mest_host {
     /* Runs the batch of the step that begins and fills in the probe; set by the session while a step begins, else NULL. */
     mest_status (*prober)(void *self, mest_probe *probe, mest_error *err);
     void *prober_self;
+    bool perturbed;                /* this step's update is disturbed: by l1 and noise */
+    double l1, noise;
     mest_probe *watch;             /* asked for in this step_begin: to be filled in during the step */
 };
 
@@ -85,6 +88,8 @@ mest_status mest_host_init(mest_host *host, mest_heap *heap, uint64_t seed, int 
 mest_status mest_host_plan(mest_host *host, mest_error *err);
 /* Copies the gradient of parameter `param` (stored values, in storage order) into its snapshot. No allocation. */
 void mest_host_take_gradients(mest_host *host, int param, const mest_real *grad);
+/* Frees what is sized by capacities (snapshots): before they change, or before the weights go. */
+void mest_host_free_arrays(mest_host *host);
 void mest_host_free(mest_host *host);
 
 /* runtime/host.c: for plugin.c and for tests of the table. */

@@ -4,6 +4,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "runtime/perturb.h"
 #include "runtime/probe.h"
 #include "runtime/session.h"
 
@@ -176,7 +177,12 @@ mest_status mest_session_learn(mest_session *s, double lr, bool snapshot, mest_e
     if (watch)
         MEST_TRY(mest_gradient_reader_open(&reader, &s->host, watch, p, err));
     run.hook = reader.band ? &reader.hook : NULL;
+    const mest_perturbation perturbation = { s->host.l1, s->host.noise, s->config.seed, (uint64_t)s->at.step };
+    s->optimizer.perturb = s->host.perturbed ? &perturbation : NULL;
+    for (int k = 0; k < s->host.n_params && s->host.perturbed; k++)
+        s->optimizer.state[s->host_param[k]].turned = s->host.params[k].turned;
     mest_status status = mest_program_run(p, &run, false, err);
+    s->optimizer.perturb = NULL;
     mest_gradient_reader_close(&reader, status == MEST_OK);
     s->host.watch = NULL;
     s->host.gradients_taken |= run.snapshot_grads && status == MEST_OK;

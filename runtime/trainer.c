@@ -227,7 +227,7 @@ static mest_status train_batch(training *t, const mest_batch *b, mest_error *err
     mest_training_step step = step_of(t, lr);
     mest_host_report report = {0};
     s->step = (mest_step_at_work){.program = p, .inputs = b->inputs, .targets = b->targets};
-    s->host.skip_update = false;
+    s->host.skip_update = s->host.perturbed = false;
     if (t->watch_steps) {
         double began = mest_seconds();
         s->host.watch = NULL;

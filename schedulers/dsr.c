@@ -101,7 +101,6 @@ static mest_status dsr_create(const mest_host_api *api, mest_host *host, const c
 typedef struct layer {
     mest_sparse_info info;
     int64_t below; /* units below the threshold */
-    int64_t grow, most;
 } layer;
 
 /* Counts, or with `drop` lists, the units below H. */
@@ -128,41 +127,10 @@ static mest_status below(const dsr *d, mest_host *host, int param, const mest_sp
     return MEST_OK;
 }
 
-/* Gives out `total` units in proportion to what each layer holds after the removal; no layer more than its `most`. */
-static void share_out(layer *l, int n, int64_t total)
-{
-    int64_t left = total;
-    for (int i = 0; i < n; i++)
-        l[i].grow = 0;
-    while (left > 0) { /* each round gives at least one unit, or nobody has room */
-        double weight = 0;
-        int64_t given = 0;
-        for (int i = 0; i < n; i++)
-            weight += l[i].grow < l[i].most ? (double)(l[i].info.n_active - l[i].below) + 1e-9 : 0;
-        if (weight == 0)
-            break;
-        int64_t round_of = left;
-        for (int i = 0; i < n; i++) {
-            if (l[i].grow >= l[i].most)
-                continue;
-            double want = (double)round_of * ((double)(l[i].info.n_active - l[i].below) + 1e-9) / weight;
-            int64_t k = (int64_t)(want + .5);
-            k = k > left - given ? left - given : k;
-            k = k > l[i].most - l[i].grow ? l[i].most - l[i].grow : k;
-            l[i].grow += k;
-            given += k;
-        }
-        for (int i = 0; i < n && given == 0; i++) /* all shares round to 0 */
-            if (l[i].grow < l[i].most)
-                given = ++l[i].grow > 0;
-        left -= given;
-    }
-}
-
-static mest_status change(const dsr *d, mest_host *host, int param, const layer *l, uint64_t key, mest_error *err)
+static mest_status change(const dsr *d, mest_host *host, int param, const layer *l, int64_t n_grow, uint64_t key, mest_error *err)
 {
     const method *m = &d->m;
-    int64_t room = l->below + l->grow, n, *drop;
+    int64_t room = l->below + n_grow, n, *drop;
     if (room == 0)
         return MEST_OK;
     drop = (int64_t *)method_take(m, host, room, sizeof *drop, err);
@@ -172,9 +140,9 @@ static mest_status change(const dsr *d, mest_host *host, int param, const layer 
     if (status == MEST_OK)
         status = m->api->drop(host, param, drop, n, err);
     if (status == MEST_OK)
-        status = m->api->sample_inactive(host, param, key, drop, n, l->grow, drop + n, err);
+        status = m->api->sample_inactive(host, param, key, drop, n, n_grow, drop + n, err);
     if (status == MEST_OK)
-        status = m->api->grow(host, param, drop + n, l->grow, err);
+        status = m->api->grow(host, param, drop + n, n_grow, err);
     method_give(m, host, drop, room, sizeof *drop);
     return status;
 }
@@ -196,7 +164,9 @@ static mest_status dsr_step_begin(void *self, mest_host *host, const mest_traini
     if (n == 0 || !due(d, step))
         return MEST_OK;
     layer *l = (layer *)method_take(m, host, n, sizeof *l, err);
-    mest_status status = l ? MEST_OK : MEST_E_NOMEM;
+    int64_t *most = (int64_t *)method_take(m, host, 2 * n, sizeof *most, err), *grow = most ? most + n : NULL;
+    double *weight = (double *)method_take(m, host, n, sizeof *weight, err);
+    mest_status status = l && most && weight ? MEST_OK : MEST_E_NOMEM;
     int64_t removed = 0, active = 0;
     for (int p = 0; p < n && status == MEST_OK; p++) {
         status = method_info(m, host, p, &l[p].info, err);
@@ -204,19 +174,19 @@ static mest_status dsr_step_begin(void *self, mest_host *host, const mest_traini
             status = below(d, host, p, &l[p].info, &l[p].below, NULL, err);
         if (status != MEST_OK)
             break;
-        if (l[p].below == l[p].info.n_active) { /* a layer without weights would never come back */
-            l[p].below = 0;
-        }
+        if (l[p].below == l[p].info.n_active)
+            l[p].below = 0; /* a layer without weights would never come back */
         int64_t free = l[p].info.n_units - l[p].info.n_active, room = l[p].info.capacity - (l[p].info.n_active - l[p].below);
-        l[p].most = free < room ? free : room;
+        most[p] = free < room ? free : room;
+        weight[p] = (double)(l[p].info.n_active - l[p].below);
         removed += l[p].below;
         active += l[p].info.n_active;
     }
     if (status == MEST_OK)
-        share_out(l, n, removed);
+        (void)method_share_out(n, weight, most, grow, removed);
     for (int p = 0; p < n && status == MEST_OK; p++)
-        if (l[p].below > 0 || l[p].grow > 0)
-            status = change(d, host, p, &l[p], (uint64_t)step->step, err);
+        if (l[p].below > 0 || grow[p] > 0)
+            status = change(d, host, p, &l[p], grow[p], (uint64_t)step->step, err);
     if (status == MEST_OK) {
         const double want = d->share * (double)active, off = (double)removed - want;
         if (off > d->tolerance * want)
@@ -224,6 +194,8 @@ static mest_status dsr_step_begin(void *self, mest_host *host, const mest_traini
         else if (off < -d->tolerance * want && d->threshold < 1e6)
             d->threshold *= 2;
     }
+    method_give(m, host, weight, n, sizeof *weight);
+    method_give(m, host, most, 2 * n, sizeof *most);
     method_give(m, host, l, n, sizeof *l);
     return status;
 }

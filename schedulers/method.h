@@ -197,6 +197,37 @@ static inline mest_status method_move(const method *m, mest_host *host, int para
     return status ? status : method_fill(m, host, param, info, key, grow, n_grow, err);
 }
 
+/* Gives out `total` units in proportion to the weights, parameter i at most most[i]; what does not fit goes to the others. Returns what
+ * nobody has room for. */
+static inline int64_t method_share_out(int n, const double *weight, const int64_t *most, int64_t *share, int64_t total)
+{
+    int64_t left = total;
+    for (int i = 0; i < n; i++)
+        share[i] = 0;
+    while (left > 0) { /* each round gives at least one unit, or nobody has room */
+        double sum = 0;
+        int64_t given = 0;
+        for (int i = 0; i < n; i++)
+            sum += share[i] < most[i] ? weight[i] + 1e-9 : 0;
+        if (sum == 0)
+            break;
+        for (int i = 0; i < n; i++) {
+            if (share[i] >= most[i])
+                continue;
+            int64_t k = (int64_t)((double)left * (weight[i] + 1e-9) / sum + .5);
+            k = k > left - given ? left - given : k;
+            k = k > most[i] - share[i] ? most[i] - share[i] : k;
+            share[i] += k;
+            given += k;
+        }
+        for (int i = 0; i < n && given == 0; i++) /* all shares round to 0 */
+            if (share[i] < most[i])
+                given = ++share[i] > 0;
+        left -= given;
+    }
+    return left;
+}
+
 /* ---- numbers of all parameters ---- */
 
 /* Floats as integers of the same order; NaN below everything. */

@@ -109,7 +109,7 @@ const option option_table[] = {
     TEXT("patterns", 0, false, "FILE", "(eight of 4 in 9)", patterns, "masks of the pattern scheme: numbers, or rows of three like x.x"),
     TEXT("method", 0, true, "NAME[:K=V,..]", "(mest-em if anything is sparse)", method,
          "how the pattern moves: static (not at all); MEST: mest-vanilla, mest-em (elastic mutation), mest-ems (soft memory\n"
-         "bound); set, rigl, dsr; from all weights: magnitude, snip, grasp. With options, as rigl:rate=.2"),
+         "bound); set, deepr, dsr, rigl, snfs; from all weights: magnitude, snip, grasp. With options, as rigl:rate=.2"),
     INT("mutate-every", 0, true, "N", "5", mutate_every, 1, BIG, "epochs between mutations (MEST; others count steps unless this is given)"),
     REAL("mest-lambda", false, "L", "0", mest_lambda, 0, DBL_MAX, "MEST: weight of the gradient in the score |w| + L |g|"),
     TEXT("dense-layers", 0, false, "auto|none|PATTERNS", "auto", dense_layers,

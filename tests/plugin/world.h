@@ -59,10 +59,8 @@ static inline void world_open(world *w, uint64_t seed, const world_param *params
     }
 }
 
-/* After the schedulers were added: capacities are final, slots follow them. */
-static inline void world_plan(world *w)
+static inline void world_slots(world *w)
 {
-    OK(mest_host_plan(&w->host, err));
     for (int i = 0; i < w->host.n_params; i++) {
         mest_host_param *p = &w->host.params[i];
         p->n_slots = WORLD_SLOTS;
@@ -71,17 +69,21 @@ static inline void world_plan(world *w)
     }
 }
 
+/* After the schedulers were added: capacities are final, slots follow them. */
+static inline void world_plan(world *w)
+{
+    OK(mest_host_plan(&w->host, err));
+    world_slots(w);
+}
+
 static inline void world_close(world *w)
 {
     mest_schedulers_destroy(w->list);
+    mest_host_free_arrays(&w->host); /* sized by the weights, so they go first */
     for (int i = 0; i < w->host.n_params; i++) {
         mest_host_param *p = &w->host.params[i];
         for (int k = 0; k < p->n_slots; k++)
             mest_free(&w->b.heap, p->slots[k], (size_t)p->sparse->cap_units * (size_t)p->sparse->unit_elements, sizeof(mest_real));
-        if (p->grad_snapshot) { /* sized by the weight, so it goes first */
-            mest_free(&w->b.heap, p->grad_snapshot, (size_t)p->sparse->cap_units * (size_t)p->sparse->unit_elements, sizeof(mest_real));
-            p->grad_snapshot = NULL;
-        }
         mest_sparse_destroy(p->sparse);
     }
     mest_host_free(&w->host);
@@ -137,6 +139,33 @@ static inline float unit_gradient(const mest_sparse *s, int param, int64_t step,
     return (float)sqrt(sum);
 }
 
+/* Shows all units of a parameter to a visitor. */
+static inline mest_status world_visit(const world *w, const mest_probe *probe, int param, mest_error *err)
+{
+    const mest_host_param *p = &w->host.params[param];
+    const mest_sparse *s = p->sparse;
+    enum { PIECE = 100 };
+    int32_t row[MEST_UNIT_MOST], col[MEST_UNIT_MOST];
+    int64_t unit[PIECE];
+    uint8_t active[PIECE];
+    float *g = malloc(PIECE * (size_t)s->unit_elements * sizeof *g);
+    mest_status status = MEST_OK;
+    for (int64_t at = 0; at < mest_sparse_ids(s) && status == MEST_OK; at += PIECE) {
+        int64_t n = mest_sparse_ids(s) - at < PIECE ? mest_sparse_ids(s) - at : PIECE;
+        for (int64_t i = 0; i < n; i++) {
+            unit[i] = at + i;
+            active[i] = mest_sparse_active(s, at + i);
+            mest_sparse_unit_entries(s, at + i, row, col);
+            for (int32_t e = 0; e < s->unit_elements; e++)
+                g[i * s->unit_elements + e] = row[e] < s->rows && col[e] >= 0 ? gradient_at(param, w->step, row[e], col[e], s->cols) : 0;
+        }
+        mest_gradient_piece piece = { sizeof piece, param, n, unit, active, g };
+        status = probe->visit(probe->user, &piece, err);
+    }
+    free(g);
+    return status;
+}
+
 /* What a session does for a probe, with pretended gradients. */
 static inline mest_status world_prober(void *self, mest_probe *probe, mest_error *err)
 {
@@ -154,6 +183,9 @@ static inline mest_status world_prober(void *self, mest_probe *probe, mest_error
         }
         t->found = mest_growth_close(&growth);
     }
+    for (int i = 0; probe->visit && i < w->host.n_params; i++)
+        if (probe->visit_param < 0 || probe->visit_param == i)
+            MEST_TRY(world_visit(w, probe, i, err));
     for (int i = 0; probe->keep && i < w->host.n_params; i++) {
         mest_host_param *p = &w->host.params[i];
         for (int64_t k = 0; k < p->sparse->stored; k++) {
@@ -166,18 +198,44 @@ static inline mest_status world_prober(void *self, mest_probe *probe, mest_error
     return MEST_OK;
 }
 
-/* One step_begin at (epoch, batch) of a run. */
-static inline mest_status world_step(world *w, int64_t epoch, int64_t batch, int64_t n_epochs, int64_t n_batches, mest_host_report *r, mest_error *err)
+static inline mest_training_step world_at(int64_t epoch, int64_t batch, int64_t n_epochs, int64_t n_batches)
 {
     mest_training_step s = { .struct_size = sizeof s, .step = epoch * n_batches + batch, .epoch = epoch, .n_epochs = n_epochs, .batch = batch,
                              .n_batches = n_batches, .lr = .1 };
     s.progress = ((double)epoch + (double)batch / (double)n_batches) / (double)n_epochs;
+    return s;
+}
+
+/* One step_begin at (epoch, batch) of a run. */
+static inline mest_status world_step(world *w, int64_t epoch, int64_t batch, int64_t n_epochs, int64_t n_batches, mest_host_report *r, mest_error *err)
+{
+    mest_training_step s = world_at(epoch, batch, n_epochs, n_batches);
     w->step = s.step;
     w->host.prober = world_prober;
     w->host.prober_self = w;
+    w->host.watch = NULL;
     mest_status status = mest_schedulers_step_begin(w->list, &s, r, err);
     w->host.prober = NULL;
     return status;
+}
+
+/* Does a unit turn around in the pretended update of a step? One in a hundred. */
+static inline bool turns(int param, int64_t step, int64_t unit) { return mest_rng_below(13, (uint64_t)param << 32 | (uint64_t)step, (uint64_t)unit, 100) < 3; }
+
+/* The step itself and step_end. */
+static inline mest_status world_step_end(world *w, int64_t epoch, int64_t batch, int64_t n_epochs, int64_t n_batches, mest_host_report *r, mest_error *err)
+{
+    mest_training_step s = world_at(epoch, batch, n_epochs, n_batches);
+    if (w->host.watch)
+        MEST_TRY(world_prober(w, w->host.watch, err));
+    w->host.watch = NULL;
+    for (int i = 0; w->host.perturbed && i < w->host.n_params; i++)
+        for (int64_t k = 0; k < w->host.params[i].sparse->active_units; k++) {
+            int64_t unit;
+            w->host.params[i].sparse->format->units(w->host.params[i].sparse, k, 1, &unit);
+            w->host.params[i].turned[k] = turns(i, s.step, unit);
+        }
+    return mest_schedulers_step_end(w->list, &s, r, err);
 }
 
 /* A copy of a parameter's pattern and state, to compare with later. */

@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "runtime/perturb.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "runtime/rng.h"
+
+enum { TILE = 4096, ROOM = 512 }; /* units of a tile; values that are updated together */
+
+/* Standard normal number of value i: Box and Muller's pairs, value 2k and 2k + 1 share two uniform numbers. */
+static double normal(uint64_t seed, uint64_t stream, int64_t i)
+{
+    const uint64_t pair = (uint64_t)i & ~(uint64_t)1;
+    const double a = 1 - mest_rng_uniform(seed, stream, pair), b = 6.28318530717958647692 * mest_rng_uniform(seed, stream, pair + 1);
+    const double r = sqrt(-2 * log(a));
+    return i & 1 ? r * sin(b) : r * cos(b);
+}
+
+static void tile(void *context, size_t number)
+{
+    const mest_perturb_job *j = context;
+    const mest_perturbation *p = j->o->perturb;
+    const uint64_t stream = mest_rng((uint64_t)MEST_STREAM_NOISE << 32, (uint64_t)j->param, p->step);
+    const int64_t end = ((int64_t)number + 1) * TILE < j->units ? ((int64_t)number + 1) * TILE : j->units, together = ROOM / j->elements;
+    mest_real g[ROOM], before[ROOM], *slots[MEST_OPTIM_SLOTS];
+    for (int64_t u = (int64_t)number * TILE; u < end; u += together) {
+        const int64_t units = end - u < together ? end - u : together, from = u * j->elements, n = units * j->elements;
+        for (int64_t i = 0; i < n; i++) {
+            const double w = (double)j->w[from + i];
+            double x = j->scale * (double)j->g[from + i] + p->l1 * ((w > 0) - (w < 0));
+            if (p->noise > 0)
+                x += p->noise * normal(p->seed, stream, from + i);
+            g[i] = (mest_real)x;
+        }
+        memcpy(before, j->w + from, (size_t)n * sizeof *before);
+        for (int k = 0; k < MEST_OPTIM_SLOTS; k++)
+            slots[k] = j->slots[k] ? j->slots[k] + from : NULL;
+        j->o->rule->step(j->o, j->w + from, g, slots, n, 1, j->lr, j->wd, j->t);
+        for (int64_t i = 0; i < units && j->turned; i++) {
+            double product = 0;
+            for (int64_t e = i * j->elements; e < (i + 1) * j->elements; e++)
+                product += (double)before[e] * (double)j->w[from + e];
+            j->turned[u + i] = product < 0;
+        }
+    }
+}
+
+void mest_perturbed_update(const mest_perturb_job *job, const mest_threads *threads)
+{
+    mest_parallel(threads, (size_t)((job->units + TILE - 1) / TILE), tile, (void *)(uintptr_t)job);
+}
