@@ -134,6 +134,17 @@ struct mest_region_block {
     size_t pad;
 };
 
+void mest_alloc_large_pages(const mest_heap *heap, void *memory, size_t bytes)
+{
+#ifdef MADV_HUGEPAGE
+    const uintptr_t page = (uintptr_t)2 << 20, from = ((uintptr_t)memory + page - 1) / page * page, to = ((uintptr_t)memory + bytes) / page * page;
+    if (heap->allocator.allocate == default_allocate && bytes >= 4 * page && from < to)
+        (void)madvise((void *)from, to - from, MADV_HUGEPAGE); /* a wish: what it cannot have is as well without */
+#else
+    (void)heap, (void)memory, (void)bytes;
+#endif
+}
+
 void mest_region_init(mest_region *region, mest_heap *heap)
 {
     region->heap = heap;

@@ -223,6 +223,7 @@ mest_status mest_arena_reserve(mest_arena *arena, size_t bytes, mest_error *err)
     arena->generation++;
     MEST_CHECK(arena->base, err, MEST_E_NOMEM, "no memory for the activations of one step: %zu bytes", bytes);
     arena->bytes = bytes;
+    mest_alloc_large_pages(arena->heap, arena->base, bytes);
     return MEST_OK;
 }
 
