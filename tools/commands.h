@@ -5,6 +5,8 @@
 
 #include "tool.h"
 
+/* --sweep; settings other than its own are refused. */
+int cmd_sweep(tool *t);
 int cmd_train(tool *t);
 int cmd_eval(tool *t);
 int cmd_infer(tool *t);

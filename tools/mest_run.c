@@ -44,6 +44,8 @@ static int print_help(tool *t)
 
 static int run(tool *t)
 {
+    if (t->s->sweep)
+        return cmd_sweep(t);
     int code = tool_check_settings(t);
     if (code)
         return code;

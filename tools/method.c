@@ -94,7 +94,8 @@ static int add_named(tool *t, const char *text)
     return add_scheduler(t, name, text[n] ? text + n + 1 : NULL);
 }
 
-/* What the other options say comes first, so that options given with the name win. */
+/* What the other options say comes first, so that options given with the name win. --mutate-every counts epochs: it is left out where the name
+ * says how often, in steps perhaps. */
 static int add_method(tool *t)
 {
     const settings *s = t->s;
@@ -108,7 +109,7 @@ static int add_method(tool *t)
     bool mest = is_mest(name, strlen(name), &mode);
     if (mest)
         snprintf(options, sizeof options, "mode=%s,freq=%" PRId64 ",lambda=%.9g", mode, s->mutate_every, s->mest_lambda);
-    else if (options_given(s, "mutate-every"))
+    else if (options_given(s, "mutate-every") && strncmp(own, "every=", 6) != 0 && !strstr(own, ",every="))
         snprintf(options, sizeof options, "every=%" PRId64 ",unit=epochs", s->mutate_every);
     size_t used = strlen(options);
     if (*own && (size_t)snprintf(options + used, sizeof options - used, "%s%s", used ? "," : "", own) >= sizeof options - used)

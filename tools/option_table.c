@@ -39,6 +39,11 @@ const option option_table[] = {
     MODE("gradcheck", MODE_GRADCHECK, "compare its gradients with differences of the loss, node by node, on --data or made-up samples"),
     MODE("explain", MODE_EXPLAIN, "for each node the kernel chosen and why, operations, bytes; the memory plan"),
 
+    GROUP("sweep", "Sweeps"),
+    TEXT("sweep", 0, false, "FILE", NULL, sweep, "train every combination of options that a YAML file lists, each in a folder of --output-dir; a table with means and spreads"),
+    INT("jobs", 0, false, "N", "1", jobs, 1, 256, "--sweep: runs at a time"),
+    FLAG("dry-run", 0, false, dry_run, "--sweep: print the commands and what is done already, run nothing"),
+
     GROUP("data", "Data"),
     TEXT("data", 0, true, "KIND:PATH", NULL, data,
          "samples to train on, evaluate or run:\n"

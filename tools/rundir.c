@@ -161,6 +161,16 @@ int rundir_begin(tool *t)
     return open_logs(t, folder);
 }
 
+/* The folder of a sweep: its runs' folders come below. */
+int rundir_prepare_sweep(tool *t)
+{
+    if (strlen(t->s->output_dir) > 3600)
+        return tool_refuse(t, EXIT_FILES, "--output-dir: the path is too long");
+    if (!make_folder(t->s->output_dir))
+        return tool_refuse(t, EXIT_FILES, "--output-dir: '%s' cannot be created: %s", t->s->output_dir, strerror(errno));
+    return lock_folder(t, t->s->output_dir);
+}
+
 int rundir_prepare(tool *t)
 {
     const settings *s = t->s;

@@ -10,6 +10,8 @@ int rundir_check_writable(tool *t, const char *option, const char *path);
 /* Checks -o, creates and locks --output-dir, decides where the checkpoint is. Refuses to overwrite the input model
  * (unless -o names it) and a checkpoint of an earlier run (unless --resume or --overwrite). */
 int rundir_prepare(tool *t);
+/* Creates and locks --output-dir of a sweep. */
+int rundir_prepare_sweep(tool *t);
 /* All else is ready: opens the log and, with --overwrite, removes the old checkpoint and results. Nothing of an earlier run is touched before. */
 int rundir_begin(tool *t);
 /* Does the folder hold both results, model.onnx and summary.json? */

@@ -80,6 +80,11 @@ typedef struct settings {
     const char *progress;
     int64_t log_interval;
 
+    /* sweeps */
+    const char *sweep;
+    int64_t jobs;
+    bool dry_run;
+
     uint64_t given[4]; /* bit i: option i of the table stood on the command line */
 } settings;
 

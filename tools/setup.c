@@ -29,6 +29,8 @@ static int check_forgetting(tool *t)
 int tool_check_settings(tool *t)
 {
     const settings *s = t->s;
+    if (options_given(s, "jobs") || s->dry_run)
+        return tool_refuse(t, EXIT_USAGE, "--%s needs --sweep", s->dry_run ? "dry-run" : "jobs");
     if (!s->model)
         return tool_refuse(t, EXIT_USAGE, "no model given: mest-run MODEL.onnx --train | --eval | --infer | --info | --check | --gradcheck | --explain");
     if (s->mode == MODE_NONE)

@@ -101,7 +101,9 @@ gives 0 m.onnx --train --data idx:x --sparsity 0.5 --method rigl
 has echo 'scheduler rigl '
 has echo 'start_dense=0'
 gives 0 m.onnx --train --data idx:x --sparsity 0.5 --method rigl:rate=.2,every=30 --mutate-every 2
-has echo 'scheduler rigl every=2,unit=epochs,rate=.2,every=30'
+has echo 'scheduler rigl rate=.2,every=30'
+gives 0 m.onnx --train --data idx:x --sparsity 0.5 --method rigl:rate=.2 --mutate-every 2
+has echo 'scheduler rigl every=2,unit=epochs,rate=.2'
 gives 0 m.onnx --train --data idx:x --sparsity 0.5 --method snip
 has echo 'start_dense=1'
 gives 0 m.onnx --train --data idx:x --sparsity 0.5 --start-dense --scheduler own

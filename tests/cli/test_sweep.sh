@@ -1,0 +1,149 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# --sweep: the grid that the file says, means and spreads, going on after a kill and after a signal, runs that fail, files that are wrong.
+run=$1 json_lines=$2 examples=$5
+. "$(dirname "$0")/lib.sh"
+model=$examples/digits_cnn.onnx digits=$examples/digits.csv.gz
+if [ ! -f "$model" ] || [ ! -f "$digits" ]; then
+    skip "no bundled digits in $examples"
+    finish
+    exit 77
+fi
+unset FAKE_ECHO
+# file EPOCHS: the part that all sweeps here share
+file() {
+    cat << EOF
+model: $model
+options:
+  data: csv:$digits
+  input-shape: [1, 8, 8]
+  scale-input: 16
+  limit: 320
+  val-split: 0.2
+  batch-size: 32
+  lr: 0.05
+  epochs: $1
+  threads: 1
+  no-eval-before: true
+EOF
+}
+results() { cut -d, -f1-7 "$1/sweep.csv"; } # without what depends on time
+
+what='a grid'
+{ file 2; cat << 'EOF'
+grid:
+  method: [static, "rigl:every=4,rate=.2"]
+  sparsity: [0.8, 0.9]
+  seed: [1, 2, 3]
+EOF
+} > grid.yaml
+gives 0 --sweep grid.yaml --output-dir dry --dry-run
+if [ "$(wc -l < out)" = 12 ]; then pass; else fail "$(wc -l < out) commands instead of 12"; fi
+is_gone dry
+sed -n 5p out | sed "s|^mest-run|'$run'|; s|\$| \"\$@\"|" > command.sh # a command is one a shell takes; it gives what the sweep gives
+gives 0 --sweep grid.yaml --output-dir grid --json -q
+json out
+if [ "$(grep -c '"event":"run"' out)" = 12 ]; then pass; else fail 'not one event for each run'; fi
+gives 0 --sweep grid.yaml --output-dir grid
+if [ "$(grep -cE '^(static|rigl:every=4,rate=.2) +0\.[89] +3 ' out)" = 4 ]; then pass; else fail 'not four rows of three runs'; fi
+if [ "$(head -n 1 grid/sweep.csv)" = 'method,sparsity,seed,state,accuracy,loss,stored_sparsity,steps,seconds,peak_bytes,folder' ]; then pass; else fail 'columns of sweep.csv'; fi
+if [ "$(grep -c ',done,' grid/sweep.csv)" = 12 ]; then pass; else fail 'not 12 rows in sweep.csv'; fi
+has grid/sweep.csv '"rigl:every=4,rate=.2",0.9,2,done,'
+# mean and deviation, by another program
+awk -F, '/^static,0.9/ { n++; s += $5; q += $5 * $5 } END { m = s / n; printf "%.2f %.2f\n", 100 * m, 100 * sqrt((q - n * m * m) / (n - 1)) }' grid/sweep.csv > want
+sed -nE 's/^static +0\.9 +3 +([0-9.]+) +([0-9.]+) .*/\1 \2/p' out > got
+if cmp -s want got; then pass; else fail "mean and sd $(cat got) instead of $(cat want)"; fi
+sh command.sh --output-dir alone > out 2> err
+if cmp -s alone/model.onnx 'grid/method=static,sparsity=0.9,seed=2/model.onnx'; then pass; else fail 'the fifth command gives another model than the sweep'; fi
+
+what='done is done'
+before=$(stat -c %Y%i grid/*/summary.json | tr '\n' ' ')
+gives 0 --sweep grid.yaml --output-dir grid
+has err '12 runs, 12 of them done'
+if [ "$(stat -c %Y%i grid/*/summary.json | tr '\n' ' ')" = "$before" ]; then pass; else fail 'finished runs were made again'; fi
+sed 's/epochs: 2/epochs: 3/' grid.yaml > other.yaml
+says 5 'was made with other options' --sweep other.yaml --output-dir grid
+if [ "$(stat -c %Y%i grid/*/summary.json | tr '\n' ' ')" = "$before" ]; then pass; else fail 'a refused sweep changed something'; fi
+sed 's/seed: \[1, 2, 3\]/seed: [1, 2, 3, 4]/' grid.yaml > more.yaml # the grid may grow
+gives 0 --sweep more.yaml --output-dir grid --jobs 3
+has err '16 runs, 12 of them done'
+
+what='kills'
+{ file 12; cat << 'EOF'
+  checkpoint-steps: 2
+grid:
+  - method: [mest-em, set]
+    seed: [1, 2]
+    sparsity: 0.9
+  - variant:
+      dense:
+      fewer: {method: mest-ems, sparsity: 0.9, scheme: csr, forget-epoch: 6, forget-remove: 0.2}
+EOF
+} > kill.yaml
+gives 0 --sweep kill.yaml --output-dir straight
+for signal in KILL TERM INT KILL; do
+    "$run" --sweep kill.yaml --output-dir killed > out 2> err < /dev/null &
+    pid=$!
+    sleep 0.7
+    kill -$signal $pid 2> /dev/null
+    wait $pid
+    code=$?
+    case $signal$code in KILL137 | TERM143 | *0) pass ;; INT*) pass ;; *) fail "exit code $code after $signal" ;; esac
+done
+gives 0 --sweep kill.yaml --output-dir killed
+results straight > a
+results killed > b
+if cmp -s a b; then pass; else fail "results differ after kills: $(diff a b | head -n 4 | tr '\n' '|')"; fi
+for folder in straight/*/; do
+    if cmp -s "$folder/model.onnx" "killed/$(basename "$folder")/model.onnx"; then pass; else fail "$folder: another model after kills"; fi
+done
+has straight/sweep.csv ',,,fewer,done,'
+
+what='runs that fail'
+{ file 1; cat << 'EOF'
+grid:
+  scheme: [pattern, block4]
+  method: [dsr, static]
+  sparsity: 0.9
+EOF
+} > fails.yaml
+gives 8 --sweep fails.yaml --output-dir fails
+has out "failed (8): scheme=pattern, method=dsr, sparsity=0.9: scheduler dsr"
+if [ "$(grep -c ',done,' fails/sweep.csv)" = 3 ]; then pass; else fail 'the others did not run'; fi
+if grep -qE '^pattern +dsr +0\.9 +0/1 +- ' out; then pass; else fail 'no row for what failed'; fi
+
+what='the example'
+(cd "$examples/../.." && "$run" --sweep examples/digits/sweep.yaml --output-dir "$work/example" --dry-run) > out 2> err < /dev/null
+if [ "$(wc -l < out)" = 66 ]; then pass; else fail 'examples/digits/sweep.yaml does not stand for 66 runs'; fi
+
+what='wrong files'
+# wrong TEXT: the file is grid.yaml's head and stdin
+wrong() {
+    { file 1; cat; } > wrong.yaml
+    gives 2 --sweep wrong.yaml --output-dir wrong
+    has err "$1"
+    is_gone wrong
+}
+echo 'grid: {lr: [0.1, fast]}' | wrong "lr=fast: --lr: 'fast' is not a number"
+echo 'grid: {metod: [set]}' | wrong "line 13: unknown option '--metod'; did you mean '--method'?"
+echo 'grid: {method: [zet]}' | wrong "'zet' is none of static"
+echo 'grid: {seed: [1, 1]}' | wrong "has the value '1' twice"
+echo 'grid: {seed: []}' | wrong "'seed' has no values"
+echo 'grid: [{seed: 1, x: {a: {lr: 1}}}, {seed: 1, x: {a: {lr: 2}}}]' | wrong 'two runs with different options are both seed=1, x=a'
+echo 'gird: 1' | wrong "'gird' is none of model, options, grid, average"
+echo 'average: lr' | wrong "average names 'lr', which is no axis"
+echo 'grid: {nesterov: 3}' | wrong "'nesterov' is a switch"
+echo 'grid: {eval: true}' | wrong 'always train'
+echo 'grid: {resume: x}' | wrong "'resume' is set by the sweep itself"
+echo 'grid: {seed: [1' | wrong 'line '
+printf 'grid: {%s: 1}\n' "$(for i in 1 2 3 4 5 6 7 8 9; do printf 'a%s: {1: , 2: , 3: , 4: , 5: , 6: },' $i; done) seed" | wrong 'more than 10000 runs'
+printf 'options: {epochs: 1}\n' > wrong.yaml
+says 2 'no model is named' --sweep wrong.yaml --output-dir wrong
+says 5 'nowhere.yaml' --sweep nowhere.yaml --output-dir wrong
+says 2 '--sweep needs --output-dir' --sweep grid.yaml
+says 2 '--lr is for the runs' --sweep grid.yaml --output-dir wrong --lr 1
+says 2 'the model stands in the file' "$model" --sweep grid.yaml --output-dir wrong
+says 2 '--jobs needs --sweep' "$model" --train --jobs 2
+printf x > plain
+says 5 "'plain" --sweep grid.yaml --output-dir plain
+finish

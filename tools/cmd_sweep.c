@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* --sweep: reads the file, looks what is done, runs the rest, prints the table. */
+#include <errno.h>
+#include <string.h>
+
+#include "commands.h"
+#include "report.h"
+#include "rundir.h"
+#include "sweep.h"
+
+/* Options of the runs stand in the file; here only those of the sweep. */
+static int check_options(tool *t)
+{
+    static const char *const own[] = {"sweep", "jobs", "dry-run", "output-dir", "overwrite", "json", "quiet", "verbose"};
+    const settings *s = t->s;
+    if (s->model)
+        return tool_refuse(t, EXIT_USAGE, "--sweep: the model stands in the file, as 'model: %s'", s->model);
+    for (int i = 0; i < option_count; i++) {
+        const char *name = option_table[i].name;
+        bool known = !name || !options_given(s, name);
+        for (size_t k = 0; k < sizeof own / sizeof *own && !known; k++)
+            known = strcmp(own[k], name) == 0;
+        if (!known)
+            return tool_refuse(t, EXIT_USAGE, "--sweep: --%s is for the runs; it stands in the file, under 'options:' or 'grid:'", name);
+    }
+    if (!s->output_dir)
+        return tool_refuse(t, EXIT_USAGE, "--sweep needs --output-dir, the folder that holds a folder for each run");
+    return 0;
+}
+
+static void count(const sweep *s, int n[4])
+{
+    memset(n, 0, 4 * sizeof *n);
+    for (int i = 0; i < s->n_runs; i++)
+        n[s->run[i].state]++;
+}
+
+static int told(tool *t, sweep *s, const sweep_run *r)
+{
+    char text[400], result[100] = "";
+    int n[4];
+    count(s, n);
+    sweep_describe(s, r, text, sizeof text);
+    if (r->state == SWEEP_FAILED)
+        snprintf(result, sizeof result, "failed, exit code %d", r->exit_code);
+    else if (r->accuracy == r->accuracy)
+        snprintf(result, sizeof result, "%.2f %%, loss %.4f, %.1f s", 100 * r->accuracy, r->loss, r->seconds);
+    else
+        snprintf(result, sizeof result, "loss %.4f, %.1f s", r->loss, r->seconds);
+    tool_note(t, "[%d/%d] %s: %s", n[SWEEP_DONE] + n[SWEEP_FAILED], s->n_runs, text, result);
+    int code = t->s->json ? sweep_emit_run(t, s, r) : 0;
+    return code ? code : sweep_save(t, s, t->s->output_dir);
+}
+
+/* What would run, as commands a shell takes. */
+static int print_commands(tool *t, const sweep *s)
+{
+    FILE *out = report_stream(t);
+    for (int i = 0; i < s->n_runs; i++) {
+        const sweep_run *r = &s->run[i];
+        fprintf(out, "%smest-run", r->state == SWEEP_DONE ? "# done: " : r->begun ? "# begun: " : "");
+        for (int k = 0; k < r->n_arguments; k++) {
+            bool plain = !strpbrk(r->argument[k], " \t'\"\\$`*?[](){}<>|&;#~!");
+            fputs(plain ? " " : " '", out);
+            for (const char *x = r->argument[k]; *x; x++)
+                fputs(*x == '\'' ? "'\\''" : (char[]){*x, 0}, out);
+            fputs(plain ? "" : "'", out);
+        }
+        fputc('\n', out);
+    }
+    return report_finish(t);
+}
+
+static int first_failure(const sweep *s)
+{
+    for (int i = 0; i < s->n_runs; i++)
+        if (s->run[i].state == SWEEP_FAILED)
+            return s->run[i].exit_code ? s->run[i].exit_code : EXIT_INTERNAL;
+    return 0;
+}
+
+static int perform(tool *t, sweep *s)
+{
+    int n[4], code = sweep_read(t, s, t->s->sweep);
+    if (code == 0)
+        code = sweep_expand(t, s);
+    if (code == 0 && !t->s->dry_run)
+        code = rundir_prepare_sweep(t);
+    if (code == 0)
+        code = sweep_look(t, s, t->s->output_dir);
+    if (code)
+        return code;
+    if (t->s->dry_run)
+        return print_commands(t, s);
+    count(s, n);
+    tool_note(t, "%d runs, %d of them done; '%s'", s->n_runs, n[SWEEP_DONE], t->s->output_dir);
+    code = sweep_execute(t, s, t->s->jobs, told);
+    if (code == 0)
+        code = sweep_save(t, s, t->s->output_dir);
+    if (code == 0)
+        code = sweep_print(t, s);
+    if (code == 0)
+        code = report_finish(t);
+    return code ? code : first_failure(s);
+}
+
+int cmd_sweep(tool *t)
+{
+    sweep s = {0};
+    int code = check_options(t);
+    if (code == 0)
+        code = perform(t, &s);
+    sweep_free(&s);
+    return code;
+}
