@@ -237,6 +237,9 @@ bool mest_onnx_differentiable(const mest_op *op, int input);
 mest_status mest_onnx_symbol_value(onnx_importer *im, onnx_symbol *s, mest_id *value);
 bool mest_onnx_read_type(const Onnx__ValueInfoProto *v, mest_type *type);
 
+/* onnx_folded.c: layers into which a BatchNormalization was folded, into m->folded. After the roles. */
+mest_status mest_onnx_find_folded(onnx_importer *im);
+
 /* onnx_survey.c: an entry in model->imported for each node; does nothing unless the import is tolerant. */
 mest_status mest_onnx_survey_begin(onnx_importer *im);
 mest_status mest_onnx_survey_add(onnx_importer *im, onnx_node *n); /* a node made later */

@@ -53,28 +53,6 @@ static mest_status find_sparse(onnx_writer *w, const mest_wire_field *info, int3
 
 /* ---- graph and model ---- */
 
-typedef struct node_job {
-    const mest_wire_field *old;
-    const mest_onnx_move *moved; /* those of this node */
-    int32_t n;
-} node_job;
-
-/* A node some of whose inputs read other initializers now. */
-static mest_status node_body(onnx_writer *w, const void *what)
-{
-    const node_job *job = what;
-    mest_wire wire = { w->source->bytes, job->old->begin, job->old->end };
-    mest_wire_field f;
-    int32_t input = 0, next = 0;
-    while (wire.at < wire.end) {
-        MEST_TRY(onnx_next_field(w, &wire, &f));
-        bool other = f.number == NODE_INPUT && next < job->n && job->moved[next].input == input;
-        input += f.number == NODE_INPUT;
-        MEST_TRY(other ? onnx_put_text(w, NODE_INPUT, w->m->params[job->moved[next++].param].name) : onnx_copy_field(w, &f));
-    }
-    return MEST_OK;
-}
-
 static mest_status graph_body(onnx_writer *w, const mest_wire_field *graph)
 {
     const mest_onnx_notes *notes = w->notes;
@@ -82,6 +60,7 @@ static mest_status graph_body(onnx_writer *w, const mest_wire_field *graph)
     mest_wire_field f;
     int32_t node = 0, next_drop = 0, next_move = 0, dense = 0, sparse = 0, place;
     memset(w->described, 0, w->sparse.n);
+    w->dropout_switch = false;
     while (wire.at < wire.end) {
         MEST_TRY(onnx_next_field(w, &wire, &f));
         if (f.number == GRAPH_NODE) {
@@ -90,14 +69,11 @@ static mest_status graph_body(onnx_writer *w, const mest_wire_field *graph)
                 next_drop++;
                 continue;
             }
-            node_job job = { .old = &f, .moved = notes->n_moved ? notes->moved + next_move : NULL };
-            while (next_move + job.n < notes->n_moved && notes->moved[next_move + job.n].node == at)
-                job.n++;
-            next_move += job.n;
-            if (job.n) {
-                MEST_TRY(onnx_put_message(w, GRAPH_NODE, node_body, &job));
-                continue;
-            }
+            int32_t first = next_move;
+            while (next_move < notes->n_moved && notes->moved[next_move].node == at)
+                next_move++;
+            MEST_TRY(onnx_put_node(w, &f, at, notes->n_moved ? notes->moved + first : NULL, next_move - first));
+            continue;
         } else if (f.number == GRAPH_INITIALIZER && dense < notes->n_dense) {
             MEST_TRY(onnx_put_initializer(w, &notes->dense[dense++], &f, false));
             continue;
@@ -122,6 +98,7 @@ static mest_status graph_body(onnx_writer *w, const mest_wire_field *graph)
     for (int32_t i = 0; i < notes->n_moved; i++)
         if (!notes->moved[i].again)
             MEST_TRY(onnx_put_param(w, &w->m->params[notes->moved[i].param], NULL));
+    MEST_TRY(onnx_put_added(w));
     for (int32_t i = 0; i < w->m->n_params; i++) {
         const mest_param *p = &w->m->params[i];
         if (onnx_goes_sparse(w, p) && !w->described[mest_strmap_get(&w->sparse, p->name)])
@@ -201,6 +178,8 @@ static mest_status model_body(onnx_writer *w)
             w->n += mest_wire_put(length, w->graph_size) - 1; /* it was counted as one byte while still 0 */
         } else {
             bool skip = false;
+            if (f.number == MODEL_FUNCTION && f.wire == MEST_WIRE_BYTES)
+                MEST_TRY(onnx_warn_functions(w, &f));
             if (f.number == MODEL_METADATA && f.wire == MEST_WIRE_BYTES)
                 MEST_TRY(replaced(w, &f, &skip));
             if (!skip)
@@ -237,6 +216,15 @@ static mest_status prepare(onnx_writer *w, mest_region *region)
     return MEST_OK;
 }
 
+static int form_of(const char *name)
+{
+    static const char *const forms[] = { [ONNX_FORM_AS_IS] = "as-is", [ONNX_FORM_INFERENCE] = "inference", [ONNX_FORM_TRAINING] = "training" };
+    int form = 0;
+    while (name && form < 3 && strcmp(name, forms[form]))
+        form++;
+    return form;
+}
+
 /* The options as the caller has them, and everything that is known before a byte is written. */
 static mest_status check_export(const mest_model *model, const mest_export_options *options, mest_export_options *given, mest_error *err)
 {
@@ -246,6 +234,7 @@ static mest_status check_export(const mest_model *model, const mest_export_optio
     MEST_CHECK(!model->notes->external_attribute, err, MEST_E_UNSUPPORTED, "export: an attribute of the model has external data");
     for (const char *const *p = given->metadata; p && *p; p += 2)
         MEST_CHECK(p[1], err, MEST_E_ARGUMENT, "export: metadata '%s' has no value", p[0]);
+    MEST_CHECK(form_of(given->form) < 3, err, MEST_E_ARGUMENT, "export: form '%s' is none of as-is, inference, training", given->form);
     return MEST_OK;
 }
 
@@ -259,7 +248,7 @@ static mest_status export_to(const mest_model *model, const char *path, void *me
     mest_heap *heap = (mest_heap *)(uintptr_t)&model->heap; /* counters only */
     mest_region region;
     mest_region_init(&region, heap);
-    onnx_writer w = { .m = model, .notes = model->notes, .options = &given, .source = model->mappings, .err = err };
+    onnx_writer w = { .m = model, .notes = model->notes, .options = &given, .source = model->mappings, .form = form_of(given.form), .err = err };
     onnx_sink to = { .memory = memory };
     mest_status status;
     MEST_TRY_OUT(prepare(&w, &region));

@@ -416,7 +416,8 @@ static mest_status build(onnx_importer *im)
     MEST_TRY(mest_graph_sort(&im->m->graph, im->err));
     MEST_TRY(mest_graph_check(&im->m->graph, "import", im->err));
     MEST_TRY(mest_onnx_survey_end(im));
-    return mest_onnx_roles(im);
+    MEST_TRY(mest_onnx_roles(im));
+    return mest_onnx_find_folded(im);
 }
 
 mest_status mest_onnx_import(mest_model *m, const mest_model_options *options, mest_error *err)

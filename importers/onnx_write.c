@@ -120,7 +120,20 @@ static mest_status put_floats(onnx_writer *w, mest_dtype dtype, const float *x, 
     return onnx_put(w, h, n * 2);
 }
 
-bool onnx_untouched(const mest_param *p) { return !p->sparse && (!p->loaded || p->role == MEST_ROLE_CONSTANT); }
+/* Elements [first, first + n) of a Conv's weight or bias with the unfolded BatchNormalization behind it in them. */
+static void fold_values(const onnx_writer *w, const mest_param *p, int64_t first, int64_t n, float *x)
+{
+    const bool is_bias = p->fold && &w->m->params[p->fold->weight] != p;
+    const int64_t row = p->fold && !is_bias ? p->count / p->shape.dim[0] : 1; /* an empty weight has no elements to come here with */
+    double factor = 1, shift = 0;
+    for (int64_t i = 0; p->fold && i < n; i++) {
+        if (i == 0 || (first + i) % row == 0)
+            mest_fold_channel(w->m, p->fold, (first + i) / row, &factor, &shift);
+        x[i] = (float)((double)x[i] * factor + (is_bias ? shift : 0));
+    }
+}
+
+bool onnx_untouched(const mest_param *p) { return !p->fold && !p->sparse && (!p->loaded || p->role == MEST_ROLE_CONSTANT); }
 
 static mest_status put_dense_values(onnx_writer *w, const mest_param *p)
 {
@@ -142,6 +155,7 @@ static mest_status put_dense_values(onnx_writer *w, const mest_param *p)
     for (int64_t i = 0; i < p->count; i += CHUNK) {
         int64_t n = p->count - i < CHUNK ? p->count - i : CHUNK;
         MEST_TRY(mest_param_read(p, i, n, x, w->err));
+        fold_values(w, p, i, n, x);
         MEST_TRY(put_floats(w, p->payload.dtype, x, (size_t)n));
     }
     return MEST_OK;
@@ -213,7 +227,9 @@ static mest_status put_entries(onnx_writer *w, const mest_param *p, bool indices
         const int64_t in_row = mest_sparse_row(s, row, entry);
         for (int64_t i = 0; i < in_row; i++) {
             x[n] = (float)s->values[entry[i] & 0xffffffff];
-            at[n++] = row * s->cols + (entry[i] >> 32);
+            at[n] = row * s->cols + (entry[i] >> 32);
+            fold_values(w, p, at[n], 1, &x[n]);
+            n++;
             if (n == CHUNK) {
                 MEST_TRY_OUT(indices ? onnx_put(w, at, n * 8) : put_floats(w, p->payload.dtype, x, n));
                 n = 0;

@@ -12,7 +12,7 @@
 
 /* Field numbers of onnx.proto that are touched. */
 enum {
-    MODEL_IR = 1, MODEL_GRAPH = 7, MODEL_METADATA = 14,
+    MODEL_IR = 1, MODEL_GRAPH = 7, MODEL_METADATA = 14, MODEL_FUNCTION = 25,
     GRAPH_NODE = 1, NODE_INPUT = 1, GRAPH_INITIALIZER = 5, GRAPH_INPUT = 11, GRAPH_VALUE_INFO = 13, GRAPH_SPARSE = 15,
     TENSOR_DIMS = 1, TENSOR_TYPE = 2, TENSOR_NAME = 8, TENSOR_RAW = 9,
     SPARSE_VALUES = 1, SPARSE_INDICES = 2, SPARSE_DIMS = 3,
@@ -23,6 +23,8 @@ typedef struct onnx_sink {    /* where the bytes go */
     mest_outfile *file;       /* or, if NULL, */
     uint8_t *memory;          /* the next byte; there is room for as many as were counted */
 } onnx_sink;
+
+enum { ONNX_FORM_AS_IS = 0, ONNX_FORM_INFERENCE, ONNX_FORM_TRAINING }; /* of BatchNormalization and Dropout */
 
 typedef struct onnx_writer {
     const mest_model *m;
@@ -38,6 +40,8 @@ typedef struct onnx_writer {
     size_t longest;
     uint64_t graph_size;
     char version[24], sparsity[24];
+    int form;
+    bool dropout_switch;      /* some Dropout reads the constant `true` that is to be written */
     mest_error *err;
 } onnx_writer;
 
@@ -61,5 +65,11 @@ int64_t onnx_entries(const mest_param *p);
 mest_status onnx_put_param(onnx_writer *w, const mest_param *p, const mest_wire_field *old);
 /* An initializer of the file with its present values. */
 mest_status onnx_put_initializer(onnx_writer *w, const mest_onnx_note *note, const mest_wire_field *f, bool is_sparse);
+
+/* onnx_export_node.c: node `number` of the file in the form that is wanted, n_moved of whose inputs read other initializers than the file says; and
+ * the initializers that nodes read since. */
+mest_status onnx_put_node(onnx_writer *w, const mest_wire_field *node, int32_t number, const mest_onnx_move *moved, int32_t n_moved);
+mest_status onnx_put_added(onnx_writer *w);
+mest_status onnx_warn_functions(onnx_writer *w, const mest_wire_field *function);
 
 #endif

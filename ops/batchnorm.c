@@ -3,8 +3,8 @@
  *   BatchNormalization        Y = scale * (X - mean) / sqrt(var + epsilon) + B, running statistics. ONNX since 1 (9 drops `spatial`, 14 adds
  *                             training_mode; the training form is made by lowering, outputs past the first are never computed)
  *   mest.BatchNormFrozenGrad  its gradient: the statistics are constants
- *   mest.BatchNormTrain       batch statistics, biased variance for Y; updates the running ones (inputs 3, 4) by PyTorch's rule: unbiased
- *                             variance, running = momentum * running + (1 - momentum) * batch
+ *   mest.BatchNormTrain       batch statistics, biased variance for Y; updates the running ones (inputs 3, 4) by PyTorch's rule (unbiased
+ *                             variance) or ONNX's, running = momentum * running + (1 - momentum) * batch
  *   mest.BatchNormAgain       Y once more, from X and the map Y = (X - map[0]) map[1] + map[2] that the training form noted (its output 3)
  *   mest.BatchNormGrad        its gradient, through the batch statistics
  * Statistics are summed in double, mean first, then squared distances from it.
@@ -29,7 +29,9 @@ static const mest_attr bn_attrs[] = {
 typedef struct norm {
     int64_t n, c, inner;
     mest_clamp clamp;
-    double epsilon, momentum;
+    double epsilon;
+    const mest_bn_params *params;
+    const mest_run *run;
     const mest_real *x, *scale, *bias, *mean, *var, *dy;
     const mest_real *gate; /* gradients with a clamp: Y; otherwise NULL */
     mest_real *y, *save_mean, *save_invstd, *map, *run_mean, *run_var, *dscale, *dbias;
@@ -39,7 +41,7 @@ static norm norm_of(const mest_args *a)
 {
     const mest_bn_params *p = a->params;
     const mest_shape *x = &a->in[0].type->shape;
-    return (norm){ .n = x->dim[0], .c = x->dim[1], .inner = mest_shape_span(x, 2, x->rank), .epsilon = p->epsilon, .momentum = p->momentum,
+    return (norm){ .n = x->dim[0], .c = x->dim[1], .inner = mest_shape_span(x, 2, x->rank), .epsilon = p->epsilon, .params = p, .run = a->run,
                    .clamp = p->clamp, .x = a->in[0].data };
 }
 
@@ -241,12 +243,8 @@ static void train_tile(void *context, size_t tile)
         b->save_mean[c] = (mest_real)mean;
     if (b->save_invstd)
         b->save_invstd[c] = (mest_real)invstd;
-    /* one value per channel has no unbiased variance: the biased one (0) is taken */
-    double unbiased = count > 1 ? spread / (double)(count - 1) : var;
-    if (b->run_mean) {
-        b->run_mean[c] = (mest_real)((double)b->run_mean[c] * b->momentum + mean * (1 - b->momentum));
-        b->run_var[c] = (mest_real)((double)b->run_var[c] * b->momentum + unbiased * (1 - b->momentum));
-    }
+    if (b->run_mean)
+        mest_bn_track(b->params, b->run, mean, spread, (double)count, &b->run_mean[c], &b->run_var[c]);
     double shift = (double)b->bias[c] - mean * factor;
     if (b->map) {
         b->map[c] = 0;

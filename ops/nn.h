@@ -15,7 +15,7 @@
  *   BatchNormalization       X scale B mean var                       Y                     (running statistics)
  *   mest.BatchNormFrozenGrad X scale mean var dY Y?                   dX dscale dB (Y: with a clamp only)
  *   mest.BatchNormTrain      X scale B mean var                       Y save_mean[C] save_invstd[C] map[3,C]; updates mean and var (PyTorch's rule:
- *                            unbiased variance; momentum as ONNX has it: running = running * momentum + batch * (1 - momentum))
+ *                            unbiased variance, or ONNX's: params->biased; momentum as ONNX has it: running = running * momentum + batch * (1 - momentum))
  *   mest.BatchNormAgain      X map                                    Y once more: (X - map[0]) map[1] + map[2], the training form's bits
  *   mest.BatchNormGrad       X scale save_mean save_invstd dY Y?      dX dscale dB (Y: with a clamp only)
  *   mest.DropoutTrain        X                                        Y, keyed by (run->seed, run->step, params->key, element)
@@ -78,7 +78,24 @@ typedef struct mest_bn_params {
     int64_t training_mode;
     int64_t spatial;          /* opset < 9, must be 1 */
     mest_clamp clamp;         /* pass bn_act: of Y; the gradients mask dY by where Y is inside */
+    bool biased;              /* running variance by ONNX's rule, not PyTorch's; set by the runtime */
 } mest_bn_params;
+
+/* Running statistics after a batch of `count` values a channel with this mean and sum of squared distances from it. One value has no unbiased
+ * variance: the biased one (0) is taken. run->bn_weight: a share of the batch other than 1 - momentum. */
+static inline void mest_bn_track(const mest_bn_params *p, const mest_run *run, double batch_mean, double spread, double count, mest_real *mean, mest_real *var)
+{
+    const double keep = run && run->bn_weight > 0 ? 1 - run->bn_weight : p->momentum;
+    const double variance = spread / (p->biased || count <= 1 ? count : count - 1);
+    if (mean)
+        *mean = (mest_real)((double)*mean * keep + batch_mean * (1 - keep));
+    if (var)
+        *var = (mest_real)((double)*var * keep + variance * (1 - keep));
+}
+
+typedef struct mest_channel_stats_params { /* mest.ChannelStats */
+    double *mean, *var;
+} mest_channel_stats_params;
 
 typedef struct mest_norm_params { /* LayerNormalization, RMSNormalization */
     int64_t axis;

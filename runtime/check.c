@@ -444,6 +444,12 @@ static void report_findings(check *c)
              i == 0 && sizes_are_free(c) ? "give the sizes of one sample: --input-shape or --data of mest-run, mest_session_expect of the library" : NULL);
     report_parameters(c);
     report_blind_weights(c);
+    if (m->n_folded)
+        find(c, m->folded[0].sign ? MEST_CHECK_WARNING : MEST_CHECK_NOTE,
+             mest_region_printf(c->region, "BatchNormalization %s folded into %d Conv nodes at export, the first is '%s'%s%s: without it, learning rates must be smaller",
+                                m->folded[0].sign ? "was" : "may have been", m->n_folded, m->graph.nodes[m->folded[0].node].name, m->folded[0].sign ? "; the sign is " : "",
+                                m->folded[0].sign ? m->folded[0].sign : ""),
+             "train with it unfolded: --bn unfold of mest-run, mest_model_unfold_batch_norm of the library; or export with training=TRAINING");
     if (m->n_untied)
         find(c, MEST_CHECK_NOTE, mest_region_printf(c->region, "%d parameters were aliases of equal ones (Identity) and have been untied", m->n_untied), NULL);
 }

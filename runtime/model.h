@@ -19,6 +19,20 @@ typedef struct mest_payload {
     const int64_t *linear;
 } mest_payload;
 
+/* A BatchNormalization unfolded behind a Conv (runtime/unfold.c): written back, the Conv is weight * factor, bias * factor + shift. */
+typedef struct mest_bn_fold {
+    int32_t weight, bias;    /* parameters of the Conv; bias -1: it has none in the file */
+    int32_t scale;           /* parameter; shift, mean and variance follow it */
+    int32_t origin;          /* number of the Conv in the file */
+    double epsilon;
+    double *measured;        /* mean, then variance, of the Conv's results: 2 C numbers */
+} mest_bn_fold;
+
+typedef struct mest_folded { /* a Conv that looks as if a BatchNormalization had been folded into it */
+    mest_id node;
+    const char *sign;        /* trace that the exporter left; NULL: it only looks so */
+} mest_folded;
+
 typedef struct mest_param {
     const char *name;        /* initializer's name; for an untied alias, the Identity's output */
     mest_shape shape;
@@ -34,6 +48,7 @@ typedef struct mest_param {
     int64_t count;           /* dense elements */
     uint32_t value_version;  /* dense: +1 whenever values change */
     double target_sparsity;
+    const mest_bn_fold *fold;   /* weight or bias of a Conv with an unfolded BatchNormalization behind it; NULL otherwise */
 } mest_param;
 
 typedef struct mest_mapping {  /* a mapped file: the model, external data */
@@ -68,6 +83,11 @@ struct mest_model {
     struct mest_imported *imported; /* tolerant loads: every node of the file (runtime/survey.h), in its order */
     int32_t n_imported;
     mest_error refusal;      /* tolerant loads: why the model cannot be used; code MEST_OK: it can */
+    mest_folded *folded;     /* found by the importer */
+    int32_t n_folded;
+    mest_bn_fold *folds;        /* after mest_model_unfold_batch_norm */
+    int32_t n_folds;
+    bool folds_measured;
     struct mest_onnx_notes *notes; /* what the exporter must know of the file (importers/onnx.h) */
 };
 
@@ -84,6 +104,10 @@ mest_status mest_payload_read(const mest_payload *p, int64_t first, int64_t n, f
  * called after MEST_FORGET_BYTES were read at most: otherwise loading would need twice the memory of training. */
 enum { MEST_FORGET_BYTES = 4 << 20 };
 void mest_model_forget(const mest_model *m);
+/* unfold.c: statistics that were measured become those of the unfolded layers, with scale and shift that change nothing. */
+void mest_fold_measured(mest_model *m);
+/* What the Conv's channel is multiplied by, and what is added, when it is written back. */
+void mest_fold_channel(const mest_model *m, const mest_bn_fold *fold, int64_t channel, double *factor, double *shift);
 /* Values the kernels use: sparse->values or values; NULL before loading. */
 static inline mest_real *mest_param_data(const mest_param *p) { return p->sparse ? p->sparse->values : p->values; }
 static inline int64_t mest_param_stored(const mest_param *p) { return p->sparse ? p->sparse->stored : p->count; }

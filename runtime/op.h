@@ -69,6 +69,7 @@ typedef struct mest_run {   /* one execution of a program */
     bool snapshot_grads;    /* update nodes keep the gradients of sparse parameters */
     bool snapshot_add;      /* added to what is there */
     bool keep_weights;      /* a probe: update nodes do nothing but that */
+    double bn_weight;       /* above 0: share of this batch in the running statistics of BatchNormalization, instead of 1 - momentum */
     double logit_scale;     /* the loss sees logits times this; 0: 1 */
     const struct mest_run_hook *hook; /* NULL: nobody looks */
 } mest_run;

@@ -48,6 +48,8 @@ typedef struct mest_program_spec {
     double label_smoothing;
     const mest_type *target;          /* TRAIN, EVAL: type of the whole target batch */
     const char *batch_norm;           /* "train", "frozen", "auto" */
+    bool measure_unfolded;            /* INFER: statistics of what goes into unfolded layers are taken */
+    bool bn_biased;                   /* running variance by ONNX's rule */
     const char *no_fuse;              /* passes that are off, as in the session's config */
     double dropout;                   /* < 0: as in the file */
     double clip_norm;

@@ -29,6 +29,7 @@ void mest_train_config_init(mest_train_config *c)
     c->gamma = 0.1;
     c->step_epochs = 30;
     c->batch_norm = "auto";
+    c->bn_stats = "pytorch";
     c->dropout = -1;
     c->kernels = "auto";
     c->use_xnnpack = true;
@@ -64,6 +65,7 @@ static mest_status check_config(const mest_train_config *c, mest_error *err)
          "config: min_lr, warmup_lr, gamma, warmup_epochs must not be negative, step_epochs at least 1");
     WANT(one_of(c->batch_norm, (const char *const[]){"auto", "train", "frozen", NULL}), "config: batch_norm '%s' is not one of auto, train, frozen",
          c->batch_norm ? c->batch_norm : "");
+    WANT(one_of(c->bn_stats, (const char *const[]){"pytorch", "onnx", NULL}), "config: bn_stats '%s' is not one of pytorch, onnx", c->bn_stats ? c->bn_stats : "");
     WANT(c->dropout < 1, "config: dropout %g is not below 1", c->dropout);
     WANT(c->threads >= 0 && c->threads <= 1024, "config: threads %d is not in 0..1024", c->threads);
 #undef WANT
@@ -139,7 +141,7 @@ mest_status mest_session_create(mest_session **session, mest_model *model, const
     mest_region_init(&s->region, s->heap);
     s->config = own;
     const char **texts[] = {&s->config.loss, &s->config.optimizer, &s->config.no_decay, &s->config.schedule, &s->config.batch_norm, &s->config.kernels,
-                            &s->config.no_fuse, &s->config.output, &s->config.recompute};
+                            &s->config.no_fuse, &s->config.output, &s->config.recompute, &s->config.bn_stats};
     mest_status status = MEST_OK;
     for (size_t i = 0; i < sizeof texts / sizeof *texts && status == MEST_OK; i++)
         if (*texts[i] && !(*texts[i] = mest_region_strdup(&s->region, *texts[i])))
@@ -293,6 +295,8 @@ mest_status mest_session_program(mest_session *s, mest_program_kind kind, int64_
                               .output = s->config.output ? s->config.output : s->model->graph.n_outputs ? s->model->graph.values[s->model->graph.outputs[0]].name : NULL,
                               .label_smoothing = s->config.label_smoothing,
                               .batch_norm = s->config.batch_norm,
+                              .measure_unfolded = s->measuring,
+                              .bn_biased = !strcmp(s->config.bn_stats, "onnx"),
                               .no_fuse = s->config.no_fuse,
                               .dropout = s->config.dropout,
                               .clip_norm = s->config.clip_norm,

@@ -52,6 +52,7 @@ struct mest_session {
     mest_arena arena;
     mest_program *programs[MEST_PROGRAM_SLOTS];
     mest_profile profile;   /* programs point at it */
+    bool measuring;         /* inference programs measure unfolded layers */
     bool plain_gradients;   /* training programs end with the gradients, in plain layouts: checks of gradients */
     struct mest_survey *survey; /* not NULL while verdicts are made: programs get it */
     mest_host host;
@@ -83,6 +84,8 @@ mest_status mest_session_set_source(mest_session *s, const mest_source_info *inf
 /* The output that config.output names, of the model's graph; the first where it names none. MEST_NONE: there is no output. */
 mest_id mest_session_chosen_output(const mest_session *s);
 void mest_session_drop_programs(mest_session *s);
+/* Unfolded layers have statistics: measured, if a source is there to do it. MEST_E_STATE if not (session_statistics.c). */
+mest_status mest_session_settle_unfolded(mest_session *s, const mest_source *source, mest_error *err);
 /* Memory and work of a program, as mest_session_explain gives them (explain.c). */
 void mest_session_plan(const mest_session *s, const mest_program *p, mest_plan_info *plan);
 /* Shapes of samples and targets from the model's output when no source gave them. */

@@ -48,6 +48,8 @@ static int identity_text(mest_session *s, char *text, size_t size)
                      c->step_epochs, c->warmup_epochs, c->warmup_lr, c->schedule_per_step, c->batch_norm, c->dropout, c->seed, s->samples.count, s->model->n_params);
     if (c->output && n > 0 && (size_t)n < size)
         n += snprintf(text + n, size - (size_t)n, "output=%.200s\n", c->output);
+    if (strcmp(c->bn_stats, "pytorch") && n > 0 && (size_t)n < size)
+        n += snprintf(text + n, size - (size_t)n, "bn_stats=%s\n", c->bn_stats);
     for (int i = 0; i < s->model->n_params && n > 0 && (size_t)n < size; i++) {
         const mest_param *p = &s->model->params[i];
         if (p->sparse || p->role == MEST_ROLE_FROZEN)
@@ -292,5 +294,6 @@ mest_status mest_session_resume(mest_session *s, const char *path, mest_error *e
     mest_status status = identity ? read_all(s, file, identity, err) : mest_fail(err, MEST_E_NOMEM, "resume: out of memory");
     mest_free(s->heap, identity, 2 * IDENTITY_MAX, 1);
     mest_checkpoint_close(file);
+    s->model->folds_measured |= status == MEST_OK && s->at.step > 0;
     return status;
 }

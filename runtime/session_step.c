@@ -52,6 +52,7 @@ static mest_status check_one_input(const mest_session *s, const char *what, mest
 static mest_status step(mest_session *s, const void *const *inputs, const void *targets, int64_t n, mest_metrics *metrics, mest_error *err)
 {
     MEST_CHECK(n >= 1 && n <= s->config.batch, err, MEST_E_ARGUMENT, "step: %" PRId64 " samples, the batch is %" PRId64, n, s->config.batch);
+    MEST_TRY(mest_session_settle_unfolded(s, NULL, err));
     MEST_TRY(mest_session_shapes(s, err));
     mest_program *p;
     MEST_TRY(mest_session_program(s, MEST_PROGRAM_TRAIN, n, &p, err));

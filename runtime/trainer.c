@@ -397,6 +397,8 @@ mest_status mest_session_train(mest_session *s, const mest_source *source, const
         status = mest_fail(err, MEST_E_DATA, "train: the data set has no targets");
     if (status == MEST_OK)
         status = mest_session_set_source(s, info, err);
+    if (status == MEST_OK)
+        status = mest_session_settle_unfolded(s, source, err);
     if (status == MEST_OK && s->samples.count == 0)
         status = mest_sample_set_create(&s->samples, s->heap, info->count, err);
     if (status == MEST_OK && s->samples.count != info->count)

@@ -41,6 +41,10 @@ static void print_summary(tool *t, const mest_model_summary *m)
     if (m->n_untied)
         printf(", %d untied", m->n_untied);
     putchar('\n');
+    mest_folded_info folded = {.struct_size = sizeof folded};
+    if (mest_model_folded_count(t->model) > 0 && mest_model_folded(t->model, 0, &folded, NULL) == MEST_OK)
+        printf("batch norm  %s folded into %d Conv nodes at export (%s): --bn unfold trains with it\n", folded.sign ? "was" : "may have been",
+               mest_model_folded_count(t->model), folded.sign ? report_plain(folded.sign).s : "no normalisation, and biases in front of activations");
     if (tool_model_normalisation(t))
         printf("inputs      trained with %s\n", report_plain(tool_model_normalisation(t)).s);
 }
@@ -60,6 +64,10 @@ static void json_summary(cJSON *event, const tool *t, const mest_model_summary *
     json_number(event, "statistics", m->n_statistics);
     json_number(event, "constants", m->n_constants);
     json_number(event, "untied", m->n_untied);
+    mest_folded_info folded = {.struct_size = sizeof folded};
+    json_number(event, "folded", mest_model_folded_count(t->model));
+    if (mest_model_folded_count(t->model) > 0 && mest_model_folded(t->model, 0, &folded, NULL) == MEST_OK)
+        json_text(event, "folded_sign", folded.sign);
     json_text(event, "normalisation", tool_model_normalisation(t));
 }
 

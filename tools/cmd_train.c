@@ -93,7 +93,7 @@ static int interrupted(tool *t)
 static int export_to(tool *t, const char *path)
 {
     const settings *s = t->s;
-    mest_export_options options = {.struct_size = sizeof options, .sparse = strcmp(s->export_as, "sparse") == 0};
+    mest_export_options options = {.struct_size = sizeof options, .sparse = strcmp(s->export_as, "sparse") == 0, .form = s->export_form};
     mest_error err = {0};
     char version[32], sparsity[32], normalisation[1200];
     int v = mest_version();
@@ -107,6 +107,25 @@ static int export_to(tool *t, const char *path)
     options.metadata = metadata;
     if (mest_model_export(t->model, path, &options, &err) != MEST_OK)
         return tool_fail(t, STAGE_FILES, &err);
+    return 0;
+}
+
+/* --bn-recompute, where it asks for `when`. */
+static int recompute(tool *t, const char *when)
+{
+    mest_error err = {0};
+    int layers = 0;
+    if (strcmp(t->s->bn_recompute, when) != 0 && strcmp(t->s->bn_recompute, "both") != 0)
+        return 0;
+    mest_status status = mest_session_recompute_statistics(t->session, &t->data, t->s->bn_recompute_batches, &layers, &err);
+    if (signals_caught() && (status == MEST_OK || status == MEST_E_CANCELLED))
+        return tool_refuse(t, EXIT_SIGNAL + signals_caught(), "interrupted while statistics were estimated");
+    if (status != MEST_OK)
+        return tool_fail(t, STAGE_RUN, &err);
+    if (layers)
+        tool_note(t, "statistics of %d BatchNormalization layers were estimated anew %s training", layers, when);
+    else
+        tool_note(t, "--bn-recompute: no layer tracks statistics");
     return 0;
 }
 
@@ -125,7 +144,9 @@ static int already_complete(tool *t)
     int64_t epochs = 0, steps = 0;
     mest_session_position(t->session, &epochs, &steps);
     tool_note(t, "--resume: the run is complete (%" PRId64 " steps); '%s' stays as it is", steps, t->s->output_dir);
-    int code = t->s->output ? export_to(t, t->s->output) : 0;
+    int code = t->s->output ? recompute(t, "after") : 0;
+    if (code == 0 && t->s->output)
+        code = export_to(t, t->s->output);
     if (code == 0 && t->s->json) {
         cJSON *event = json_event("complete");
         json_number(event, "steps", (double)steps);
@@ -210,11 +231,16 @@ int cmd_train(tool *t)
     tell_start(t, &r);
     log_start(t, &r);
     signals_watch(t->session);
-    if (t->has_val && !s->no_eval_before && !r.resumed)
+    if (!r.resumed)
+        code = recompute(t, "before");
+    if (code == 0 && t->has_val && !s->no_eval_before && !r.resumed)
         code = cmd_measure(t, &t->val, "evaluating before training", &r.start);
     if (code == 0)
         code = run(t, &r, &p);
-    if (code == 0 && t->has_val && p.validation.samples && p.validation_epoch == p.last_epoch)
+    if (code == 0)
+        code = recompute(t, "after");
+    const bool same = strcmp(s->bn_recompute, "after") != 0 && strcmp(s->bn_recompute, "both") != 0; /* new statistics make another network */
+    if (code == 0 && t->has_val && same && p.validation.samples && p.validation_epoch == p.last_epoch)
         r.end = p.validation;
     else if (code == 0 && t->has_val)
         code = cmd_measure(t, &t->val, "evaluating after training", &r.end);

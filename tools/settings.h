@@ -45,6 +45,8 @@ typedef struct settings {
 
     /* training */
     int64_t epochs, max_steps, batch, eval_batch, seed, val_interval;
+    const char *bn_stats, *bn_recompute;
+    int64_t bn_recompute_batches;
     const char *loss, *output_name, *bn, *freeze, *train_only;
     double smoothing, drop;
     bool no_eval_before;
@@ -64,7 +66,7 @@ typedef struct settings {
     text_list scheduler;
 
     /* output */
-    const char *output, *output_dir, *export_as, *resume_file;
+    const char *output, *output_dir, *export_as, *export_form, *resume_file;
     int64_t checkpoint_every, checkpoint_steps, topk;
     bool resume, overwrite;
 

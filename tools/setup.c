@@ -134,6 +134,31 @@ static int freeze(tool *t, const char *patterns, bool on)
     return 0;
 }
 
+/* --bn unfold, where something is trained or planned. Without it, somebody who trains is told. */
+static int unfold(tool *t)
+{
+    const settings *s = t->s;
+    const int n = mest_model_folded_count(t->model);
+    mest_folded_info first = {.struct_size = sizeof first};
+    mest_error err = {0};
+    bool asked = strcmp(s->bn, "unfold") == 0;
+    if (n > 0 && mest_model_folded(t->model, 0, &first, &err) != MEST_OK)
+        return tool_fail(t, STAGE_MODEL, &err);
+    if (!asked || (s->mode != MODE_TRAIN && s->mode != MODE_CHECK && s->mode != MODE_EXPLAIN)) {
+        if (s->mode == MODE_TRAIN && first.sign)
+            tool_note(t, "BatchNormalization was folded into %d Conv nodes at export (%s, '%s'): --bn unfold trains with it", n, first.sign, first.weight);
+        return 0;
+    }
+    if (n == 0)
+        return tool_refuse(t, EXIT_MODEL, "--bn unfold: no Conv of the model looks as if a BatchNormalization had been folded into it");
+    if (mest_model_unfold_batch_norm(t->model, NULL, &err) != MEST_OK)
+        return tool_fail(t, STAGE_MODEL, &err);
+    if (!t->told_unfold)
+        tool_note(t, "BatchNormalization unfolded behind %d Conv nodes (%s); it is folded again in what is written", n, first.sign ? first.sign : "they look so");
+    t->told_unfold = true;
+    return 0;
+}
+
 int tool_load_model(tool *t)
 {
     const settings *s = t->s;
@@ -145,6 +170,9 @@ int tool_load_model(tool *t)
     options.tolerant = s->mode == MODE_CHECK;
     if (mest_model_load(&t->model, s->model, &options, &err) != MEST_OK)
         return tool_fail(t, STAGE_MODEL, &err);
+    int unfolded = unfold(t);
+    if (unfolded)
+        return unfolded;
     bool names = strcmp(s->dense_layers, "auto") != 0 && strcmp(s->dense_layers, "none") != 0;
     int code = check_patterns(t, "freeze", s->freeze);
     if (code == 0)
@@ -222,7 +250,8 @@ int tool_create_session(tool *t)
     c->warmup_lr = s->warmup_lr;
     c->schedule_per_step = s->sched_on_updates;
     c->output = s->output_name;
-    c->batch_norm = s->bn;
+    c->batch_norm = strcmp(s->bn, "unfold") == 0 ? "auto" : s->bn;
+    c->bn_stats = s->bn_stats;
     c->dropout = isnan(s->drop) ? -1 : s->drop;
     c->threads = (int)s->threads;
     c->seed = (uint64_t)s->seed;

@@ -43,7 +43,7 @@ typedef struct tool {
     mest_session *session;
     mest_source data, val;
     mest_source_info data_info, val_info;
-    bool has_val, sparsified;
+    bool has_val, sparsified, told_unfold;
     mest_train_config config;
     mest_logger logger;
     mest_allocator allocator;

@@ -105,6 +105,22 @@ MEST_NODISCARD MEST_API mest_status mest_model_entries(const mest_model *model, 
 MEST_NODISCARD MEST_API mest_status mest_model_freeze(mest_model *model, const char *pattern, bool freeze, int *n_matched,
                                                       mest_error *err);
 
+/* Convolutions that look as if a BatchNormalization had been folded into them at export. Networks train better with it. */
+typedef struct mest_folded_info {
+    uint32_t struct_size;
+    const char *node, *weight; /* lent by the model */
+    const char *sign;          /* trace that the exporter left ("the exporter's own name of the weight"); NULL: the layer only looks so */
+} mest_folded_info;
+
+MEST_API int mest_model_folded_count(const mest_model *model);
+MEST_NODISCARD MEST_API mest_status mest_model_folded(const mest_model *model, int index, mest_folded_info *info, mest_error *err);
+
+/* Puts an identity BatchNormalization behind each of them, with parameters WEIGHT.bn.weight, .bn.bias, .bn.running_mean and
+ * .bn.running_var. Its statistics are measured when training begins, over the data (mest_session_measure_unfolded), with scale and shift
+ * such that the outputs do not change. mest_model_export folds it again: the file has the nodes it had. Call it before
+ * mest_model_sparsify and mest_session_create; *n_layers (may be NULL) 0: there is none. Errors: MEST_E_STATE, MEST_E_NOMEM. */
+MEST_NODISCARD MEST_API mest_status mest_model_unfold_batch_norm(mest_model *model, int *n_layers, mest_error *err);
+
 typedef struct mest_sparsity {
     uint32_t struct_size;
     const char *scheme;       /* "csr", "block4" ("block" is short for it), "punched8x4", "pattern", "nm2:4", "nm2:4x4"; NULL: csr. Or layer
@@ -139,6 +155,8 @@ typedef struct mest_export_options {
     uint32_t struct_size;
     bool sparse;              /* true: sparse_initializer with linear indices; false: dense with zeros */
     const char *const *metadata; /* key, value, key, value, ..., NULL: added to metadata_props (replacing equal keys); may be NULL */
+    const char *form;         /* of BatchNormalization and Dropout: "as-is" (NULL), as the file has them; "inference", what other runtimes need to give
+                               * the outputs of mest_session_infer; "training", what a file needs to be trained elsewhere */
 } mest_export_options;
 
 /* Writes the model with its present weights: original nodes and names, opset and IR as in the file (IR >= 8 with sparse).

@@ -54,8 +54,8 @@ typedef struct mest_train_config {
     double warmup_lr;
     bool schedule_per_step; /* interpolate within the epoch; default false: constant inside an epoch */
     /* network */
-    const char *batch_norm; /* "train": batch statistics, "frozen": the file's, "auto": train where the file has it so or the
-                             * BatchNormalization stands alone; default "auto" */
+    const char *batch_norm; /* "train": batch statistics, tracked in the running ones; "frozen": the file's, nothing is tracked; "auto": frozen
+                             * where scale and bias are both frozen (mest_model_freeze), train elsewhere, whatever form the file has; default "auto" */
     double dropout;         /* < 0: as in the file; otherwise the ratio of every Dropout node */
     /* machine */
     int threads;            /* 0 = the cores that are idle when the session is created; results do not depend on it */
@@ -75,6 +75,8 @@ typedef struct mest_train_config {
                              * model of costs; "least": for the least memory. Copied */
     bool watch_patterns;    /* remember the pattern of the beginning and what grew last (about two bytes a unit), for the numbers of
                              * mest_session_pattern and MUTATION events; default false */
+    const char *bn_stats;   /* running variance of BatchNormalization: "pytorch" tracks the unbiased variance of the batch, "onnx" the biased one, as
+                             * the text of the operator says; default "pytorch" */
 } mest_train_config;
 
 MEST_API void mest_train_config_init(mest_train_config *config);
@@ -185,6 +187,16 @@ MEST_NODISCARD MEST_API mest_status mest_session_infer_inputs(mest_session *sess
                                                               size_t out_count, mest_error *err);
 /* Elements of that output for one sample. */
 MEST_NODISCARD MEST_API mest_status mest_session_output_shape(mest_session *session, int *rank, int64_t dim[MEST_MAX_RANK], mest_error *err);
+
+/* Estimates the running statistics of every BatchNormalization that trains anew, as PyTorch's update_bn does: the mean over batches of the
+ * statistics of each, on samples as training sees them (order, augmentation, dropout; present weights). The first `batches` batches of an
+ * epoch, 0: all. *n_layers, which may be NULL, is the number of layers; 0: none tracks statistics, nothing was done. */
+MEST_NODISCARD MEST_API mest_status mest_session_recompute_statistics(mest_session *session, const mest_source *source, int64_t batches, int *n_layers,
+                                                                      mest_error *err);
+
+/* Measures the statistics of unfolded layers (mest_model_unfold_batch_norm) over the first `samples` samples, 0: all. mest_session_train does it by
+ * itself, over 2,048 samples, unless it was done or the session was resumed; mest_session_step wants it done. */
+MEST_NODISCARD MEST_API mest_status mest_session_measure_unfolded(mest_session *session, const mest_source *source, int64_t samples, mest_error *err);
 
 /* Stops the run after the current step. Async-signal-safe. */
 MEST_API void mest_session_cancel(mest_session *session);

@@ -328,11 +328,8 @@ static mest_status train_run(const mest_args *a)
     mest_real *mean = a->in[3].data, *var = a->in[4].data, *save_mean = px_out_data(a, 1), *save_invstd = px_out_data(a, 2), *map = px_out_data(a, 3);
     const double n = (double)r.p.count;
     for (int64_t c = 0; c < channels; c++) {
-        const double v = r.k1[c] / n, invstd = 1 / sqrt(v + params->epsilon), unbiased = r.p.count > 1 ? r.k1[c] / (n - 1) : v;
-        if (mean)
-            mean[c] = (mest_real)((double)mean[c] * params->momentum + r.k0[c] * (1 - params->momentum));
-        if (var)
-            var[c] = (mest_real)((double)var[c] * params->momentum + unbiased * (1 - params->momentum));
+        const double v = r.k1[c] / n, invstd = 1 / sqrt(v + params->epsilon);
+        mest_bn_track(params, a->run, r.k0[c], r.k1[c], n, mean ? &mean[c] : NULL, var ? &var[c] : NULL);
         if (save_mean)
             save_mean[c] = (mest_real)r.k0[c];
         if (save_invstd)

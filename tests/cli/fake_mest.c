@@ -226,7 +226,7 @@ mest_status mest_model_export(const mest_model *model, const char *path, const m
     FILE *file = fopen(path, "wb");
     if (!file)
         return fail(err, MEST_E_IO, "%s: %s", path, strerror(errno));
-    fprintf(file, "FAKE sparse=%d sparsity=%g\n", options->sparse, model->sparsity);
+    fprintf(file, "FAKE sparse=%d sparsity=%g form=%s\n", options->sparse, model->sparsity, options->form ? options->form : "");
     for (int i = 0; options->metadata && options->metadata[i]; i += 2)
         fprintf(file, "%s=%s\n", options->metadata[i], options->metadata[i + 1]);
     return fclose(file) == 0 ? MEST_OK : fail(err, MEST_E_IO, "%s: %s", path, strerror(errno));
@@ -327,7 +327,7 @@ void mest_source_close(mest_source *source)
 void mest_train_config_init(mest_train_config *c)
 {
     *c = (mest_train_config){.struct_size = sizeof *c, .batch = 32, .shuffle = true, .epochs = 1, .loss = "ce", .optimizer = "sgd",
-                             .lr = 0.01, .momentum = 0.9, .schedule = "constant", .batch_norm = "auto", .dropout = -1, .kernels = "auto"};
+                             .lr = 0.01, .momentum = 0.9, .schedule = "constant", .batch_norm = "auto", .bn_stats = "pytorch", .dropout = -1, .kernels = "auto"};
 }
 
 void mest_run_options_init(mest_run_options *o)
@@ -350,8 +350,8 @@ mest_status mest_session_create(mest_session **session, mest_model *model, const
          c->nesterov, c->weight_decay, c->beta1, c->beta2, c->eps, c->no_decay ? c->no_decay : "", c->clip_norm);
     echo("schedule %s min_lr=%g gamma=%g step_epochs=%" PRId64 " warmup=%" PRId64 ":%g per_step=%d", c->schedule, c->min_lr, c->gamma,
          c->step_epochs, c->warmup_epochs, c->warmup_lr, c->schedule_per_step);
-    echo("machine bn=%s dropout=%g threads=%d seed=%" PRIu64 " kernels=%s xnnpack=%d no_fuse=%s recompute=%s", c->batch_norm, c->dropout, c->threads, c->seed,
-         c->kernels, c->use_xnnpack, c->no_fuse ? c->no_fuse : "", c->recompute);
+    echo("machine bn=%s,%s dropout=%g threads=%d seed=%" PRIu64 " kernels=%s xnnpack=%d no_fuse=%s recompute=%s", c->batch_norm, c->bn_stats, c->dropout,
+         c->threads, c->seed, c->kernels, c->use_xnnpack, c->no_fuse ? c->no_fuse : "", c->recompute);
     return MEST_OK;
 }
 
@@ -510,6 +510,35 @@ mest_status mest_session_output_shape(mest_session *session, int *rank, int64_t 
 }
 
 void mest_session_cancel(mest_session *session) { session->cancelled = true; }
+
+int mest_model_folded_count(const mest_model *model) { return model && getenv("FAKE_FOLDED") ? 2 : 0; }
+
+mest_status mest_model_folded(const mest_model *model, int index, mest_folded_info *info, mest_error *err)
+{
+    (void)model, (void)index;
+    MAY_FAIL(err);
+    *info = (mest_folded_info){.struct_size = sizeof *info, .node = "/conv", .weight = "onnx::Conv_7", .sign = "the sign"};
+    return MEST_OK;
+}
+
+mest_status mest_model_unfold_batch_norm(mest_model *model, int *n_layers, mest_error *err)
+{
+    (void)model;
+    MAY_FAIL(err);
+    if (n_layers)
+        *n_layers = 2;
+    echo("unfold");
+    return MEST_OK;
+}
+
+mest_status mest_session_recompute_statistics(mest_session *session, const mest_source *source, int64_t batches, int *n_layers, mest_error *err)
+{
+    (void)session, (void)source;
+    MAY_FAIL(err);
+    *n_layers = 3;
+    echo("statistics %" PRId64, batches);
+    return MEST_OK;
+}
 
 void mest_check_options_init(mest_check_options *o) { *o = (mest_check_options){.struct_size = sizeof *o}; }
 

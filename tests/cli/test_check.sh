@@ -44,6 +44,16 @@ gives 3 "$data/no_such.onnx" --check 2> /dev/null || true
 printf 'no model' > text.onnx
 says 3 'byte' text.onnx --check
 
+# ---- what the exporter folded away ----
+gives 0 "$MEST_TEST_DATA/bn/folded_legacy.onnx" --check
+has out 'was folded into 3 Conv nodes'
+has out '--bn unfold'
+gives 0 "$MEST_TEST_DATA/bn/folded_legacy.onnx" --check --bn unfold
+lacks out 'was folded into'
+gives 0 "$MEST_TEST_DATA/bn/folded_dynamo.onnx" --info
+has out "was folded into 3 Conv nodes at export (the exporter's note"
+says 3 'no Conv of the model' "$digits/digits_cnn.onnx" --check --bn unfold
+
 # ---- gradients ----
 if "$run" "$data/mlp.onnx" --gradcheck --loss mse > out 2> err; then
     pass

@@ -9,7 +9,7 @@ gives 0 m.onnx --train --data idx:x
 has echo 'config batch=32 eval_batch=0 shuffle=1 drop_last=0 epochs=1 max_steps=0 loss=ce smoothing=0'
 has echo 'optimizer sgd lr=0.01 momentum=0.9 nesterov=0 wd=0 betas=0.9,0.999 eps=1e-08 no_decay= clip=0'
 has echo 'schedule constant min_lr=0 gamma=0.1 step_epochs=90 warmup=0:1e-05 per_step=0'
-has echo 'machine bn=auto dropout=-1 threads=0 seed=42 kernels=auto xnnpack=1'
+has echo 'machine bn=auto,pytorch dropout=-1 threads=0 seed=42 kernels=auto xnnpack=1'
 lacks echo 'sparsity '
 lacks echo 'scheduler '
 has err 'will not be kept'
@@ -54,6 +54,30 @@ gives 0 m.onnx --train --data idx:x --scheme csr --ratios r.yaml
 has echo 'layers distribution=uniform ratios=r.yaml patterns='
 says 2 'uniform|erk|er' m.onnx --train --data idx:x --sparsity 0.9 --distribution some
 
+# ---- statistics of BatchNormalization ----
+gives 0 m.onnx --train --data idx:x --bn train --bn-stats onnx --bn-recompute both --bn-recompute-batches 7
+has echo 'machine bn=train,onnx'
+if [ "$(grep -c '^statistics 7' echo)" = 2 ]; then pass; else fail '--bn-recompute both'; fi
+has err '3 BatchNormalization layers were estimated anew before training'
+gives 0 m.onnx --train --data idx:x --bn-recompute after
+if [ "$(grep -c '^statistics 0' echo)" = 1 ]; then pass; else fail '--bn-recompute after'; fi
+gives 0 m.onnx --train --data idx:x
+lacks echo 'statistics'
+says 3 'no Conv of the model' m.onnx --train --data idx:x --bn unfold
+FAKE_FOLDED=1
+export FAKE_FOLDED
+gives 0 m.onnx --train --data idx:x
+has err "folded into 2 Conv nodes at export (the sign, 'onnx::Conv_7'): --bn unfold"
+lacks echo 'unfold'
+gives 0 m.onnx --train --data idx:x --bn unfold
+has echo 'unfold'
+has echo 'machine bn=auto'
+gives 0 m.onnx --eval --data idx:x --bn unfold
+lacks echo 'unfold'
+gives 0 m.onnx --info
+has out 'was folded into 2 Conv nodes'
+unset FAKE_FOLDED
+
 # ---- spellings ----
 gives 0 --train --data=idx:x -b64 --lr=1e-1 m.onnx -qvt2
 has echo 'config batch=64'
@@ -83,7 +107,7 @@ gives 0 m.onnx --train --data idx:x --opt adamw --opt-betas 0.8,0.95 --opt-eps 1
     --sched step --sched-on-updates --drop-last --validation-batch-size 100 --nesterov
 has echo 'optimizer adamw lr=0.001 momentum=0.9 nesterov=1 wd=0 betas=0.8,0.95 eps=1e-06 no_decay=fc?.bias clip=2'
 has echo 'schedule step min_lr=1e-05 gamma=0.5 step_epochs=30 warmup=3:0.001 per_step=1'
-has echo 'machine bn=frozen dropout=0.2 threads=0 seed=42 kernels=avx2 xnnpack=0 no_fuse=gelu,silu recompute=10%'
+has echo 'machine bn=frozen,pytorch dropout=0.2 threads=0 seed=42 kernels=avx2 xnnpack=0 no_fuse=gelu,silu recompute=10%'
 has echo 'eval_batch=100 shuffle=1 drop_last=1'
 gives 0 m.onnx --train --data idx:x --freeze 'fc1.*,fc2.*'
 has echo 'freeze fc1.* 1'

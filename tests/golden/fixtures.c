@@ -141,7 +141,7 @@ static void bind_names(mest_model *m, entry *e, int n)
 /* kinked: in this setup a pre-activation comes within rounding (1e-7) of a kink of Relu or Clip during the ten steps and falls on the
  * other side than in exact arithmetic: the run is right up to there and then follows another branch. Only what comes before is compared.
  * (Found by running the framework in double and looking for the smallest distance to a kink.) */
-typedef struct setup { const char *how; const char *kinked; bool masked, adamw; const char *scheme, *kernels; bool xnnpack; int threads; const char *model; } setup;
+typedef struct setup { const char *how; const char *kinked; bool masked, adamw; const char *scheme, *kernels; bool xnnpack; int threads; const char *model; const char *bn_stats; } setup;
 
 static void say(void *user, mest_log_level level, const char *text)
 {
@@ -166,9 +166,10 @@ static void run(const char *dir, const setup *u)
     load_npy(dir, u->masked ? "masked_grad.npy" : "grad.npy", &grad);
     if (!u->masked && !u->adamw) {
         load_npy(dir, "after1.npy", &after1);
-        load_npy(dir, "buf1.npy", &buf1);
-        load_npy(dir, "buf10.npy", &buf10);
-        load_npy(dir, "eval_out10.npy", &eval);
+        load_npy(dir, u->bn_stats ? "bufbiased1.npy" : "buf1.npy", &buf1);
+        load_npy(dir, u->bn_stats ? "bufbiased10.npy" : "buf10.npy", &buf10);
+        if (!u->bn_stats) /* made with PyTorch's */
+            load_npy(dir, "eval_out10.npy", &eval);
     }
     load_npy(dir, "mask.npy", &mask);
     int n = read_table(dir, "params.tsv", params, 600), nb = read_table(dir, "buffers.tsv", buffers, 400);
@@ -227,6 +228,8 @@ static void run(const char *dir, const setup *u)
     c.kernels = u->kernels;
     c.use_xnnpack = u->xnnpack;
     c.threads = u->threads;
+    if (u->bn_stats)
+        c.bn_stats = u->bn_stats;
     c.keep_gradients = true;
     if (mest_session_create(&s, m, &c, &err) != MEST_OK)
         goto broken;
@@ -319,6 +322,8 @@ int main(int argc, char **argv)
         {.how = "dense", .xnnpack = true, .threads = 1},
         {.how = "dense, 2 threads, own kernels", .kinked = "mobilenetv2", .xnnpack = false, .threads = 2},
         {.how = "dense, scalar", .kernels = "scalar", .threads = 1},
+        {.how = "dense, statistics by ONNX's rule", .xnnpack = true, .threads = 1, .bn_stats = "onnx"},
+        {.how = "dense, scalar, statistics by ONNX's rule", .kernels = "scalar", .threads = 1, .bn_stats = "onnx"},
         {.how = "masked csr", .masked = true, .scheme = "csr", .xnnpack = true, .threads = 2},
         {.how = "masked csr, scalar", .masked = true, .scheme = "csr", .kernels = "scalar", .threads = 1},
     };
@@ -328,11 +333,11 @@ int main(int argc, char **argv)
     }
     snprintf(root, sizeof root, "%s/fixtures", shared);
     for (int i = 0; names[i]; i++) {
-        bool wanted = argc < 2;
+        bool wanted = argc < 2; /* networks 2 to 4 have BatchNormalization */
         for (int k = 1; k < argc; k++)
             wanted |= !strcmp(argv[k], names[i]);
         for (size_t k = 0; wanted && k < sizeof setups / sizeof *setups; k++)
-            if (i < 6 || !setups[k].masked) /* the weights of the last three reach their layers through Transpose, Slice, Concat */
+            if ((i < 6 || !setups[k].masked) && (!setups[k].bn_stats || (i >= 2 && i < 5))) /* the weights of the last three reach their layers through Transpose, Slice, Concat */
                 run(names[i], &setups[k]);
         if (wanted && i == 0) {
             run("mlp", &(setup){.how = "adamw", .adamw = true, .xnnpack = true, .threads = 1});
