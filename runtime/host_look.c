@@ -116,7 +116,7 @@ mest_status mest_host_unit_momentum(mest_host *host, int param, int64_t first, i
     mest_host_param *p = find_active(host, param, first, n, err);
     if (!p)
         return MEST_E_ARGUMENT;
-    MEST_CHECK(p->n_slots > 0, err, MEST_E_STATE, "scheduler %s: the optimizer keeps no momentum", host->who);
+    MEST_CHECK(p->has_momentum, err, MEST_E_STATE, "scheduler %s: the optimizer keeps no momentum", host->who);
     mest_sparse_norms(p->sparse, p->slots[0], first, n, norms);
     return MEST_OK;
 }

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Optimizer rules and state, and the pass that appends update nodes. */
+/* State of the optimizer, and the pass that appends update nodes. */
 #include "runtime/optim.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -11,58 +10,12 @@
 #include "runtime/perturb.h"
 #include "runtime/program.h"
 
-/* SGD as in PyTorch: g += wd * w; v = m * v + g; w -= lr * (nesterov ? g + m * v : v). v starts at 0, which equals PyTorch's first step.
- * v is summed in double and rounded once: what accumulates over steps loses least. */
-static void sgd_step(const mest_optimizer *o, mest_real *restrict w, const mest_real *restrict g, mest_real *const *slots, int64_t n, double scale, double lr,
-                     double wd, uint64_t t)
-{
-    (void)t;
-    const double m = o->momentum;
-    const mest_real l = (mest_real)lr;
-    mest_real *restrict v = slots[0];
-    if (m == 0) {
-        for (int64_t i = 0; i < n; i++)
-            w[i] -= l * (mest_real)(wd * (double)w[i] + scale * (double)g[i]);
-    } else if (o->nesterov) {
-        for (int64_t i = 0; i < n; i++) {
-            const double x = wd * (double)w[i] + scale * (double)g[i];
-            v[i] = (mest_real)(m * (double)v[i] + x);
-            w[i] -= l * (mest_real)(x + m * (double)v[i]);
-        }
-    } else {
-        for (int64_t i = 0; i < n; i++) {
-            v[i] = (mest_real)(m * (double)v[i] + (wd * (double)w[i] + scale * (double)g[i]));
-            w[i] -= l * v[i];
-        }
-    }
-}
-
-/* AdamW (Loshchilov and Hutter), bias correction and order of operations as in PyTorch. */
-static void adamw_step(const mest_optimizer *o, mest_real *w, const mest_real *g, mest_real *const *slots, int64_t n, double scale, double lr, double wd, uint64_t t)
-{
-    mest_real b1 = (mest_real)o->beta1, b2 = (mest_real)o->beta2, s = (mest_real)scale, eps = (mest_real)o->eps;
-    mest_real keep = (mest_real)(1 - lr * wd), step = (mest_real)(lr / (1 - pow(o->beta1, (double)t)));
-    mest_real root = (mest_real)sqrt(1 - pow(o->beta2, (double)t));
-    mest_real *m = slots[0], *v = slots[1];
-    for (int64_t i = 0; i < n; i++) {
-        mest_real x = s * g[i];
-        m[i] += (1 - b1) * (x - m[i]);
-        v[i] = b2 * v[i] + (1 - b2) * x * x;
-        mest_real root_v = (mest_real)sqrt((double)v[i]);
-        w[i] = w[i] * keep - step * m[i] / (root_v / root + eps);
-    }
-}
-
-static const mest_optim_rule rules[] = {{"sgd", 1, sgd_step}, {"adamw", 2, adamw_step}};
-
 mest_status mest_optimizer_init(mest_optimizer *o, mest_model *model, const char *rule, mest_error *err)
 {
     memset(o, 0, sizeof *o);
     o->model = model;
-    for (size_t i = 0; i < sizeof rules / sizeof *rules; i++)
-        if (!strcmp(rules[i].name, rule))
-            o->rule = &rules[i];
-    MEST_CHECK(o->rule, err, MEST_E_ARGUMENT, "optimizer '%s' is not one of sgd, adamw", rule);
+    o->rule = mest_optim_rule_find(rule);
+    MEST_CHECK(o->rule, err, MEST_E_ARGUMENT, "config: optimizer '%s' is not one of %s", rule ? rule : "", mest_optim_rule_names);
     return MEST_OK;
 }
 

@@ -17,10 +17,16 @@ struct mest_optimizer;
 typedef struct mest_optim_rule {
     const char *name;
     int n_slots;
+    bool has_momentum;       /* slot 0 is an average of gradients */
+    double eps;              /* PyTorch's default */
     /* w, slots updated from g * scale; n entries; lr and weight decay of this parameter; t = 1 for the first step */
     void (*step)(const struct mest_optimizer *o, mest_real *w, const mest_real *g, mest_real *const *slots, int64_t n, double scale, double lr,
                  double weight_decay, uint64_t t);
 } mest_optim_rule;
+
+/* optim_rules.c: NULL if there is no such rule; all names, for messages. */
+const mest_optim_rule *mest_optim_rule_find(const char *name);
+extern const char mest_optim_rule_names[];
 
 typedef struct mest_perturbation mest_perturbation; /* runtime/perturb.h */
 
@@ -33,7 +39,7 @@ typedef struct mest_param_state {
 
 typedef struct mest_optimizer {
     const mest_optim_rule *rule;
-    double momentum, weight_decay, beta1, beta2, eps;
+    double momentum, weight_decay, beta1, beta2, eps, lr_decay;
     bool nesterov;
     mest_model *model;
     mest_param_state *state; /* per parameter of the model */
@@ -47,7 +53,7 @@ mest_status mest_optimizer_init(mest_optimizer *o, mest_model *model, const char
 /* Slots for every trainable parameter at its present capacity (zeroed). */
 mest_status mest_optimizer_allocate(mest_optimizer *o, mest_error *err);
 void mest_optimizer_free(mest_optimizer *o);
-/* Forgets what it has gathered: slots 0, and AdamW corrects its bias anew from step `at` on (steps done so far). */
+/* Forgets what it has gathered: slots 0, and Adam and AdamW correct their bias, Adagrad decays its rate anew from step `at` on (steps done so far). */
 void mest_optimizer_clear(mest_optimizer *o, int64_t at);
 int64_t mest_optimizer_bytes(const mest_optimizer *o);
 

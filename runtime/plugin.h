@@ -42,6 +42,7 @@ typedef struct mest_host_param {
     double target_sparsity;
     mest_real *slots[MEST_HOST_SLOTS]; /* optimizer state: cap_units * unit_elements values each; remapped by every edit */
     int n_slots;
+    bool has_momentum;       /* slot 0 is an average of gradients */
     mest_real *grad_snapshot;         /* the host's own; NULL when nobody asked */
     uint8_t *turned;                  /* [cap_units] the host's own; NULL when nobody asked: perturb */
     int64_t reserved;                 /* largest wish of a scheduler, units */

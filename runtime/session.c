@@ -24,7 +24,7 @@ void mest_train_config_init(mest_train_config *c)
     c->momentum = 0.9;
     c->beta1 = 0.9;
     c->beta2 = 0.999;
-    c->eps = 1e-8;
+    c->eps = -1;
     c->schedule = "constant";
     c->gamma = 0.1;
     c->step_epochs = 30;
@@ -52,12 +52,13 @@ static mest_status check_config(const mest_train_config *c, mest_error *err)
     WANT(c->epochs >= 0 && c->max_steps >= 0, "config: epochs and max_steps must not be negative");
     WANT(one_of(c->loss, (const char *const[]){"ce", "mse", "bce", NULL}), "config: loss '%s' is not one of ce, mse, bce", c->loss ? c->loss : "");
     WANT(c->label_smoothing >= 0 && c->label_smoothing < 1, "config: label smoothing %g is not in [0, 1)", c->label_smoothing);
-    WANT(one_of(c->optimizer, (const char *const[]){"sgd", "adamw", NULL}), "config: optimizer '%s' is not one of sgd, adamw", c->optimizer ? c->optimizer : "");
+    WANT(mest_optim_rule_find(c->optimizer), "config: optimizer '%s' is not one of %s", c->optimizer ? c->optimizer : "", mest_optim_rule_names);
     WANT(c->lr >= 0 && isfinite(c->lr), "config: learning rate %g is negative or not finite", c->lr);
     WANT(c->momentum >= 0 && c->momentum < 1, "config: momentum %g is not in [0, 1)", c->momentum);
     WANT(!c->nesterov || c->momentum > 0, "config: nesterov needs a momentum");
     WANT(c->weight_decay >= 0 && isfinite(c->weight_decay), "config: weight decay %g is negative or not finite", c->weight_decay);
-    WANT(c->beta1 >= 0 && c->beta1 < 1 && c->beta2 >= 0 && c->beta2 < 1 && c->eps >= 0, "config: betas must be in [0, 1), eps >= 0");
+    WANT(c->beta1 >= 0 && c->beta1 < 1 && c->beta2 >= 0 && c->beta2 < 1 && (c->eps >= 0 || c->eps == -1), "config: betas must be in [0, 1), eps >= 0");
+    WANT(c->lr_decay >= 0 && isfinite(c->lr_decay), "config: lr_decay %g is negative or not finite", c->lr_decay);
     WANT(c->clip_norm >= 0, "config: gradient clipping %g is negative", c->clip_norm);
     WANT(one_of(c->schedule, (const char *const[]){"constant", "step", "cosine", NULL}), "config: schedule '%s' is not one of constant, step, cosine",
          c->schedule ? c->schedule : "");
@@ -162,6 +163,9 @@ mest_status mest_session_create(mest_session **session, mest_model *model, const
     s->optimizer.weight_decay = s->config.weight_decay;
     s->optimizer.beta1 = s->config.beta1;
     s->optimizer.beta2 = s->config.beta2;
+    s->optimizer.lr_decay = s->config.lr_decay;
+    if (s->config.eps < 0 && status == MEST_OK)
+        s->config.eps = s->optimizer.rule->eps;
     s->optimizer.eps = s->config.eps;
     s->optimizer.nesterov = s->config.nesterov;
     if (status == MEST_OK)
@@ -240,6 +244,7 @@ mest_status mest_session_prepare(mest_session *s, mest_error *err)
         const mest_param_state *state = &s->optimizer.state[s->host_param[k]];
         mest_host_param *hp = &s->host.params[k];
         hp->n_slots = 0;
+        hp->has_momentum = s->optimizer.rule->has_momentum && state->slot[0];
         for (int i = 0; i < MEST_OPTIM_SLOTS; i++)
             if (state->slot[i])
                 hp->slots[hp->n_slots++] = state->slot[i];

@@ -50,6 +50,8 @@ static int identity_text(mest_session *s, char *text, size_t size)
         n += snprintf(text + n, size - (size_t)n, "output=%.200s\n", c->output);
     if (strcmp(c->bn_stats, "pytorch") && n > 0 && (size_t)n < size)
         n += snprintf(text + n, size - (size_t)n, "bn_stats=%s\n", c->bn_stats);
+    if (c->lr_decay > 0 && n > 0 && (size_t)n < size)
+        n += snprintf(text + n, size - (size_t)n, "lr_decay=%.17g\n", c->lr_decay);
     for (int i = 0; i < s->model->n_params && n > 0 && (size_t)n < size; i++) {
         const mest_param *p = &s->model->params[i];
         if (p->sparse || p->role == MEST_ROLE_FROZEN)

@@ -316,7 +316,7 @@ bool options_parse(settings *s, int argc, char **argv, char *message, size_t siz
 {
     parser p = {.s = s, .argc = argc, .next = 1, .argv = argv, .message = message, .size = size};
     memset(s, 0, sizeof *s);
-    s->lr = s->drop = NAN;
+    s->lr = s->drop = s->opt_eps = NAN;
     for (int i = 0; i < option_count; i++)
         if (option_table[i].name && option_table[i].preset && option_table[i].preset[0] != '('
             && !store(&p, &option_table[i], option_table[i].preset))

@@ -53,7 +53,7 @@ typedef struct settings {
 
     /* optimizer and schedule */
     const char *opt, *no_decay, *sched;
-    double lr, momentum, weight_decay, opt_eps, clip_grad, min_lr, decay_rate, warmup_lr;
+    double lr, momentum, weight_decay, opt_eps, opt_lr_decay, clip_grad, min_lr, decay_rate, warmup_lr;
     real_list opt_betas;
     int64_t warmup_epochs, decay_epochs;
     bool nesterov, sched_on_updates;

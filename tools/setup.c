@@ -49,6 +49,8 @@ int tool_check_settings(tool *t)
         return tool_refuse(t, EXIT_USAGE, "--opt-betas takes two numbers");
     if (s->smoothing > 0 && strcmp(s->loss, "ce") != 0)
         return tool_refuse(t, EXIT_USAGE, "--smoothing needs --loss ce");
+    if (s->opt_lr_decay > 0 && strcmp(s->opt, "adagrad") != 0)
+        return tool_refuse(t, EXIT_USAGE, "--opt-lr-decay is for --opt adagrad");
     if (s->nesterov && s->momentum <= 0)
         return tool_refuse(t, EXIT_USAGE, "--nesterov needs a --momentum above 0");
     if (options_given(s, "epochs") && s->epochs == 0 && s->max_steps == 0)
@@ -221,7 +223,7 @@ int tool_create_session(tool *t)
     const settings *s = t->s;
     mest_train_config *c = &t->config;
     mest_error err = {0};
-    bool adamw = strcmp(s->opt, "adamw") == 0;
+    bool adam = strncmp(s->opt, "adam", 4) == 0; /* adamw, too */
     mest_train_config_init(c);
     c->batch = s->batch;
     c->eval_batch = s->eval_batch;
@@ -233,13 +235,14 @@ int tool_create_session(tool *t)
     c->loss = s->loss;
     c->label_smoothing = s->smoothing;
     c->optimizer = s->opt;
-    c->lr = !isnan(s->lr) ? s->lr : adamw ? 0.001 : 0.01;
+    c->lr = !isnan(s->lr) ? s->lr : adam ? 0.001 : 0.01;
     c->momentum = s->momentum;
     c->nesterov = s->nesterov;
     c->weight_decay = s->weight_decay;
     c->beta1 = s->opt_betas.v[0];
     c->beta2 = s->opt_betas.v[1];
-    c->eps = s->opt_eps;
+    c->eps = isnan(s->opt_eps) ? -1 : s->opt_eps;
+    c->lr_decay = s->opt_lr_decay;
     c->no_decay = s->no_decay;
     c->clip_norm = s->clip_grad;
     c->schedule = s->sched;

@@ -37,12 +37,12 @@ typedef struct mest_train_config {
                            * position, else the last axis), "mse", "bce" with logits; default "ce" */
     double label_smoothing; /* 0..1, ce only */
     /* optimizer */
-    const char *optimizer; /* "sgd" or "adamw"; default "sgd" */
+    const char *optimizer; /* "sgd", "adamw", "adam" or "adagrad", PyTorch's formulas; default "sgd" */
     double lr;             /* default 0.01 (sgd) */
     double momentum;       /* default 0.9 */
     bool nesterov;
-    double weight_decay;   /* default 0; sgd: g + wd * w (PyTorch), adamw: decoupled */
-    double beta1, beta2, eps; /* adamw: 0.9, 0.999, 1e-8 */
+    double weight_decay;   /* default 0; g + wd * w (PyTorch), adamw: decoupled */
+    double beta1, beta2, eps; /* adamw, adam: 0.9, 0.999, 1e-8; adagrad's eps: 1e-10. eps -1, the default: the optimizer's own */
     const char *no_decay;  /* comma-separated name patterns without weight decay; NULL: none */
     double clip_norm;      /* global L2 norm limit of the gradient, 0 = off */
     /* learning-rate schedule, by epoch: "constant", "step" (lr * gamma^(epoch / step_epochs)), "cosine" (to min_lr at the end) */
@@ -77,6 +77,7 @@ typedef struct mest_train_config {
                              * mest_session_pattern and MUTATION events; default false */
     const char *bn_stats;   /* running variance of BatchNormalization: "pytorch" tracks the unbiased variance of the batch, "onnx" the biased one, as
                              * the text of the operator says; default "pytorch" */
+    double lr_decay;        /* adagrad: the rate of step t, from 0, is lr / (1 + t * lr_decay); default 0 */
 } mest_train_config;
 
 MEST_API void mest_train_config_init(mest_train_config *config);

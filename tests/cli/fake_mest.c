@@ -346,8 +346,8 @@ mest_status mest_session_create(mest_session **session, mest_model *model, const
     (*session)->config = *c;
     echo("config batch=%" PRId64 " eval_batch=%" PRId64 " shuffle=%d drop_last=%d epochs=%" PRId64 " max_steps=%" PRId64 " loss=%s smoothing=%g",
          c->batch, c->eval_batch, c->shuffle, c->drop_last, c->epochs, c->max_steps, c->loss, c->label_smoothing);
-    echo("optimizer %s lr=%g momentum=%g nesterov=%d wd=%g betas=%g,%g eps=%g no_decay=%s clip=%g", c->optimizer, c->lr, c->momentum,
-         c->nesterov, c->weight_decay, c->beta1, c->beta2, c->eps, c->no_decay ? c->no_decay : "", c->clip_norm);
+    echo("optimizer %s lr=%g momentum=%g nesterov=%d wd=%g betas=%g,%g eps=%g no_decay=%s clip=%g lr_decay=%g", c->optimizer, c->lr, c->momentum,
+         c->nesterov, c->weight_decay, c->beta1, c->beta2, c->eps, c->no_decay ? c->no_decay : "", c->clip_norm, c->lr_decay);
     echo("schedule %s min_lr=%g gamma=%g step_epochs=%" PRId64 " warmup=%" PRId64 ":%g per_step=%d", c->schedule, c->min_lr, c->gamma,
          c->step_epochs, c->warmup_epochs, c->warmup_lr, c->schedule_per_step);
     echo("machine bn=%s,%s dropout=%g threads=%d seed=%" PRIu64 " kernels=%s xnnpack=%d no_fuse=%s recompute=%s", c->batch_norm, c->bn_stats, c->dropout,

@@ -7,7 +7,7 @@ run=$1 json_lines=$2
 # ---- defaults ----
 gives 0 m.onnx --train --data idx:x
 has echo 'config batch=32 eval_batch=0 shuffle=1 drop_last=0 epochs=1 max_steps=0 loss=ce smoothing=0'
-has echo 'optimizer sgd lr=0.01 momentum=0.9 nesterov=0 wd=0 betas=0.9,0.999 eps=1e-08 no_decay= clip=0'
+has echo 'optimizer sgd lr=0.01 momentum=0.9 nesterov=0 wd=0 betas=0.9,0.999 eps=-1 no_decay= clip=0'
 has echo 'schedule constant min_lr=0 gamma=0.1 step_epochs=90 warmup=0:1e-05 per_step=0'
 has echo 'machine bn=auto,pytorch dropout=-1 threads=0 seed=42 kernels=auto xnnpack=1'
 lacks echo 'sparsity '
@@ -109,6 +109,12 @@ has echo 'optimizer adamw lr=0.001 momentum=0.9 nesterov=1 wd=0 betas=0.8,0.95 e
 has echo 'schedule step min_lr=1e-05 gamma=0.5 step_epochs=30 warmup=3:0.001 per_step=1'
 has echo 'machine bn=frozen,pytorch dropout=0.2 threads=0 seed=42 kernels=avx2 xnnpack=0 no_fuse=gelu,silu recompute=10%'
 has echo 'eval_batch=100 shuffle=1 drop_last=1'
+gives 0 m.onnx --train --data idx:x --opt adam --weight-decay 0.1
+has echo 'optimizer adam lr=0.001 momentum=0.9 nesterov=0 wd=0.1 betas=0.9,0.999 eps=-1 '
+gives 0 m.onnx --train --data idx:x --opt adagrad --opt-lr-decay 0.01
+has echo 'optimizer adagrad lr=0.01'
+has echo 'lr_decay=0.01'
+says 2 'opt-lr-decay is for --opt adagrad' m.onnx --train --data idx:x --opt adam --opt-lr-decay 0.01
 gives 0 m.onnx --train --data idx:x --freeze 'fc1.*,fc2.*'
 has echo 'freeze fc1.* 1'
 has echo 'freeze fc2.* 1'

@@ -21,23 +21,26 @@ typedef struct method {
     bool dense;          /* starts with all weights */
     double largest;      /* largest block, as part of the large weight's dense size; 0: not looked at */
     bool moves_units;    /* between layers: only the sum is the target */
+    const char *optimizer; /* NULL: sgd */
 } method;
 
 /* A dense gradient is read in bands of 65,536 numbers: .55 of this weight. */
 static const method methods[] = {
-    {"mest", "mode=vanilla,freq=1", NULL, NULL, false, .25, false},
-    {"mest", "mode=em,freq=1,lambda=.5", NULL, NULL, false, .25, false},
-    {"mest", "mode=ems,freq=2", "forgetting", "epoch=3,count=20", false, .35, false},
-    {"set", "", NULL, NULL, false, .25, false},
-    {"rigl", "every=2", NULL, NULL, false, .56, false},
-    {"dsr", "every=3,threshold=.02", NULL, NULL, false, .35, true},
-    {"deepr", "temperature=1e-3,l1=1e-3", NULL, NULL, false, .25, false},
-    {"snfs", "window=3", NULL, NULL, false, .56, true},
-    {"snfs", "memory=dense", NULL, NULL, false, 1.01, true},
-    {"magnitude", "every=4,stop=.6", NULL, NULL, true, 0, false},
-    {"magnitude", "mode=oneshot,scope=global", NULL, NULL, true, 0, true},
-    {"snip", "batches=3", NULL, NULL, true, 0, true},
-    {"grasp", "", NULL, NULL, true, 0, true},
+    {"mest", "mode=vanilla,freq=1", NULL, NULL, false, .25, false, NULL},
+    {"mest", "mode=em,freq=1,lambda=.5", NULL, NULL, false, .25, false, NULL},
+    {"mest", "mode=ems,freq=2", "forgetting", "epoch=3,count=20", false, .35, false, NULL},
+    {"set", "", NULL, NULL, false, .25, false, NULL},
+    {"rigl", "every=2", NULL, NULL, false, .56, false, NULL},
+    {"mest", "mode=em,freq=1,lambda=.5", NULL, NULL, false, .25, false, "adam"},
+    {"rigl", "every=2", NULL, NULL, false, .56, false, "adagrad"},
+    {"dsr", "every=3,threshold=.02", NULL, NULL, false, .35, true, NULL},
+    {"deepr", "temperature=1e-3,l1=1e-3", NULL, NULL, false, .25, false, NULL},
+    {"snfs", "window=3", NULL, NULL, false, .56, true, NULL},
+    {"snfs", "memory=dense", NULL, NULL, false, 1.01, true, NULL},
+    {"magnitude", "every=4,stop=.6", NULL, NULL, true, 0, false, NULL},
+    {"magnitude", "mode=oneshot,scope=global", NULL, NULL, true, 0, true, NULL},
+    {"snip", "batches=3", NULL, NULL, true, 0, true, NULL},
+    {"grasp", "", NULL, NULL, true, 0, true, NULL},
 };
 enum { METHODS = sizeof methods / sizeof *methods };
 
@@ -139,6 +142,9 @@ static mest_status run(const method *m, const char *scheme, int threads, int64_t
     c.batch = BATCH;
     c.epochs = EPOCHS;
     c.lr = .02;
+    if (m->optimizer)
+        c.optimizer = m->optimizer;
+    c.lr_decay = m->optimizer && !strcmp(m->optimizer, "adagrad") ? .05 : 0;
     c.threads = threads;
     c.seed = 9;
     mest_run_options_init(&o);

@@ -64,6 +64,7 @@ static inline void world_slots(world *w)
     for (int i = 0; i < w->host.n_params; i++) {
         mest_host_param *p = &w->host.params[i];
         p->n_slots = WORLD_SLOTS;
+        p->has_momentum = true;
         for (int k = 0; k < WORLD_SLOTS; k++)
             p->slots[k] = mest_calloc(&w->b.heap, (size_t)p->sparse->cap_units * (size_t)p->sparse->unit_elements, sizeof(mest_real));
     }
