@@ -2,64 +2,21 @@
 /* Runs the ONNX conformance cases through the importer, twice each:
  *   folded    every input is a constant, so constant folding computes the outputs with the reference forwards
  *   program   the first input is fed, the others are constants: layouts, kernels, memory plan, as inference runs
- * Models of opset 1 and 6 are brought to opset 7 first (upgrade.h). The second way is left out where the first input decides a shape, or has no axis to be the batch. Arguments: folder of the suites, list of
- * expected failures, then names of cases to run (default: all). A listed case that passes is a failure of the list. */
-#include <dirent.h>
+ * Models of opset 1 and 6 are brought to opset 7 first (upgrade.h). The second way is left out where the first input decides a shape, or has no axis
+ * to be the batch. Cases of the training domain run our own optimizers (optimizers.h). Arguments: see cases.h. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "runtime/cpu.h"
 #include "runtime/infer.h"
 #include "runtime/program.h"
-#include "tests/backend/pb_tensor.h"
+#include "tests/backend/cases.h"
+#include "tests/backend/optimizers.h"
 #include "tests/backend/upgrade.h"
 
-enum { MAX_VALUES = 64, MAX_CASES = 2048 };
-static int n_passed, n_failed, n_skipped, n_programs;
+static int n_programs;
 static mest_threads threads = {.n = 1};
-
-typedef struct expectation {
-    char name[160], reason[400];
-    bool used;
-} expectation;
-static expectation *expected;
-static int n_expected;
-
-typedef struct case_data {
-    pb_tensor in[MAX_VALUES], out[MAX_VALUES];
-    int n_in, n_out;
-} case_data;
-
-static bool exists(const char *path)
-{
-    struct stat s;
-    return stat(path, &s) == 0;
-}
-
-static const char *read_set(const char *dir, const char *kind, pb_tensor *t, int *n)
-{
-    for (*n = 0; *n < MAX_VALUES; ++*n) {
-        char path[1024];
-        snprintf(path, sizeof path, "%s/test_data_set_0/%s_%d.pb", dir, kind, *n);
-        if (!exists(path))
-            return NULL;
-        const char *why = pb_tensor_read(&t[*n], path);
-        if (why)
-            return why;
-    }
-    return "too many tensors";
-}
-
-/* Turns input i of the graph into a constant. The data stays with the case. */
-static void make_constant(mest_graph *g, int i, const pb_tensor *t)
-{
-    mest_value *v = &g->values[g->inputs[i]];
-    v->kind = MEST_VALUE_CONST;
-    v->type = t->type;
-    v->data = t->data;
-}
 
 static bool check_outputs(const mest_graph *g, const case_data *d, const mest_program *p, char *text, size_t size)
 {
@@ -91,7 +48,7 @@ static bool run_folded(mest_model *m, const case_data *d, char *text, size_t siz
     mest_program_spec spec = {.kind = MEST_PROGRAM_INFER, .batch = 1, .batch_norm = "auto", .dropout = -1};
     mest_status s = mest_graph_copy(&g, &m->graph, &err);
     for (int i = 0; s == MEST_OK && i < g.n_inputs; i++)
-        make_constant(&g, i, &d->in[i]);
+        case_make_constant(&g, i, &d->in[i]);
     for (int i = 0; s == MEST_OK && i < g.n_values; i++)
         if (g.values[i].kind == MEST_VALUE_PARAM) {
             mest_param *p = &m->params[g.values[i].param];
@@ -129,7 +86,7 @@ static int run_program(mest_model *m, const case_data *d, char *text, size_t siz
     if (g->n_inputs == 0 || d->in[0].type.shape.rank == 0 || d->in[0].count == 0)
         return -1;
     for (int i = 1; i < g->n_inputs; i++)
-        make_constant(g, i, &d->in[i]);
+        case_make_constant(g, i, &d->in[i]);
     g->n_inputs = 1;
     g->values[g->inputs[0]].type = d->in[0].type;
     mest_status s = mest_derived_create(&derived, &m->heap, &err);
@@ -154,11 +111,14 @@ static int run_program(mest_model *m, const case_data *d, char *text, size_t siz
     return good;
 }
 
-static bool run_case(const char *dir, char *text, size_t size)
+static case_result run_case(const char *dir, char *text, size_t size)
 {
     char path[1024], why[700];
     mest_error err = {0};
     mest_model *m = NULL;
+    const int optimizer = run_optimizer_case(dir, text, size);
+    if (optimizer >= 0)
+        return optimizer ? CASE_GOOD : CASE_FAILED;
     case_data *d = calloc(1, sizeof *d);
     snprintf(path, sizeof path, "%s/model.onnx", dir);
     bool good = false;
@@ -166,7 +126,7 @@ static bool run_case(const char *dir, char *text, size_t size)
     const char *file = upgrade_model(path, "backend-opset7.onnx");
     if (mest_model_load(&m, file, NULL, &err) != MEST_OK) {
         snprintf(text, size, "%s", strncmp(err.msg, path, strlen(path)) ? err.msg : err.msg + strlen(path) + 2);
-    } else if ((bad = read_set(dir, "input", d->in, &d->n_in)) || (bad = read_set(dir, "output", d->out, &d->n_out))) {
+    } else if ((bad = case_read(d, dir)) != NULL) {
         snprintf(text, size, "test data: %s", bad);
     } else if (d->n_in < m->graph.n_inputs) {
         snprintf(text, size, "%d input files for %d inputs", d->n_in, m->graph.n_inputs);
@@ -180,103 +140,15 @@ static bool run_case(const char *dir, char *text, size_t size)
             snprintf(text, size, "program: %s", why);
     }
     mest_model_destroy(m);
-    for (int i = 0; i < MAX_VALUES; i++) {
-        pb_tensor_free(&d->in[i]);
-        pb_tensor_free(&d->out[i]);
-    }
+    case_free(d);
     free(d);
-    return good;
+    return good ? CASE_GOOD : CASE_FAILED;
 }
 
-static void read_expected(const char *path)
+static void end(void)
 {
-    char line[700];
-    FILE *f = fopen(path, "r");
-    expected = calloc(MAX_CASES, sizeof *expected);
-    while (f && n_expected < MAX_CASES && fgets(line, sizeof line, f)) {
-        line[strcspn(line, "\n")] = 0;
-        char *tab = strchr(line, '\t');
-        if (line[0] == '#' || !tab)
-            continue;
-        *tab = 0;
-        snprintf(expected[n_expected].name, sizeof expected->name, "%.150s", line);
-        snprintf(expected[n_expected++].reason, sizeof expected->reason, "%.390s", tab + 1);
-    }
-    if (f)
-        fclose(f);
-}
-
-static expectation *find_expected(const char *name)
-{
-    for (int i = 0; i < n_expected; i++)
-        if (!strcmp(expected[i].name, name))
-            return &expected[i];
-    return NULL;
-}
-
-static int by_name(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
-
-static void run_suite(const char *root, const char *suite, int n_only, char **only)
-{
-    char dir[700], *names[MAX_CASES];
-    int n = 0;
-    snprintf(dir, sizeof dir, "%s/%s", root, suite);
-    DIR *list = opendir(dir);
-    for (struct dirent *e; list && (e = readdir(list)) && n < MAX_CASES;)
-        if (e->d_name[0] != '.')
-            names[n++] = strdup(e->d_name);
-    if (list)
-        closedir(list);
-    qsort(names, (size_t)n, sizeof *names, by_name);
-    int before = n_passed;
-    for (int i = 0; i < n; i++) {
-        char path[1024], name[300], text[800] = "";
-        bool asked = n_only == 0;
-        snprintf(path, sizeof path, "%s/%s/model.onnx", dir, names[i]);
-        snprintf(name, sizeof name, "%s/%s", suite, names[i]);
-        for (int k = 0; k < n_only; k++)
-            asked |= !strcmp(only[k], names[i]) || !strcmp(only[k], name);
-        if (asked && exists(path)) {
-            expectation *e = find_expected(name);
-            path[strlen(path) - strlen("/model.onnx")] = 0;
-            bool good = run_case(path, text, sizeof text);
-            if (e)
-                e->used = true;
-            if (good && e) {
-                printf("FAILED %s passes, but is listed as an expected failure: %s\n", name, e->reason);
-                n_failed++;
-            } else if (good) {
-                n_passed++;
-            } else if (e) {
-                n_skipped++;
-            } else {
-                printf("FAILED %s\t%s\n", name, text);
-                n_failed++;
-            }
-        }
-        free(names[i]);
-    }
-    printf("%s: %d of %d pass\n", suite, n_passed - before, n);
-}
-
-int main(int argc, char **argv)
-{
-    static const char *const suites[] = {"node", "pytorch-converted", "pytorch-operator"};
-    if (argc < 3 || !argv[1][0]) {
-        printf("skipped: libonnx-testdata is not installed\n0 passed, 0 failed, 1 skipped\n");
-        return 77;
-    }
-    read_expected(argv[2]);
-    for (size_t i = 0; i < sizeof suites / sizeof *suites; i++)
-        run_suite(argv[1], suites[i], argc - 3, argv + 3);
-    for (int i = 0; argc == 3 && i < n_expected; i++)
-        if (!expected[i].used) {
-            printf("FAILED %s is listed, but there is no such case\n", expected[i].name);
-            n_failed++;
-        }
     remove("backend-opset7.onnx");
-    printf("%d cases ran as programs too; expected failures count as skipped, their reasons are in %s\n", n_programs, argv[2]);
-    printf("%d passed, %d failed, %d skipped\n", n_passed, n_failed, n_skipped);
-    free(expected);
-    return n_failed ? 1 : 0;
+    printf("%d cases ran as programs too\n", n_programs);
 }
+
+int main(int argc, char **argv) { return cases_main(argc, argv, NULL, run_case, end); }
