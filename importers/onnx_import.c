@@ -398,6 +398,7 @@ static mest_status build(onnx_importer *im)
     read_kinds(im);
     MEST_TRY(mest_onnx_read_origins(im));
     MEST_TRY(mest_onnx_inline(im));
+    im->m->n_file_nodes = im->n_nodes;
     MEST_TRY(mest_onnx_survey_begin(im));
     MEST_TRY(mest_onnx_sequences(im));
     MEST_TRY(mest_onnx_split_products(im));

@@ -122,7 +122,7 @@ void mest_session_plan(const mest_session *s, const mest_program *p, mest_plan_i
 {
     *plan = (mest_plan_info){.struct_size = sizeof *plan, .arena_bytes = (int64_t)s->arena.bytes, .parameter_bytes = parameter_bytes(s),
                              .optimizer_bytes = mest_optimizer_bytes(&s->optimizer), .macs = p->macs, .n_nodes = p->graph.n_nodes, .n_conversions = p->n_conversions,
-                             .n_file_nodes = s->model->graph.n_nodes, .n_folded_nodes = p->n_folded_nodes, .n_fused_nodes = p->n_fused_nodes};
+                             .n_file_nodes = s->model->n_file_nodes, .n_folded_nodes = p->n_folded_nodes, .n_fused_nodes = p->n_fused_nodes};
     mest_session_memory(s, &plan->total_bytes, NULL);
 }
 

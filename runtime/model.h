@@ -82,6 +82,7 @@ struct mest_model {
     struct mest_registry *registry; /* its versions (runtime/snapshot.h) */
     struct mest_imported *imported; /* tolerant loads: every node of the file (runtime/survey.h), in its order */
     int32_t n_imported;
+    int32_t n_file_nodes;    /* of the file, branches and functions written out */
     mest_error refusal;      /* tolerant loads: why the model cannot be used; code MEST_OK: it can */
     mest_folded *folded;     /* found by the importer */
     int32_t n_folded;

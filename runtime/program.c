@@ -241,7 +241,7 @@ mest_status mest_program_build(mest_program **program, mest_model *model, const 
         status = mest_append_updates(p, err);
     if (status == MEST_OK && learns)
         status = mest_graph_prune(g, err);
-    if (status == MEST_OK)
+    if (status == MEST_OK && !spec->counts_only)
         status = mest_program_finish(p, err);
     if (status != MEST_OK) {
         mest_program_destroy(p);

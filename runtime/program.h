@@ -65,6 +65,7 @@ typedef struct mest_program_spec {
     mest_derived *derived;
     mest_arena *arena;
     const mest_profile *profile;      /* may be NULL; may change between runs */
+    bool counts_only;                 /* INFER: only n_folded_nodes and n_fused_nodes are wanted: no kernel, no memory; never run */
     struct mest_survey *survey;       /* not NULL: for verdicts only (runtime/survey.h); the program is never run and takes no arena */
     mest_recompute_kind recompute;    /* TRAIN */
     double recompute_share;           /* SHARE: by modelled time, 0.1 is a tenth more */

@@ -271,7 +271,7 @@ static mest_status build_program(mest_session *s, mest_program_spec *spec, mest_
         spec->target = &target;
     }
     MEST_TRY(mest_program_build(program, s->model, spec, err));
-    mest_status status = mest_session_feed_reserve(s, *program, err);
+    mest_status status = spec->counts_only ? MEST_OK : mest_session_feed_reserve(s, *program, err);
     if (status != MEST_OK) {
         mest_program_destroy(*program);
         *program = NULL;
@@ -279,21 +279,15 @@ static mest_status build_program(mest_session *s, mest_program_spec *spec, mest_
     return status;
 }
 
-mest_status mest_session_program(mest_session *s, mest_program_kind kind, int64_t n, mest_program **program, mest_error *err)
+static mest_status refused(const mest_session *s, mest_error *err)
 {
     MEST_CHECK(s->model->refusal.code == MEST_OK || s->survey, err, s->model->refusal.code, "%s", s->model->refusal.msg);
-    int base = (int)kind * 2;
-    int64_t full = kind == MEST_PROGRAM_TRAIN ? s->config.batch : s->config.eval_batch;
-    int slot = base + (n != full);
-    mest_program *p = s->programs[slot];
-    if (p && p->spec.batch == n) {
-        *program = p;
-        return MEST_OK;
-    }
-    mest_program_destroy(p);
-    s->programs[slot] = NULL;
-    if (kind == MEST_PROGRAM_TRAIN)
-        MEST_TRY(mest_session_prepare(s, err));
+    return MEST_OK;
+}
+
+/* A new program, as the session is configured. */
+static mest_status new_program(mest_session *s, mest_program_kind kind, int64_t n, bool counts_only, mest_program **program, mest_error *err)
+{
     mest_program_spec spec = {.kind = kind,
                               .batch = n,
                               .loss = s->config.loss,
@@ -313,6 +307,7 @@ mest_status mest_session_program(mest_session *s, mest_program_kind kind, int64_
                               .derived = s->derived,
                               .arena = &s->arena,
                               .profile = &s->profile,
+                              .counts_only = counts_only,
                               .survey = s->survey,
                               .no_update = s->plain_gradients,
                               .force_layout = s->plain_gradients ? "plain" : NULL};
@@ -322,11 +317,50 @@ mest_status mest_session_program(mest_session *s, mest_program_kind kind, int64_
     MEST_CHECK(shapes, err, MEST_E_NOMEM, "session: out of memory");
     mest_session_input_shapes(s, shapes);
     spec.input_shapes = shapes;
-    mest_status status = build_program(s, &spec, &p, err);
+    mest_status status = build_program(s, &spec, program, err);
     mest_free(s->heap, shapes, (size_t)s->model->graph.n_inputs + 1, sizeof *shapes);
-    MEST_TRY(status);
-    p->spec.input_shapes = NULL; /* lent for the build only */
-    p->spec.target = NULL;
+    if (status == MEST_OK) { /* lent for the build only */
+        (*program)->spec.input_shapes = NULL;
+        (*program)->spec.target = NULL;
+    }
+    return status;
+}
+
+mest_status mest_session_node_counts(mest_session *s, int64_t batch, mest_node_counts *counts, mest_error *err)
+{
+    mest_program *p = NULL;
+    mest_error_clear(err);
+    MEST_CHECK(s && batch >= 1 && counts && counts->struct_size >= sizeof counts->struct_size, err, MEST_E_ARGUMENT,
+               "node counts: session, batch and counts must be given");
+    mest_node_counts c = {.struct_size = counts->struct_size, .file = s->model->n_file_nodes};
+    mest_status status = refused(s, err);
+    if (status == MEST_OK)
+        status = new_program(s, MEST_PROGRAM_INFER, batch, true, &p, err);
+    if (status == MEST_OK) {
+        c.folded = p->n_folded_nodes;
+        c.fused = p->n_fused_nodes;
+        mest_program_destroy(p);
+    }
+    memcpy(counts, &c, c.struct_size < sizeof c ? c.struct_size : sizeof c);
+    return status;
+}
+
+mest_status mest_session_program(mest_session *s, mest_program_kind kind, int64_t n, mest_program **program, mest_error *err)
+{
+    MEST_TRY(refused(s, err));
+    int base = (int)kind * 2;
+    int64_t full = kind == MEST_PROGRAM_TRAIN ? s->config.batch : s->config.eval_batch;
+    int slot = base + (n != full);
+    mest_program *p = s->programs[slot];
+    if (p && p->spec.batch == n) {
+        *program = p;
+        return MEST_OK;
+    }
+    mest_program_destroy(p);
+    s->programs[slot] = NULL;
+    if (kind == MEST_PROGRAM_TRAIN)
+        MEST_TRY(mest_session_prepare(s, err));
+    MEST_TRY(new_program(s, kind, n, false, &p, err));
     s->programs[slot] = p;
     *program = p;
     return MEST_OK;

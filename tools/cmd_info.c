@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* --info: what is in the model, which parameters would train, and by which rule. With --sparsity: what would be stored. */
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -27,7 +28,24 @@ static const char *dtype_name(int dtype)
     return dtype >= 0 && dtype < (int)(sizeof names / sizeof *names) ? names[dtype] : "other";
 }
 
-static void print_summary(tool *t, const mest_model_summary *m)
+/* folded and fused are -1 where the file leaves shapes open that matter: --data tells them. */
+static mest_node_counts count_nodes(tool *t)
+{
+    mest_train_config c;
+    mest_session *session = NULL;
+    mest_node_counts n = {.struct_size = sizeof n};
+    mest_train_config_init(&c);
+    c.threads = 1;
+    c.no_fuse = t->s->no_fuse;
+    c.output = t->s->output_name;
+    if (mest_session_create(&session, t->model, &c, NULL) != MEST_OK || (t->data.info && mest_session_expect(session, &t->data_info, NULL) != MEST_OK) ||
+        mest_session_node_counts(session, 1, &n, NULL) != MEST_OK)
+        n.folded = n.fused = -1;
+    mest_session_destroy(session);
+    return n;
+}
+
+static void print_summary(tool *t, const mest_model_summary *m, const mest_node_counts *n)
 {
     char size[32], external[32];
     report_bytes(size, sizeof size, m->file_bytes);
@@ -35,7 +53,10 @@ static void print_summary(tool *t, const mest_model_summary *m)
     printf("model       %s (%s%s%s)\n", t->s->model, size, m->external_bytes ? ", external data " : "", m->external_bytes ? external : "");
     printf("graph       %s, opset %" PRId64 ", IR %" PRId64 "%s%s\n", *m->graph_name ? report_plain(m->graph_name).s : "(no name)", m->opset, m->ir_version,
            *m->producer ? ", from " : "", report_plain(m->producer).s);
-    printf("nodes       %d\n", m->n_nodes);
+    if (n->folded >= 0)
+        printf("nodes       %d in the file, %d after folding, %d after fusion (inference, views not counted)\n", n->file, n->folded, n->fused);
+    else
+        printf("nodes       %d in the file; after folding and fusion: not known without samples (--data)\n", n->file > 0 ? n->file : m->n_nodes);
     printf("parameters  %d trainable (%" PRId64 " numbers), %d statistics, %d constants", m->n_trainable, m->trainable_elements,
            m->n_statistics, m->n_constants);
     if (m->n_untied)
@@ -49,7 +70,7 @@ static void print_summary(tool *t, const mest_model_summary *m)
         printf("inputs      trained with %s\n", report_plain(tool_model_normalisation(t)).s);
 }
 
-static void json_summary(cJSON *event, const tool *t, const mest_model_summary *m)
+static void json_summary(cJSON *event, const tool *t, const mest_model_summary *m, const mest_node_counts *n)
 {
     json_text(event, "model", t->s->model);
     json_number(event, "file_bytes", (double)m->file_bytes);
@@ -59,6 +80,9 @@ static void json_summary(cJSON *event, const tool *t, const mest_model_summary *
     json_number(event, "opset", (double)m->opset);
     json_number(event, "ir_version", (double)m->ir_version);
     json_number(event, "nodes", m->n_nodes);
+    json_number(event, "file_nodes", n->file > 0 ? n->file : m->n_nodes);
+    json_number(event, "folded_nodes", n->folded < 0 ? NAN : n->folded);
+    json_number(event, "fused_nodes", n->folded < 0 ? NAN : n->fused);
     json_number(event, "trainable", m->n_trainable);
     json_number(event, "trainable_elements", (double)m->trainable_elements);
     json_number(event, "statistics", m->n_statistics);
@@ -118,16 +142,21 @@ int cmd_info(tool *t)
     int code = tool_load_model(t);
     if (code == 0)
         code = tool_sparsify(t);
+    if (code == 0 && t->s->data) /* only for what the samples look like */
+        code = tool_open_sources(t, false);
+    if (code == 0 && t->s->data)
+        code = tool_check_sources(t, false);
     if (code)
         return code;
     if (mest_model_summarize(t->model, &summary, &err) != MEST_OK)
         return tool_fail(t, STAGE_MODEL, &err);
+    mest_node_counts nodes = count_nodes(t);
     if (t->s->json) {
         cJSON *event = json_event("model");
-        json_summary(event, t, &summary);
+        json_summary(event, t, &summary, &nodes);
         (void)json_emit(t, event); /* a failure stays in ferror(stdout) */
     } else {
-        print_summary(t, &summary);
+        print_summary(t, &summary, &nodes);
     }
     code = list(t, "input", mest_model_input_count(t->model), mest_model_input);
     if (code == 0)

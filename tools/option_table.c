@@ -34,7 +34,7 @@ const option option_table[] = {
     MODE("train", MODE_TRAIN, "train the model on --data and write it to -o"),
     MODE("eval", MODE_EVAL, "loss and accuracy on --data"),
     MODE("infer", MODE_INFER, "run the inputs of --data; outputs go to -o (output.npy)"),
-    MODE("info", MODE_INFO, "inputs, outputs, parameters and their roles"),
+    MODE("info", MODE_INFO, "nodes before and after folding and fusion, inputs, outputs, parameters and their roles"),
     MODE("check", MODE_CHECK, "does it train? a verdict for each node, what to change, memory and work of a step"),
     MODE("gradcheck", MODE_GRADCHECK, "compare its gradients with differences of the loss, node by node, on --data or made-up samples"),
     MODE("explain", MODE_EXPLAIN, "for each node the kernel chosen and why, operations, bytes; the memory plan"),

@@ -234,7 +234,7 @@ typedef struct mest_plan_info {
     int64_t total_bytes;     /* all memory of the session as planned */
     int64_t macs;            /* of one run of the program */
     int n_nodes, n_conversions;
-    int n_file_nodes;        /* of the file */
+    int n_file_nodes;        /* of the file, local functions and branches written out */
     int n_folded_nodes;      /* once shapes are known and constants are folded away; this and the next without views, which do nothing */
     int n_fused_nodes;       /* forward nodes after the passes, the loss included */
 } mest_plan_info;
@@ -256,6 +256,17 @@ MEST_API bool mest_pass_list(int index, mest_pass_info *info);
 MEST_NODISCARD MEST_API mest_status mest_session_explain(mest_session *session, mest_program_kind kind, int64_t batch,
                                                          void (*node)(void *user, const mest_node_info *info), void *user,
                                                          mest_plan_info *plan, mest_error *err);
+
+/* How many nodes a model comes down to: in the file (local functions and branches written out), once shapes are known and constants are
+ * folded away, and after the passes; of the last two without views, which do nothing. For inference. Nothing is planned and no weight is
+ * read that folding does not need. */
+typedef struct mest_node_counts {
+    uint32_t struct_size;
+    int file, folded, fused;
+} mest_node_counts;
+
+/* MEST_E_SHAPE and others where `batch` samples, and what mest_session_expect told, do not settle the shapes: only `file` is set then. */
+MEST_NODISCARD MEST_API mest_status mest_session_node_counts(mest_session *session, int64_t batch, mest_node_counts *counts, mest_error *err);
 
 /* What each pass that serves the program did, in their order. The program is planned if it is not yet. */
 MEST_NODISCARD MEST_API mest_status mest_session_passes(mest_session *session, mest_program_kind kind, int64_t batch,

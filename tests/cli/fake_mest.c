@@ -576,6 +576,15 @@ mest_status mest_session_explain(mest_session *session, mest_program_kind kind, 
     return MEST_OK;
 }
 
+mest_status mest_session_node_counts(mest_session *session, int64_t batch, mest_node_counts *counts, mest_error *err)
+{
+    (void)session;
+    (void)batch;
+    MAY_FAIL(err);
+    *counts = (mest_node_counts){.struct_size = sizeof *counts, .file = 5, .folded = 4, .fused = 1};
+    return MEST_OK;
+}
+
 mest_status mest_session_passes(mest_session *session, mest_program_kind kind, int64_t batch, void (*pass)(void *user, const mest_pass_info *info), void *user,
                                 mest_error *err)
 {

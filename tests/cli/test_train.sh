@@ -78,6 +78,7 @@ if [ "$("$json_lines" summary metrics accuracy < out)" = null ]; then pass; else
 # ---- info, explain, eval, infer for people ----
 gives 0 m.onnx --info --sparsity 0.5 --freeze 'fc1.*'
 has out 'frozen'
+has out '5 in the file, 4 after folding, 1 after fusion'
 has out 'operand of Mul'
 has out 'block4'
 gives 0 m.onnx --explain -b 8
