@@ -37,6 +37,7 @@ void mest_host_free_arrays(mest_host *host)
             mest_free(host->heap, p->turned, (size_t)p->sparse->cap_units, 1);
         p->turned = NULL;
     }
+    mest_host_forget(host);
     host->gradients_taken = false;
 }
 
@@ -130,6 +131,7 @@ const mest_host_api *mest_host_functions(void)
         .get_values = mest_host_get_values, .unit_momentum = mest_host_unit_momentum, .set_values = mest_host_set_values,
         .restore_samples = mest_host_restore_samples, .skip_update = mest_host_skip_update, .probe = mest_host_probe, .watch = mest_host_watch,
         .perturb = mest_host_perturb, .turned_units = mest_host_turned_units, .unit_products = mest_host_unit_products, .units_at = mest_host_units_at,
+        .remember = mest_host_remember, .rewind = mest_host_rewind, .schedule_at = mest_host_schedule_at,
     };
     return &api;
 }
@@ -141,12 +143,14 @@ static mest_status apply_param(mest_host *host, mest_host_param *p, mest_error *
 {
     if (p->drop.n > 0 || p->grow.n > 0) {
         /* The snapshot follows the pattern like optimizer state: a later scheduler may still ask for scores. */
-        mest_real *follow[MEST_HOST_SLOTS + 1];
+        mest_real *follow[MEST_HOST_SLOTS + 2];
         int n = 0;
         for (; n < p->n_slots; n++)
             follow[n] = p->slots[n];
         if (p->grad_snapshot)
             follow[n++] = p->grad_snapshot;
+        if (p->remembered)
+            follow[n++] = p->remembered;
         MEST_CHECK(host->scratch, err, MEST_E_INTERNAL, "schedulers: no scratch was planned");
         if (p->turned) /* marks go by place, and places move */
             memset(p->turned, 0, (size_t)p->sparse->cap_units);
@@ -196,6 +200,9 @@ mest_status mest_host_leave(mest_host *host, bool apply, mest_host_report *repor
         mest_sample_restore(host->samples, host->restored_samples.ids[i]);
     for (int64_t i = 0; apply && status == MEST_OK && i < now.removed_samples; i++)
         mest_sample_remove(host->samples, host->removed_samples.ids[i]);
+    if (apply && status == MEST_OK && host->rewind)
+        mest_host_apply_rewind(host);
+    host->rewind = false;
     host->removed_samples.n = host->restored_samples.n = 0;
     if (host->phase != MEST_HOST_STEP && host->phase != MEST_HOST_STEP_END) /* mutations of an epoch are rare: no memory stays behind */
         free_lists(host);

@@ -20,6 +20,9 @@ static inline size_t mest_host_cap_values(const mest_host_param *p)
     return (size_t)p->sparse->cap_units * (size_t)p->sparse->unit_elements;
 }
 
+/* Brings the copy back into params; the patterns have changed already. */
+void mest_host_apply_rewind(mest_host *host);
+
 /* The services, in the order of the table. */
 int mest_host_sparse_count(mest_host *host);
 mest_status mest_host_sparse_info(mest_host *host, int param, mest_sparse_info *info, mest_error *err);
@@ -46,6 +49,9 @@ mest_status mest_host_watch(mest_host *host, mest_probe *probe, mest_error *err)
 int64_t mest_host_units_at(mest_host *host, int param, double sparsity);
 mest_status mest_host_perturb(mest_host *host, double l1, double noise, mest_error *err);
 mest_status mest_host_turned_units(mest_host *host, int param, int64_t room, int64_t *units, int64_t *n, mest_error *err);
+mest_status mest_host_remember(mest_host *host, mest_error *err);
+mest_status mest_host_rewind(mest_host *host, mest_error *err);
+mest_status mest_host_schedule_at(mest_host *host, int64_t epoch, int64_t n_epochs, mest_error *err);
 mest_status mest_host_unit_products(mest_host *host, int param, int64_t first, int64_t n, float *products, mest_error *err);
 
 #endif

@@ -45,6 +45,7 @@ typedef struct mest_host_param {
     bool has_momentum;       /* slot 0 is an average of gradients */
     mest_real *grad_snapshot;         /* the host's own; NULL when nobody asked */
     uint8_t *turned;                  /* [cap_units] the host's own; NULL when nobody asked: perturb */
+    mest_real *remembered;            /* values that rewind brings back; NULL: none. Follows the pattern */
     int64_t reserved;                 /* largest wish of a scheduler, units */
     mest_proposal drop, grow, set;
 } mest_host_param;
@@ -73,6 +74,12 @@ struct mest_host {
     bool perturbed;                /* this step's update is disturbed: by l1 and noise */
     double l1, noise;
     mest_probe *watch;             /* asked for in this step_begin: to be filled in during the step */
+    /* Copies what is not in `params` (dense parameters, statistics), or brings it back and clears the optimizer; set by the session, NULL:
+     * there is nothing else. Only copying can fail. */
+    mest_status (*keeper)(void *self, bool bring_back, mest_error *err);
+    void *keeper_self;
+    bool rewind;                   /* asked for in this epoch_begin */
+    int64_t lr_epoch, lr_epochs;   /* this epoch's place in the learning-rate schedule; lr_epochs 0: its own */
 };
 
 /* What one round of callbacks did. */
@@ -89,6 +96,10 @@ mest_status mest_host_init(mest_host *host, mest_heap *heap, uint64_t seed, int 
 mest_status mest_host_plan(mest_host *host, mest_error *err);
 /* Copies the gradient of parameter `param` (stored values, in storage order) into its snapshot. No allocation. */
 void mest_host_take_gradients(mest_host *host, int param, const mest_real *grad);
+/* host_rewind.c: drops the copy of mest_host_remember; writes and reads the part of it that is in `params`. */
+void mest_host_forget(mest_host *host);
+mest_status mest_host_remembered_save(const mest_host *host, mest_state_io write, void *stream);
+mest_status mest_host_remembered_load(mest_host *host, mest_state_io read, void *stream, mest_error *err);
 /* Frees what is sized by capacities (snapshots): before they change, or before the weights go. */
 void mest_host_free_arrays(mest_host *host);
 void mest_host_free(mest_host *host);

@@ -109,6 +109,8 @@ static mest_status open_host(mest_session *s, mest_error *err)
         s->host.params[k].sparse = p->sparse;
         s->host.params[k].target_sparsity = p->target_sparsity;
     }
+    s->host.keeper = mest_session_keeper;
+    s->host.keeper_self = s;
     return mest_schedulers_create(&s->schedulers, &s->host, err);
 }
 
@@ -194,6 +196,7 @@ void mest_session_destroy(mest_session *s)
     if (!s)
         return;
     mest_heap *heap = s->heap;
+    mest_session_forget(s);
     mest_schedulers_destroy(s->schedulers);
     mest_host_free(&s->host);
     mest_free(heap, s->host_param, (size_t)s->model->n_params + 1, sizeof *s->host_param);
@@ -384,8 +387,9 @@ int64_t mest_session_epochs(const mest_session *s)
 double mest_session_lr(const mest_session *s, int64_t epoch, double fraction)
 {
     const mest_train_config *c = &s->config;
-    const int64_t epochs = mest_session_epochs(s);
-    double e = (double)epoch + (c->schedule_per_step ? fraction : 0);
+    const bool placed = s->host.lr_epochs > 0; /* by a scheduler */
+    const int64_t epochs = placed ? s->host.lr_epochs : mest_session_epochs(s);
+    double e = (double)(placed ? s->host.lr_epoch : epoch) + (c->schedule_per_step ? fraction : 0);
     if (e < (double)c->warmup_epochs)
         return c->warmup_lr + (c->lr - c->warmup_lr) * e / (double)c->warmup_epochs;
     if (!strcmp(c->schedule, "step"))

@@ -68,6 +68,7 @@ struct mest_session {
     mest_dtype target_type;
     mest_progress_state at;
     mest_step_at_work step;
+    mest_real **kept;       /* per parameter: the copy that a scheduler's rewind brings back, of those that are not the host's; NULL: none */
     uint32_t file_crc;      /* of the model file, for checkpoints */
     bool have_file_crc;
     _Atomic bool cancelled;
@@ -110,6 +111,15 @@ mest_status mest_session_feed_reserve(mest_session *s, const mest_program *p, me
 /* Binds the inputs of the next run; types that are not the model's are converted. MEST_E_DATA when a number does not fit its type. */
 mest_status mest_session_feed(mest_session *s, mest_program *p, const void *const *inputs, mest_error *err);
 void mest_session_feed_free(mest_session *s);
+
+/* session_rewind.c: host->keeper; `session` is a mest_session. */
+mest_status mest_session_keeper(void *session, bool bring_back, mest_error *err);
+/* Drops the copy, the host's part as well. */
+void mest_session_forget(mest_session *s);
+/* The copy and this epoch's place in the schedule: sections "remembered" and "schedule", only when there is something to say. */
+bool mest_session_remembers(const mest_session *s);
+mest_status mest_session_write_remembered(mest_session *s, mest_state_io write, void *stream);
+mest_status mest_session_read_remembered(mest_session *s, mest_state_io read, void *stream, mest_error *err);
 
 /* session_probe.c: the step at work; `session` is a mest_session (host->prober). */
 mest_status mest_session_probe(void *session, mest_probe *probe, mest_error *err);

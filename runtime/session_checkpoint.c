@@ -6,6 +6,8 @@
  *   pN           parameter N: values; sparse ones units first; then optimizer slots
  *   optimizer    only after a version was put back: steps done when its slots were cleared
  *   schedulers   their state
+ *   schedule     only if a scheduler placed this epoch in the learning-rate schedule: epoch and number of epochs
+ *   remembered   only if a scheduler remembers weights to go back to: the sparse parameters' values, then the others'
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -145,6 +147,15 @@ static mest_status write_all(mest_session *s, mest_checkpoint_writer *w, const c
     stream st = {.writer = w, .err = err};
     MEST_TRY(mest_schedulers_save(s->schedulers, write_bytes, &st, err));
     MEST_TRY(mest_checkpoint_end(w, err));
+    if (s->host.lr_epochs) {
+        const int64_t place[2] = {s->host.lr_epoch, s->host.lr_epochs};
+        MEST_TRY(mest_checkpoint_put(w, "schedule", place, sizeof place, err));
+    }
+    if (mest_session_remembers(s)) {
+        MEST_TRY(mest_checkpoint_begin(w, "remembered", err));
+        MEST_TRY(mest_session_write_remembered(s, write_bytes, &st));
+        MEST_TRY(mest_checkpoint_end(w, err));
+    }
     if (!s->host.account)
         return MEST_OK;
     MEST_TRY(mest_checkpoint_begin(w, "watch", err));
@@ -226,6 +237,28 @@ static mest_status read_samples(mest_session *s, const mest_checkpoint *file, me
     return mest_section_finish(&sec, err);
 }
 
+/* What schedulers that go back left: this epoch's place in the schedule, the copy of the weights. */
+static mest_status read_rewind(mest_session *s, const mest_checkpoint *file, mest_error *err)
+{
+    mest_section sec;
+    stream st = {.section = &sec, .err = err};
+    int64_t place[2] = {0, 0};
+    if (mest_section_exists(file, "schedule")) {
+        MEST_TRY(mest_section_find(&sec, file, "schedule", err));
+        MEST_TRY(mest_section_read(&sec, place, sizeof place, err));
+        MEST_TRY(mest_section_finish(&sec, err));
+        MEST_CHECK(place[0] >= 0 && place[0] < place[1], err, MEST_E_FORMAT, "checkpoint '%s': epoch %" PRId64 " of %" PRId64 " in its schedule", mest_checkpoint_path(file),
+                   place[0], place[1]);
+    }
+    s->host.lr_epoch = place[0];
+    s->host.lr_epochs = place[1];
+    if (!mest_section_exists(file, "remembered"))
+        return MEST_OK;
+    MEST_TRY(mest_section_find(&sec, file, "remembered", err));
+    MEST_TRY(mest_session_read_remembered(s, read_bytes, &st, err));
+    return mest_section_finish(&sec, err);
+}
+
 static mest_status read_all(mest_session *s, const mest_checkpoint *file, char *identity, mest_error *err)
 {
     mest_section sec;
@@ -272,6 +305,7 @@ static mest_status read_all(mest_session *s, const mest_checkpoint *file, char *
     stream st = {.section = &sec, .err = err};
     MEST_TRY(mest_schedulers_load(s->schedulers, read_bytes, &st, err));
     MEST_TRY(mest_section_finish(&sec, err));
+    MEST_TRY(read_rewind(s, file, err));
     if (s->host.account && mest_section_exists(file, "watch")) { /* without one the patterns of the checkpoint are the beginning */
         MEST_TRY(mest_section_find(&sec, file, "watch", err));
         MEST_TRY(mest_watch_load(s->host.account, read_bytes, &st, err));

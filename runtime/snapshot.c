@@ -267,6 +267,7 @@ mest_status mest_session_restore(mest_session *session, const mest_snapshot *sna
     }
     mest_optimizer_clear(&session->optimizer, session->at.step);
     session->host.gradients_taken = false;
+    mest_session_forget(session); /* a copy that follows patterns step by step cannot follow this one */
     m->registry->parent = snapshot->info.id;
     return MEST_OK;
 }

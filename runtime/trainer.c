@@ -182,6 +182,7 @@ static mest_status open_epoch(training *t, mest_error *err)
         mest_epoch e = epoch_of(t, false);
         mest_host_report report = {0};
         t->scheduler_seconds = 0;
+        s->host.lr_epoch = s->host.lr_epochs = 0;
         double from = mest_seconds();
         MEST_TRY(mest_schedulers_epoch_begin(s->schedulers, &e, &report, err));
         double took = since(t, from);

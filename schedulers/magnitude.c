@@ -54,17 +54,6 @@ static mest_status magnitude_create(const mest_host_api *api, mest_host *host, c
     return method_keep(&g.m, host, &g, sizeof g, self, err);
 }
 
-static mest_status norms(const method *m, mest_host *host, int param, int64_t first, int64_t n, float *scores, mest_error *err)
-{
-    mest_sparse_info info;
-    mest_status status = method_info(m, host, param, &info, err);
-    if (status == MEST_OK)
-        status = m->api->unit_scores(host, param, 0, false, first, n, scores, err);
-    for (int64_t i = 0; i < n && status == MEST_OK && info.unit_elements > 1; i++)
-        scores[i] = (float)((double)scores[i] / sqrt((double)info.unit_elements));
-    return status;
-}
-
 static double sparsity_at(const magnitude *g, double target, double progress)
 {
     double t = g->m.stop > g->m.start ? (progress - g->m.start) / (g->m.stop - g->m.start) : 1;
@@ -80,16 +69,7 @@ static mest_status prune_layer(const magnitude *g, mest_host *host, int param, d
     mest_status status = method_info(m, host, param, &info, err);
     int64_t keep = status == MEST_OK ? method_units(m, host, param, sparsity_at(g, info.target_sparsity, progress)) : 0;
     int64_t n = status == MEST_OK && info.n_active > keep ? info.n_active - keep : 0;
-    if (n == 0)
-        return status;
-    int64_t *drop = (int64_t *)method_take(m, host, n, sizeof *drop, err);
-    if (!drop)
-        return MEST_E_NOMEM;
-    status = m->api->lowest_units(host, param, 0, false, n, drop, err);
-    if (status == MEST_OK)
-        status = m->api->drop(host, param, drop, n, err);
-    method_give(m, host, drop, n, sizeof *drop);
-    return status;
+    return n == 0 ? status : method_drop_lowest(m, host, param, n, err);
 }
 
 static mest_status prune_all(const magnitude *g, mest_host *host, double progress, mest_error *err)
@@ -102,7 +82,7 @@ static mest_status prune_all(const magnitude *g, mest_host *host, double progres
         if (status == MEST_OK)
             keep += method_units(&g->m, host, p, sparsity_at(g, info.target_sparsity, progress));
     }
-    return status == MEST_OK && keep > 0 && keep < active ? method_select(&g->m, host, norms, 0, g->m.api->sparse_count(host), keep, err) : status;
+    return status == MEST_OK && keep > 0 && keep < active ? method_select(&g->m, host, method_norms, 0, g->m.api->sparse_count(host), keep, err) : status;
 }
 
 static mest_status magnitude_step_begin(void *self, mest_host *host, const mest_training_step *step, mest_error *err)

@@ -197,6 +197,19 @@ static inline mest_status method_move(const method *m, mest_host *host, int para
     return status ? status : method_fill(m, host, param, info, key, grow, n_grow, err);
 }
 
+/* Proposes dropping the n active units of smallest norm. */
+static inline mest_status method_drop_lowest(const method *m, mest_host *host, int param, int64_t n, mest_error *err)
+{
+    int64_t *drop = (int64_t *)method_take(m, host, n, sizeof *drop, err);
+    if (!drop)
+        return MEST_E_NOMEM;
+    mest_status status = m->api->lowest_units(host, param, 0, false, n, drop, err);
+    if (status == MEST_OK)
+        status = m->api->drop(host, param, drop, n, err);
+    method_give(m, host, drop, n, sizeof *drop);
+    return status;
+}
+
 /* Gives out `total` units in proportion to the weights, parameter i at most most[i]; what does not fit goes to the others. Returns what
  * nobody has room for. */
 static inline int64_t method_share_out(int n, const double *weight, const int64_t *most, int64_t *share, int64_t total)

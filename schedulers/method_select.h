@@ -13,6 +13,18 @@
 /* Scores of active units first..first+n-1, larger is better; may change sign. */
 typedef mest_status (*method_scores)(const method *m, mest_host *host, int param, int64_t first, int64_t n, float *scores, mest_error *err);
 
+/* Norms that can be compared between schemes: divided by the square root of a unit's weights. */
+static inline mest_status method_norms(const method *m, mest_host *host, int param, int64_t first, int64_t n, float *scores, mest_error *err)
+{
+    mest_sparse_info info;
+    mest_status status = method_info(m, host, param, &info, err);
+    if (status == MEST_OK)
+        status = m->api->unit_scores(host, param, 0, false, first, n, scores, err);
+    for (int64_t i = 0; i < n && status == MEST_OK && info.unit_elements > 1; i++)
+        scores[i] = (float)((double)scores[i] / sqrt((double)info.unit_elements));
+    return status;
+}
+
 enum { METHOD_DIGIT = 11, METHOD_PASSES = 3 };
 
 typedef struct method_threshold {

@@ -201,6 +201,16 @@ typedef struct mest_host_api {
     /* How many units a sparsity of the parameter's elements leaves: the one rule for targets and stages of any scheme (csr and block:
      * mest_units_at; pattern: kernels by the part of each that its mask leaves out, rounded per filter). -1: no such parameter. */
     int64_t (*units_at)(mest_host *host, int param, double sparsity);
+
+    /* Going back, only in epoch_begin. remember: a copy of all that trains and of statistics, as it is before the proposals of this callback,
+     * in place of an earlier copy: sparse parameters at their stored entries (as many numbers as may ever be stored), dense ones whole. It
+     * follows the patterns: what goes leaves it, what grows is 0 in it. A resumed run has it. */
+    mest_status (*remember)(mest_host *host, mest_error *err);
+    /* A proposal: when the patterns of this callback have changed, every parameter gets the values of the copy (those of set_values are
+     * lost), and the optimizer begins anew. MEST_E_STATE when nothing was remembered. */
+    mest_status (*rewind)(mest_host *host, mest_error *err);
+    /* In this epoch, and in no other, the learning rate is that of epoch `epoch` (0-based) of a run of n_epochs. */
+    mest_status (*schedule_at)(mest_host *host, int64_t epoch, int64_t n_epochs, mest_error *err);
 } mest_host_api;
 
 /* Does the host know a service (field) of the table? Hosts before it have a shorter table. */

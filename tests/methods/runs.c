@@ -22,25 +22,28 @@ typedef struct method {
     double largest;      /* largest block, as part of the large weight's dense size; 0: not looked at */
     bool moves_units;    /* between layers: only the sum is the target */
     const char *optimizer; /* NULL: sgd */
+    int rewinds;         /* to the initial weights, in a whole run */
 } method;
 
 /* A dense gradient is read in bands of 65,536 numbers: .55 of this weight. */
 static const method methods[] = {
-    {"mest", "mode=vanilla,freq=1", NULL, NULL, false, .25, false, NULL},
-    {"mest", "mode=em,freq=1,lambda=.5", NULL, NULL, false, .25, false, NULL},
-    {"mest", "mode=ems,freq=2", "forgetting", "epoch=3,count=20", false, .35, false, NULL},
-    {"set", "", NULL, NULL, false, .25, false, NULL},
-    {"rigl", "every=2", NULL, NULL, false, .56, false, NULL},
-    {"mest", "mode=em,freq=1,lambda=.5", NULL, NULL, false, .25, false, "adam"},
-    {"rigl", "every=2", NULL, NULL, false, .56, false, "adagrad"},
-    {"dsr", "every=3,threshold=.02", NULL, NULL, false, .35, true, NULL},
-    {"deepr", "temperature=1e-3,l1=1e-3", NULL, NULL, false, .25, false, NULL},
-    {"snfs", "window=3", NULL, NULL, false, .56, true, NULL},
-    {"snfs", "memory=dense", NULL, NULL, false, 1.01, true, NULL},
-    {"magnitude", "every=4,stop=.6", NULL, NULL, true, 0, false, NULL},
-    {"magnitude", "mode=oneshot,scope=global", NULL, NULL, true, 0, true, NULL},
-    {"snip", "batches=3", NULL, NULL, true, 0, true, NULL},
-    {"grasp", "", NULL, NULL, true, 0, true, NULL},
+    {"mest", "mode=vanilla,freq=1", NULL, NULL, false, .25, false, NULL, 0},
+    {"mest", "mode=em,freq=1,lambda=.5", NULL, NULL, false, .25, false, NULL, 0},
+    {"mest", "mode=ems,freq=2", "forgetting", "epoch=3,count=20", false, .35, false, NULL, 0},
+    {"set", "", NULL, NULL, false, .25, false, NULL, 0},
+    {"rigl", "every=2", NULL, NULL, false, .56, false, NULL, 0},
+    {"mest", "mode=em,freq=1,lambda=.5", NULL, NULL, false, .25, false, "adam", 0},
+    {"rigl", "every=2", NULL, NULL, false, .56, false, "adagrad", 0},
+    {"dsr", "every=3,threshold=.02", NULL, NULL, false, .35, true, NULL, 0},
+    {"deepr", "temperature=1e-3,l1=1e-3", NULL, NULL, false, .25, false, NULL, 0},
+    {"snfs", "window=3", NULL, NULL, false, .56, true, NULL, 0},
+    {"snfs", "memory=dense", NULL, NULL, false, 1.01, true, NULL, 0},
+    {"magnitude", "every=4,stop=.6", NULL, NULL, true, 0, false, NULL, 0},
+    {"magnitude", "mode=oneshot,scope=global", NULL, NULL, true, 0, true, NULL, 0},
+    {"lottery", "rounds=2", NULL, NULL, true, 0, false, NULL, 2},
+    {"lottery", "rounds=3,rewind=1,scope=global", NULL, NULL, true, 0, true, "adam", 0},
+    {"snip", "batches=3", NULL, NULL, true, 0, true, NULL, 0},
+    {"grasp", "", NULL, NULL, true, 0, true, NULL, 0},
 };
 enum { METHODS = sizeof methods / sizeof *methods };
 
@@ -107,11 +110,51 @@ typedef struct result {
     size_t largest;
 } result;
 
-typedef struct stop { int64_t at_step; } stop;
+typedef struct stop {
+    int64_t at_step;
+    mest_model *model;  /* of a method that rewinds: each mutation is looked at */
+    result *first;      /* its weights before training */
+    int64_t rewound, differ;
+} stop;
+
+/* All parameters, densely. */
+static mest_status read_all(mest_model *model, result *r, mest_error *err)
+{
+    mest_status status = MEST_OK;
+    r->count = 0;
+    for (int i = 0; i < mest_model_parameter_count(model) && status == MEST_OK; i++) {
+        mest_tensor_info t = {.struct_size = sizeof t};
+        size_t n = 1;
+        status = mest_model_parameter(model, i, &t, err);
+        for (int k = 0; k < t.rank; k++)
+            n *= (size_t)t.dim[k];
+        r->values = realloc(r->values, (r->count + n) * sizeof(float));
+        if (!r->values)
+            exit(2);
+        if (status == MEST_OK)
+            status = mest_model_read_parameter(model, i, r->values + r->count, n, err);
+        r->count += n;
+    }
+    return status;
+}
+
+/* After a rewind every weight, dense ones too, is what it was before training, or gone. */
+static void look_at_rewind(stop *s)
+{
+    result now = {0};
+    if (read_all(s->model, &now, NULL) != MEST_OK || now.count != s->first->count)
+        s->differ++;
+    for (size_t i = 0; i < now.count; i++)
+        s->differ += now.values[i] != s->first->values[i] && now.values[i] != 0;
+    s->rewound++;
+    free(now.values);
+}
 
 static bool progress(void *user, const mest_event *e)
 {
-    const stop *s = user;
+    stop *s = user;
+    if (s->model && e->kind == MEST_EVENT_MUTATION)
+        look_at_rewind(s);
     return e->kind != MEST_EVENT_STEP || s->at_step == 0 || e->total_step != s->at_step;
 }
 
@@ -127,7 +170,8 @@ static mest_status run(const method *m, const char *scheme, int threads, int64_t
     mest_model *model = NULL;
     mest_session *session = NULL;
     mest_source source = {.struct_size = sizeof source, .info = info, .fetch = fetch};
-    stop s = {until};
+    stop s = {.at_step = until};
+    result first = {0};
     memset(r, 0, sizeof *r);
     mest_model_options_init(&mo);
     mo.allocator = &allocator;
@@ -145,6 +189,7 @@ static mest_status run(const method *m, const char *scheme, int threads, int64_t
     if (m->optimizer)
         c.optimizer = m->optimizer;
     c.lr_decay = m->optimizer && !strcmp(m->optimizer, "adagrad") ? .05 : 0;
+    c.schedule = "cosine";
     c.threads = threads;
     c.seed = 9;
     mest_run_options_init(&o);
@@ -162,24 +207,29 @@ static mest_status run(const method *m, const char *scheme, int threads, int64_t
         status = mest_session_add_scheduler(session, m->second, m->second_options, err);
     if (status == MEST_OK && resume)
         status = mest_session_resume(session, state_path, err);
+    const bool looks = m->rewinds && !until && !resume;
+    if (status == MEST_OK && looks) {
+        s.model = model;
+        s.first = &first;
+        status = read_all(model, &first, err);
+    }
     if (status == MEST_OK)
         status = mest_session_train(session, &source, &o, err);
+    if (looks)
+        check(s.rewound == m->rewinds && s.differ == 0, m, scheme, "weights that are not those of the beginning after a rewind", (double)s.differ, 0);
+    free(first.values);
     if (status == MEST_E_CANCELLED && until)
         status = MEST_OK;
+    if (status == MEST_OK)
+        status = read_all(model, r, err);
     for (int i = 0; i < mest_model_parameter_count(model) && status == MEST_OK; i++) {
         mest_tensor_info t = {.struct_size = sizeof t};
-        size_t n = 1;
+        double n = 1;
         status = mest_model_parameter(model, i, &t, err);
         for (int k = 0; k < t.rank; k++)
-            n *= (size_t)t.dim[k];
-        r->values = realloc(r->values, (r->count + n) * sizeof(float));
-        if (!r->values)
-            exit(2);
-        if (status == MEST_OK)
-            status = mest_model_read_parameter(model, i, r->values + r->count, n, err);
-        r->count += n;
+            n *= (double)t.dim[k];
         if (strcmp(t.scheme, "dense")) {
-            double target = floor((1 - sp.sparsity) * (double)n + .5), off = (double)t.stored - target;
+            double target = floor((1 - sp.sparsity) * n + .5), off = (double)t.stored - target;
             if (fabs(off) >= fabs(r->stored - r->target))
                 r->stored = (double)t.stored, r->target = target;
             r->sum_stored += (double)t.stored;
