@@ -27,7 +27,7 @@ static mest_status tensor_type_body(onnx_writer *w, const void *what)
 
 static mest_status type_body(onnx_writer *w, const void *what) { return onnx_put_message(w, 1, tensor_type_body, what); }
 
-static mest_status info_body(onnx_writer *w, const void *what)
+mest_status onnx_param_info_body(onnx_writer *w, const void *what)
 {
     MEST_TRY(onnx_put_text(w, INFO_NAME, ((const mest_param *)what)->name));
     return onnx_put_message(w, INFO_TYPE, type_body, what);
@@ -59,6 +59,7 @@ static mest_status graph_body(onnx_writer *w, const mest_wire_field *graph)
     mest_wire wire = { w->source->bytes, graph->begin, graph->end };
     mest_wire_field f;
     int32_t node = 0, next_drop = 0, next_move = 0, dense = 0, sparse = 0, place;
+    bool done;
     memset(w->described, 0, w->sparse.n);
     w->dropout_switch = false;
     while (wire.at < wire.end) {
@@ -72,7 +73,9 @@ static mest_status graph_body(onnx_writer *w, const mest_wire_field *graph)
             int32_t first = next_move;
             while (next_move < notes->n_moved && notes->moved[next_move].node == at)
                 next_move++;
-            MEST_TRY(onnx_put_node(w, &f, at, notes->n_moved ? notes->moved + first : NULL, next_move - first));
+            MEST_TRY(onnx_put_head_node(w, &f, &done));
+            if (!done)
+                MEST_TRY(onnx_put_node(w, &f, at, notes->n_moved ? notes->moved + first : NULL, next_move - first));
             continue;
         } else if (f.number == GRAPH_INITIALIZER && dense < notes->n_dense) {
             MEST_TRY(onnx_put_initializer(w, &notes->dense[dense++], &f, false));
@@ -87,13 +90,17 @@ static mest_status graph_body(onnx_writer *w, const mest_wire_field *graph)
             if (place >= 0)
                 w->described[place] = 1;
         }
-        MEST_TRY(onnx_copy_field(w, &f));
+        done = false;
+        if (f.number == GRAPH_INPUT || f.number == GRAPH_OUTPUT || f.number == GRAPH_VALUE_INFO)
+            MEST_TRY(onnx_put_head_info(w, &f, &done));
+        if (!done)
+            MEST_TRY(onnx_copy_field(w, &f));
     }
     for (int32_t i = 0; i < notes->n_dropped; i++) {
         const mest_param *p = &w->m->params[notes->added[i]];
         MEST_TRY(onnx_put_param(w, p, NULL));
         if (w->m->ir_version < 4 && !onnx_goes_sparse(w, p)) /* there every initializer is an input too */
-            MEST_TRY(onnx_put_message(w, GRAPH_INPUT, info_body, p));
+            MEST_TRY(onnx_put_message(w, GRAPH_INPUT, onnx_param_info_body, p));
     }
     for (int32_t i = 0; i < notes->n_moved; i++)
         if (!notes->moved[i].again)
@@ -102,7 +109,7 @@ static mest_status graph_body(onnx_writer *w, const mest_wire_field *graph)
     for (int32_t i = 0; i < w->m->n_params; i++) {
         const mest_param *p = &w->m->params[i];
         if (onnx_goes_sparse(w, p) && !w->described[mest_strmap_get(&w->sparse, p->name)])
-            MEST_TRY(onnx_put_message(w, GRAPH_VALUE_INFO, info_body, p)); /* strict shape inference needs it */
+            MEST_TRY(onnx_put_message(w, GRAPH_VALUE_INFO, onnx_param_info_body, p)); /* strict shape inference needs it */
     }
     return MEST_OK;
 }

@@ -259,12 +259,16 @@ static mest_status tensor_body(onnx_writer *w, const void *what)
         mest_wire_field f;
         while (wire.at < wire.end) {
             MEST_TRY(onnx_next_field(w, &wire, &f));
+            if (f.number == TENSOR_DIMS && job->p && job->p->reshaped)
+                continue;
             if (f.number <= 2 || f.number == TENSOR_NAME || f.number == 12 || f.number >= 16)
                 MEST_TRY(onnx_copy_field(w, &f));
         }
-    } else {
+    }
+    if (!job->old || (job->p && job->p->reshaped))
         for (int i = 0; i < job->p->shape.rank; i++)
             MEST_TRY(onnx_put_int(w, TENSOR_DIMS, job->p->shape.dim[i]));
+    if (!job->old) {
         MEST_TRY(onnx_put_int(w, TENSOR_TYPE, job->p->payload.dtype));
         MEST_TRY(onnx_put_text(w, TENSOR_NAME, job->p->name));
     }
@@ -312,6 +316,8 @@ mest_status onnx_put_initializer(onnx_writer *w, const mest_onnx_note *note, con
     }
     if (note->param >= 0)
         return onnx_put_param(w, &w->m->params[note->param], is_sparse ? NULL : f);
+    if (onnx_head_sizes(w, note->name))
+        return onnx_put_head_sizes(w, onnx_head_sizes(w, note->name));
     if (!note->external)
         return onnx_copy_field(w, f);
     MEST_CHECK(!is_sparse, w->err, MEST_E_UNSUPPORTED, "export: sparse constant '%s' has external data", note->name);

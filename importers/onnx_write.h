@@ -13,7 +13,7 @@
 /* Field numbers of onnx.proto that are touched. */
 enum {
     MODEL_IR = 1, MODEL_GRAPH = 7, MODEL_METADATA = 14, MODEL_FUNCTION = 25,
-    GRAPH_NODE = 1, NODE_INPUT = 1, GRAPH_INITIALIZER = 5, GRAPH_INPUT = 11, GRAPH_VALUE_INFO = 13, GRAPH_SPARSE = 15,
+    GRAPH_NODE = 1, NODE_INPUT = 1, GRAPH_INITIALIZER = 5, GRAPH_INPUT = 11, GRAPH_OUTPUT = 12, GRAPH_VALUE_INFO = 13, GRAPH_SPARSE = 15,
     TENSOR_DIMS = 1, TENSOR_TYPE = 2, TENSOR_NAME = 8, TENSOR_RAW = 9,
     SPARSE_VALUES = 1, SPARSE_INDICES = 2, SPARSE_DIMS = 3,
     INFO_NAME = 1, INFO_TYPE = 2, ENTRY_KEY = 1, ENTRY_VALUE = 2
@@ -70,6 +70,16 @@ mest_status onnx_put_initializer(onnx_writer *w, const mest_onnx_note *note, con
  * the initializers that nodes read since. */
 mest_status onnx_put_node(onnx_writer *w, const mest_wire_field *node, int32_t number, const mest_onnx_move *moved, int32_t n_moved);
 mest_status onnx_put_added(onnx_writer *w);
+/* Declared shape of a parameter, a ValueInfoProto. */
+mest_status onnx_param_info_body(onnx_writer *w, const void *param);
 mest_status onnx_warn_functions(onnx_writer *w, const mest_wire_field *function);
+
+/* onnx_export_head.c: a ValueInfoProto or a Constant node that another head changes; *done false: it does not, nothing was written. */
+struct mest_head_sizes;
+mest_status onnx_put_head_info(onnx_writer *w, const mest_wire_field *info, bool *done);
+mest_status onnx_put_head_node(onnx_writer *w, const mest_wire_field *node, bool *done);
+/* New values of the constant of this name; NULL: it keeps its own. */
+const struct mest_head_sizes *onnx_head_sizes(const onnx_writer *w, const char *name);
+mest_status onnx_put_head_sizes(onnx_writer *w, const struct mest_head_sizes *sizes);
 
 #endif

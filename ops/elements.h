@@ -132,5 +132,11 @@ typedef struct mest_gelu_params { const char *approximate; } mest_gelu_params; /
 typedef struct mest_axis_params { int64_t axis; } mest_axis_params;            /* Concat, Flatten, OneHot */
 typedef struct mest_gather_params { int64_t axis; mest_shape x; } mest_gather_params; /* Gather, GatherElements; x: gradients, shape of X */
 typedef struct mest_transpose_params { mest_ints perm; } mest_transpose_params;
+typedef struct mest_reduce_params {
+    int64_t keepdims, noop;
+    mest_fold_kind kind;  /* gradient nodes only, as all that follows */
+    double scale;
+    mest_shape x, kept;   /* shape of X; the same with reduced axes of size 1 */
+} mest_reduce_params;
 
 #endif

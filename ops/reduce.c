@@ -8,14 +8,7 @@
 #include "ops/elements.h"
 #include "ops/nn.h"
 
-typedef struct reduce_params {
-    int64_t keepdims, noop;
-    mest_fold_kind kind;  /* gradient nodes only, as all that follows */
-    double scale;
-    mest_shape x, kept;   /* shape of X; the same with reduced axes of size 1 */
-} reduce_params;
-
-static mest_status mark_axes(const mest_infer *c, const reduce_params *p, bool reduced[MEST_MAX_RANK])
+static mest_status mark_axes(const mest_infer *c, const mest_reduce_params *p, bool reduced[MEST_MAX_RANK])
 {
     int64_t axes[MEST_MAX_RANK];
     int n = 0, rank = c->in[0]->shape.rank;
@@ -35,7 +28,7 @@ static mest_status mark_axes(const mest_infer *c, const reduce_params *p, bool r
 static mest_status reduce_infer(mest_infer *c)
 {
     bool reduced[MEST_MAX_RANK];
-    const reduce_params *p = c->params;
+    const mest_reduce_params *p = c->params;
     const mest_shape *x = &c->in[0]->shape;
     mest_dtype t = c->in[0]->dtype;
     if (!mest_dtype_is_float(t) && !mest_dtype_is_index(t) && t != MEST_U8 && t != MEST_I8)
@@ -50,7 +43,7 @@ static mest_status reduce_infer(mest_infer *c)
 
 static mest_status reduce(const mest_args *a, mest_fold_kind kind)
 {
-    const reduce_params *p = a->params;
+    const mest_reduce_params *p = a->params;
     const mest_shape *x = &a->in[0].type->shape;
     int64_t axes[MEST_MAX_RANK];
     int n = a->n_in > 1 ? mest_read_ints(&a->in[1], MEST_MAX_RANK, axes) : 0;
@@ -71,11 +64,11 @@ static mest_status reduce(const mest_args *a, mest_fold_kind kind)
 /* ---- gradients ---- */
 
 /* X in, statistics of each group out: shape p->kept. */
-static mest_status aux_infer(mest_infer *c) { return mest_infer_set(c, 0, MEST_F32, &((const reduce_params *)c->params)->kept); }
+static mest_status aux_infer(mest_infer *c) { return mest_infer_set(c, 0, MEST_F32, &((const mest_reduce_params *)c->params)->kept); }
 
 static mest_status aux_forward(const mest_args *a)
 {
-    const reduce_params *p = a->params;
+    const mest_reduce_params *p = a->params;
     mest_fold f = {.kind = p->kind, .rank = p->x.rank};
     for (int i = 0; i < p->x.rank; i++) {
         f.dim[i] = p->x.dim[i];
@@ -86,12 +79,12 @@ static mest_status aux_forward(const mest_args *a)
     return MEST_OK;
 }
 
-static mest_status grad_infer(mest_infer *c) { return mest_infer_set(c, 0, MEST_F32, &((const reduce_params *)c->params)->x); }
+static mest_status grad_infer(mest_infer *c) { return mest_infer_set(c, 0, MEST_F32, &((const mest_reduce_params *)c->params)->x); }
 
 /* Operands of a row: dY, X, Y or first statistic, second statistic; absent ones are not touched. */
 static void grad_row(const mest_io *io, const int64_t *off, int64_t n)
 {
-    const reduce_params *p = io->params;
+    const mest_reduce_params *p = io->params;
     const mest_real *dy = (const mest_real *)io->in[0] + off[1];
     const mest_real *x = io->in[1] ? (const mest_real *)io->in[1] + off[2] : NULL;
     const mest_real *y = io->in[2] ? (const mest_real *)io->in[2] + off[3] : NULL;
@@ -140,7 +133,7 @@ static void grad_row(const mest_io *io, const int64_t *off, int64_t n)
 
 static mest_status grad_forward(const mest_args *a)
 {
-    const reduce_params *p = a->params;
+    const mest_reduce_params *p = a->params;
     mest_io io = {.out = a->out[0].data, .params = p};
     mest_spread s;
     mest_spread_begin(&s, &p->x);
@@ -159,9 +152,9 @@ static mest_status reduce_vjp(mest_vjp *v, mest_fold_kind kind)
     if (!mest_wants(v, 0))
         return MEST_OK;
     const mest_node *n = mest_vjp_node(v);
-    const reduce_params *given = n->params;
-    reduce_params *p = mest_vjp_alloc(v, sizeof *p);
-    reduce_params *aux = mest_vjp_alloc(v, 2 * sizeof *aux);
+    const mest_reduce_params *given = n->params;
+    mest_reduce_params *p = mest_vjp_alloc(v, sizeof *p);
+    mest_reduce_params *aux = mest_vjp_alloc(v, 2 * sizeof *aux);
     mest_id axes = mest_in(v, 1), in[4] = {mest_dout(v, 0), MEST_NONE, MEST_NONE, MEST_NONE};
     if (!p || !aux)
         return mest_vjp_nomem(v);
@@ -243,13 +236,13 @@ KIND(log_sum_exp, MEST_FOLD_LOG_SUM_EXP)
 KIND(sum_square, MEST_FOLD_SUM_SQUARE)
 
 static const mest_attr reduce_attrs[] = {
-    {.name = "keepdims", .kind = MEST_ATTR_INT, .offset = offsetof(reduce_params, keepdims), .number = 1},
-    {.name = "noop_with_empty_axes", .kind = MEST_ATTR_INT, .offset = offsetof(reduce_params, noop)},
+    {.name = "keepdims", .kind = MEST_ATTR_INT, .offset = offsetof(mest_reduce_params, keepdims), .number = 1},
+    {.name = "noop_with_empty_axes", .kind = MEST_ATTR_INT, .offset = offsetof(mest_reduce_params, noop)},
     {.name = NULL}};
 
 #define REDUCE(onnx, c_name)                                                                                                   \
     {.domain = "", .name = onnx, .since = 1, .in_min = 1, .in_max = 2, .out_min = 1, .out_max = 1, .flags = MEST_OP_ANY_TYPE,   \
-     .attrs = reduce_attrs, .params_bytes = sizeof(reduce_params), .infer = reduce_infer, .forward = c_name##_forward, .vjp = c_name##_vjp}
+     .attrs = reduce_attrs, .params_bytes = sizeof(mest_reduce_params), .infer = reduce_infer, .forward = c_name##_forward, .vjp = c_name##_vjp}
 
 const mest_op mest_ops_reduce[] = {
     REDUCE("ReduceSum", sum), REDUCE("ReduceMean", mean), REDUCE("ReduceMax", max), REDUCE("ReduceMin", min), REDUCE("ReduceProd", prod),

@@ -41,6 +41,7 @@ typedef struct mest_param {
     bool stated;             /* the file's metadata says that it does not train */
     bool untied;             /* had been an alias Identity(initializer) */
     bool no_decay;           /* set by the session from its config */
+    bool reshaped;           /* its shape is not that of the file any more; the payload is not the file's either */
     mest_payload payload;    /* the file's values */
     bool loaded;             /* values (dense) or sparse hold the present values */
     mest_sparse *sparse;     /* not NULL: sparse parameter, its values are sparse->values */
@@ -89,6 +90,7 @@ struct mest_model {
     mest_bn_fold *folds;        /* after mest_model_unfold_batch_norm */
     int32_t n_folds;
     bool folds_measured;
+    struct mest_head *head;  /* runtime/head.h; NULL: the head is the file's */
     struct mest_onnx_notes *notes; /* what the exporter must know of the file (importers/onnx.h) */
 };
 

@@ -15,6 +15,7 @@
 #include <zlib.h>
 
 #include "runtime/checkpoint.h"
+#include "runtime/head.h"
 #include "runtime/session.h"
 
 /* ---- identity ---- */
@@ -52,6 +53,8 @@ static int identity_text(mest_session *s, char *text, size_t size)
         n += snprintf(text + n, size - (size_t)n, "output=%.200s\n", c->output);
     if (strcmp(c->bn_stats, "pytorch") && n > 0 && (size_t)n < size)
         n += snprintf(text + n, size - (size_t)n, "bn_stats=%s\n", c->bn_stats);
+    if (s->model->head && n > 0 && (size_t)n < size)
+        n += snprintf(text + n, size - (size_t)n, "head=%" PRId64 " classes\n", s->model->head->classes);
     if (c->lr_decay > 0 && n > 0 && (size_t)n < size)
         n += snprintf(text + n, size - (size_t)n, "lr_decay=%.17g\n", c->lr_decay);
     for (int i = 0; i < s->model->n_params && n > 0 && (size_t)n < size; i++) {

@@ -82,6 +82,7 @@ const option option_table[] = {
     CHOICE("bn-recompute", false, "no|before|after|both", "no", bn_recompute, "estimate the running statistics anew over --data, before or after training"),
     INT("bn-recompute-batches", 0, false, "N", "0", bn_recompute_batches, 0, BIG, "--bn-recompute: over so many batches; 0: all of an epoch"),
     TEXT("output-name", 0, false, "NAME", "(the first)", output_name, "the model's output that the loss is put on, and that --infer writes"),
+    INT("new-head", 0, false, "CLASSES", NULL, new_head, 1, 1 << 24, "replace the last layer by a fresh one with so many classes; it trains whatever is frozen,\nunless --freeze names it in full"),
     TEXT("freeze", 0, false, "PATTERNS", NULL, freeze, "parameters that are not trained: names with * and ?, separated by commas"),
     TEXT("train-only", 0, false, "PATTERNS", NULL, train_only, "train these parameters and no others"),
     INT("seed", 0, true, "N", "42", seed, 0, BIG, "of order, augmentation, patterns: same seed, same bits, any number of threads"),

@@ -46,6 +46,7 @@ typedef struct settings {
     /* training */
     int64_t epochs, max_steps, batch, eval_batch, seed, val_interval;
     const char *bn_stats, *bn_recompute;
+    int64_t new_head;
     int64_t bn_recompute_batches;
     const char *loss, *output_name, *bn, *freeze, *train_only;
     double smoothing, drop;

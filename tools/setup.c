@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "options.h"
+#include "report.h"
 #include "tool.h"
 
 static int check_forgetting(tool *t)
@@ -43,6 +44,8 @@ int tool_check_settings(tool *t)
         return tool_refuse(t, EXIT_USAGE, "--log: '%s' is none of %s", word, log_known(known, sizeof known));
     if (s->val && s->val_split > 0)
         return tool_refuse(t, EXIT_USAGE, "--val and --val-split exclude each other");
+    if (s->new_head > 0 && s->mode != MODE_TRAIN && s->mode != MODE_CHECK && s->mode != MODE_EXPLAIN)
+        return tool_refuse(t, EXIT_USAGE, "--new-head goes with --train, --check and --explain: a head that was not trained says nothing");
     if (s->freeze && s->train_only)
         return tool_refuse(t, EXIT_USAGE, "--freeze and --train-only exclude each other");
     if (s->opt_betas.n != 2)
@@ -136,6 +139,43 @@ static int freeze(tool *t, const char *patterns, bool on)
     return 0;
 }
 
+/* --new-head. Models that are not trained have the head of their file. */
+static int new_head(tool *t)
+{
+    const settings *s = t->s;
+    mest_error err = {0};
+    if (s->new_head <= 0)
+        return 0;
+    t->head.struct_size = sizeof t->head;
+    if (mest_model_new_head(t->model, s->output_name, s->new_head, (uint64_t)s->seed, &t->head, &err) != MEST_OK)
+        return tool_fail(t, STAGE_MODEL, &err);
+    if (!t->told_head)
+        tool_note(t, "new head: %s '%s' has %" PRId64 " classes instead of %" PRId64 "; '%s'%s%s%s drawn with --seed %" PRId64, t->head.op, report_plain(t->head.node).s, s->new_head,
+                  t->head.classes_before, report_plain(t->head.weight).s, t->head.bias ? " and '" : "", t->head.bias ? report_plain(t->head.bias).s : "", t->head.bias ? "'" : "",
+                  s->seed);
+    t->told_head = true;
+    return 0;
+}
+
+static bool is_listed(const char *list, const char *name)
+{
+    for (const char *word = list; word && *word; word += strcspn(word, ","), word += *word == ',')
+        if (strcspn(word, ",") == strlen(name) && !strncmp(word, name, strlen(name)))
+            return true;
+    return false;
+}
+
+/* A head that was asked for is to learn, whatever patterns say of the layers that came with the file; but --freeze may name it in full. */
+static int thaw_head(tool *t)
+{
+    const char *names[] = {t->head.weight, t->head.bias};
+    mest_error err = {0};
+    for (int i = 0; i < 2; i++)
+        if (names[i] && !is_listed(t->s->freeze, names[i]) && mest_model_freeze(t->model, names[i], false, NULL, &err) != MEST_OK)
+            return tool_fail(t, STAGE_PREPARE, &err);
+    return 0;
+}
+
 /* --bn unfold, where something is trained or planned. Without it, somebody who trains is told. */
 static int unfold(tool *t)
 {
@@ -172,9 +212,11 @@ int tool_load_model(tool *t)
     options.tolerant = s->mode == MODE_CHECK;
     if (mest_model_load(&t->model, s->model, &options, &err) != MEST_OK)
         return tool_fail(t, STAGE_MODEL, &err);
-    int unfolded = unfold(t);
-    if (unfolded)
-        return unfolded;
+    int done = new_head(t);
+    if (done == 0)
+        done = unfold(t);
+    if (done)
+        return done;
     bool names = strcmp(s->dense_layers, "auto") != 0 && strcmp(s->dense_layers, "none") != 0;
     int code = check_patterns(t, "freeze", s->freeze);
     if (code == 0)
@@ -189,7 +231,7 @@ int tool_load_model(tool *t)
         code = freeze(t, "*", true);
     if (code == 0)
         code = s->train_only ? freeze(t, s->train_only, false) : freeze(t, s->freeze, true);
-    return code;
+    return code ? code : thaw_head(t);
 }
 
 int tool_sparsify(tool *t)

@@ -291,10 +291,10 @@ static int check_targets(tool *t, const char *what, const mest_source_info *info
             index = i;
     if (mest_model_output(t->model, index, &out, &err) != MEST_OK)
         return tool_fail(t, STAGE_MODEL, &err);
-    int64_t classes = out.rank == 2 ? out.dim[1] : -1;
+    int64_t classes = s->new_head > 0 ? s->new_head : out.rank == 2 ? out.dim[1] : -1;
     if (ce && classes > 0 && info->n_classes > classes)
-        return tool_refuse(t, EXIT_DATA, "%s: %" PRId64 " classes, output '%s' of the model has %" PRId64, what, info->n_classes,
-                           out.name, classes);
+        return tool_refuse(t, EXIT_DATA, "%s: %" PRId64 " classes, output '%s' of the model has %" PRId64 "; --new-head %" PRId64 " gives it a layer for them", what, info->n_classes,
+                           out.name, classes, info->n_classes);
     if (ce && classes > 0 && info->n_classes > 0 && info->n_classes < classes)
         tool_note(t, "%s: %" PRId64 " classes, output '%s' of the model has %" PRId64, what, info->n_classes, out.name, classes);
     return 0;

@@ -43,7 +43,8 @@ typedef struct tool {
     mest_session *session;
     mest_source data, val;
     mest_source_info data_info, val_info;
-    bool has_val, sparsified, told_unfold;
+    bool has_val, sparsified, told_unfold, told_head;
+    mest_head_info head; /* of --new-head; weight NULL: none */
     mest_train_config config;
     mest_logger logger;
     mest_allocator allocator;

@@ -105,6 +105,24 @@ MEST_NODISCARD MEST_API mest_status mest_model_entries(const mest_model *model, 
 MEST_NODISCARD MEST_API mest_status mest_model_freeze(mest_model *model, const char *pattern, bool freeze, int *n_matched,
                                                       mest_error *err);
 
+/* What mest_model_new_head replaced. Text is lent by the model. */
+typedef struct mest_head_info {
+    uint32_t struct_size;
+    const char *node, *op;     /* the layer */
+    const char *weight, *bias; /* its parameters; bias NULL: it has none */
+    int64_t classes_before;
+} mest_head_info;
+
+/* Replaces the last layer before `output` (NULL: the first output) by a fresh one with another number of classes: the last Gemm, MatMul, Conv or
+ * ConvTranspose with a weight, found back through activations, pools, changes of shape and an added bias. Weight and bias are drawn as PyTorch's modules
+ * do it, uniform in +-1/sqrt(fan_in), keyed by `seed` and their names, and trainable, whatever they were. Sizes behind the layer that hold the number
+ * of classes (of Reshape, Resize) are changed; mest_model_export writes them and the declared shapes. To be called before freezing,
+ * unfolding, sparsification and sessions, at most once; `info` may be NULL. On failure nothing has changed. Errors: MEST_E_ARGUMENT, MEST_E_STATE,
+ * MEST_E_UNSUPPORTED (no such layer; a weight that other nodes share; a node behind it that fixes the number of classes: the text names it),
+ * MEST_E_NOMEM. */
+MEST_NODISCARD MEST_API mest_status mest_model_new_head(mest_model *model, const char *output, int64_t classes, uint64_t seed, mest_head_info *info,
+                                                        mest_error *err);
+
 /* Convolutions that look as if a BatchNormalization had been folded into them at export. Networks train better with it. */
 typedef struct mest_folded_info {
     uint32_t struct_size;

@@ -194,6 +194,19 @@ const char *mest_model_metadata(const mest_model *model, const char *key)
     return model && strcmp(key, "mest.normalisation") == 0 ? getenv("FAKE_NORMALISATION") : NULL;
 }
 
+mest_status mest_model_new_head(mest_model *model, const char *output, int64_t classes, uint64_t seed, mest_head_info *info, mest_error *err)
+{
+    MAY_FAIL(err);
+    (void)model;
+    echo("new head %" PRId64 " of %s, seed %" PRIu64, classes, output ? output : "the first", seed);
+    info->op = "Gemm";
+    info->node = "last";
+    info->weight = "fc2.weight";
+    info->bias = "fc2.bias";
+    info->classes_before = 10;
+    return MEST_OK;
+}
+
 mest_status mest_model_freeze(mest_model *model, const char *pattern, bool freeze, int *n_matched, mest_error *err)
 {
     MAY_FAIL(err);

@@ -21,6 +21,16 @@ says 2 'matches no parameter' "$digits/digits_cnn.onnx" --check --freeze 'nothin
 gives 3 "$digits/digits_cnn.onnx" --check --freeze '*'
 has out 'nothing in the model trains'
 
+# ---- another number of classes ----
+gives 0 "$digits/digits_cnn.onnx" --check --new-head 3 --freeze '*'
+has err '3 classes instead of 10'
+has out '2 parameters train'
+gives 4 "$digits/digits_cnn.onnx" --check --new-head 3 --data "csv:$digits/digits.csv.gz" --scale-input 16
+has err '--new-head 10 gives it a layer for them'
+gives 0 "$digits/digits_cnn.onnx" --train --data "csv:$digits/digits.csv.gz" --scale-input 16 --new-head 12 --max-steps 2 -o head.onnx
+gives 0 head.onnx --info
+has out '12'
+
 # ---- models that do not: all reasons at once, and what to change ----
 gives 3 "$data/unknown.onnx" --check
 for text in 'Fancy' 'Unique' 'com.microsoft.FusedGelu' 'cut the graph before it' "ONNX Runtime's optimizer" '3 cannot run'; do has out "$text"; done

@@ -121,6 +121,19 @@ has echo 'freeze fc2.* 1'
 gives 0 m.onnx --train --data idx:x --train-only 'fc2.*'
 has echo 'freeze * 1'
 has echo 'freeze fc2.* 0'
+# ---- a new head learns, unless it is named in full ----
+gives 0 m.onnx --train --data idx:x --new-head 3 --seed 7 --freeze '*'
+has echo 'new head 3 of the first, seed 7'
+has err "new head: Gemm 'last' has 3 classes instead of 10; 'fc2.weight' and 'fc2.bias' drawn with --seed 7"
+[ "$(grep -n freeze echo | tail -3 | sed 's/^[0-9]*://' | tr '\n' '|')" = 'freeze * 1|freeze fc2.weight 0|freeze fc2.bias 0|' ] && pass || fail 'the head is thawed last'
+gives 0 m.onnx --train --data idx:x --new-head 3 --freeze 'fc2.weight,fc1*'
+has echo 'freeze fc2.bias 0'
+lacks echo 'freeze fc2.weight 0'
+gives 0 m.onnx --train --data idx:x --new-head 3 --output-name y --train-only 'fc1.weight'
+has echo 'new head 3 of y'
+has echo 'freeze fc2.bias 0'
+says 2 'goes with --train' m.onnx --eval --data idx:x --new-head 3
+says 2 'new-head' m.onnx --train --data idx:x --new-head 0
 for method in mest:em mest-em:em mest-ems:ems mest-vanilla:vanilla; do
     gives 0 m.onnx --train --data idx:x --sparsity 0.5 --method "${method%:*}" --mutate-every 3 --mest-lambda 0.5
     has echo "scheduler mest mode=${method#*:},freq=3,lambda=0.5"
