@@ -5,8 +5,12 @@
  *   mest.BatchNormFrozenGrad  its gradient: the statistics are constants
  *   mest.BatchNormTrain       batch statistics, biased variance for Y; updates the running ones (inputs 3, 4) by PyTorch's rule (unbiased
  *                             variance) or ONNX's, running = momentum * running + (1 - momentum) * batch
- *   mest.BatchNormAgain       Y once more, from X and the map Y = (X - map[0]) map[1] + map[2] that the training form noted (its output 3)
- *   mest.BatchNormGrad        its gradient, through the batch statistics
+ *                             With moments[2,C] (float64: mean, sum of squared deviations) X is not summed: who made X has done it
+ *   mest.BatchNormAgain       Y once more, from X and the map Y = (X - map[0]) map[1] + map[2] that the training form noted (its
+ *                             output 3); plus S where given, before it is cut off
+ *   mest.BatchNormGrad        its gradient, through the batch statistics. With sums[2,C] (float64: sum of dY, of dY (X - mean)) dY is not
+ *                             summed, and is behind the activation already. Output 3: dX as a map, dX = (dY map[1] + map[3]) + (X - map[0]) map[2],
+ *                             for who reads dX through it; output 4: dY behind the activation
  * Statistics are summed in double, mean first, then squared distances from it.
  *
  * With params->clamp (pass bn_act) Y is cut off as it is written, by the rules of Relu and Clip, and the gradients take that Y as their last
@@ -34,6 +38,9 @@ typedef struct norm {
     const mest_run *run;
     const mest_real *x, *scale, *bias, *mean, *var, *dy;
     const mest_real *gate; /* gradients with a clamp: Y; otherwise NULL */
+    const mest_real *addend; /* of a second run; NULL: none */
+    const double *given;   /* moments or sums; NULL: to be taken */
+    mest_real *gated;      /* gradient: dY behind the activation, where wanted */
     mest_real *y, *save_mean, *save_invstd, *map, *run_mean, *run_var, *dscale, *dbias;
 } norm;
 
@@ -77,15 +84,20 @@ static mest_status bn_infer(mest_infer *c)
     return MEST_OK;
 }
 
-/* y = (x - from) * factor + shift over one channel, cut off where wanted */
+/* y = (x - from) * factor + shift (+ addend) over one channel, cut off where wanted */
 static void affine(const norm *b, int64_t c, mest_real from, double factor, double shift)
 {
     mest_real f = (mest_real)factor, s = (mest_real)shift;
     for (int64_t n = 0; n < b->n; n++) {
-        const mest_real *x = b->x + (n * b->c + c) * b->inner;
-        mest_real *y = b->y + (n * b->c + c) * b->inner;
-        for (int64_t i = 0; i < b->inner; i++)
-            y[i] = (x[i] - from) * f + s; /* from is 0 but where a kernel noted another: x - 0 is x to the bit */
+        const int64_t at = (n * b->c + c) * b->inner;
+        const mest_real *x = b->x + at;
+        mest_real *y = b->y + at;
+        if (b->addend)
+            for (int64_t i = 0; i < b->inner; i++) /* y may be the addend: each element is read before it is written */
+                y[i] = (x[i] - from) * f + s + b->addend[at + i];
+        else
+            for (int64_t i = 0; i < b->inner; i++)
+                y[i] = (x[i] - from) * f + s; /* from is 0 but where a kernel noted another: x - 0 is x to the bit */
         for (int64_t i = 0; b->clamp.on && i < b->inner; i++) { /* in cache still */
             mest_real t = y[i] < b->clamp.lo ? b->clamp.lo : y[i];
             y[i] = t > b->clamp.hi ? b->clamp.hi : t;
@@ -135,11 +147,16 @@ static mest_status bn_vjp(mest_vjp *v)
 static mest_status grad_infer(mest_infer *c)
 {
     const mest_bn_params *p = c->params;
-    bool gated = c->n_in > 5 && c->in[5];
+    bool gated = c->n_in > 5 && c->in[5], given = c->n_in > 6 && c->in[6];
     MEST_TRY(check(c, 1, 3));
-    MEST_INFER_CHECK(c, gated == p->clamp.on, "Y must be given with a clamp, and only then");
+    MEST_INFER_CHECK(c, gated == (p->clamp.on && !given), "Y must be given with a clamp and without sums, and only then");
+    MEST_INFER_CHECK(c, !given || c->n_out < 5, "dY is behind the activation already");
     MEST_INFER_CHECK(c, !gated || mest_shape_equal(&c->in[5]->shape, &c->in[0]->shape), "Y must have the shape of X");
     like_x(c);
+    if (c->n_out > 3)
+        c->out[3].shape = (mest_shape){ .rank = 2, .dim = { 4, c->in[0]->shape.dim[1] } };
+    if (c->n_out > 4)
+        c->out[4].shape = c->in[0]->shape;
     return MEST_OK;
 }
 
@@ -231,11 +248,11 @@ static void train_tile(void *context, size_t tile)
 {
     const norm *b = context;
     int64_t c = (int64_t)tile, count = b->n * b->inner;
-    double sum = 0, spread = 0;
-    for (int64_t n = 0; n < b->n; n++)
+    double sum = 0, spread = b->given ? b->given[b->c + c] : 0;
+    for (int64_t n = 0; n < b->n && !b->given; n++)
         sum += mest_dense_sum(b->x + (n * b->c + c) * b->inner, b->inner);
-    double mean = sum / (double)count;
-    for (int64_t n = 0; n < b->n; n++)
+    double mean = b->given ? b->given[c] : sum / (double)count;
+    for (int64_t n = 0; n < b->n && !b->given; n++)
         spread += mest_dense_spread(b->x + (n * b->c + c) * b->inner, b->inner, mean);
     double var = spread / (double)count, invstd = 1 / sqrt(var + b->epsilon);
     double factor = (double)b->scale[c] * invstd;
@@ -251,7 +268,8 @@ static void train_tile(void *context, size_t tile)
         b->map[b->c + c] = (mest_real)factor;
         b->map[2 * b->c + c] = (mest_real)shift;
     }
-    affine(b, c, 0, factor, shift);
+    if (b->y)
+        affine(b, c, 0, factor, shift);
 }
 
 static mest_status train_forward(const mest_args *a)
@@ -267,6 +285,7 @@ static mest_status train_forward(const mest_args *a)
     b.save_mean = a->n_out > 1 ? a->out[1].data : NULL;
     b.save_invstd = a->n_out > 2 ? a->out[2].data : NULL;
     b.map = a->n_out > 3 ? a->out[3].data : NULL;
+    b.given = a->n_in > 5 ? a->in[5].data : NULL;
     mest_parallel(a->threads, (size_t)b.c, train_tile, &b);
     return MEST_OK;
 }
@@ -275,6 +294,7 @@ static mest_status again_infer(mest_infer *c)
 {
     const mest_shape *x = &c->in[0]->shape, *map = &c->in[1]->shape;
     MEST_INFER_CHECK(c, x->rank >= 2 && map->rank == 2 && map->dim[0] == 3 && map->dim[1] == x->dim[1], "the map must be [3, C]");
+    MEST_INFER_CHECK(c, c->n_in < 3 || !c->in[2] || mest_shape_equal(&c->in[2]->shape, x), "the addend must have the shape of X");
     like_x(c);
     return MEST_OK;
 }
@@ -289,6 +309,7 @@ static mest_status again_forward(const mest_args *a)
 {
     norm b = norm_of(a);
     b.map = a->in[1].data;
+    b.addend = a->n_in > 2 ? a->in[2].data : NULL;
     b.y = a->out[0].data;
     mest_parallel(a->threads, (size_t)b.c, again_tile, &b);
     return MEST_OK;
@@ -304,18 +325,34 @@ static void grad_tile(void *context, size_t tile)
     const norm *b = context;
     int64_t c = (int64_t)tile;
     double mean = (double)b->save_mean[c], invstd = (double)b->save_invstd[c], count = (double)(b->n * b->inner), sum, cross;
-    channel_sums(b, c, mean, &sum, &cross);
+    if (b->given) {
+        sum = b->given[c];
+        cross = b->given[b->c + c];
+    } else {
+        channel_sums(b, c, mean, &sum, &cross);
+    }
     if (b->dscale)
         b->dscale[c] = (mest_real)(cross * invstd);
     if (b->dbias)
         b->dbias[c] = (mest_real)sum;
-    if (!b->y)
-        return;
     /* dx = scale * invstd * (dy - mean(dy) - xhat * mean(dy * xhat)) = dy * f + (x - mean) * g + h */
     double factor = (double)b->scale[c] * invstd;
     mest_real f = (mest_real)factor, g = (mest_real)(-factor * invstd * invstd * cross / count), h = (mest_real)(-factor * sum / count);
     mest_real m = (mest_real)mean, piece[PIECE];
-    for (int64_t n = 0; n < b->n; n++)
+    if (b->map) {
+        b->map[c] = m;
+        b->map[b->c + c] = f;
+        b->map[2 * b->c + c] = g;
+        b->map[3 * b->c + c] = h;
+    }
+    for (int64_t n = 0; n < b->n && b->gated; n++)
+        for (int64_t from = 0; from < b->inner; from += PIECE) {
+            int64_t at = (n * b->c + c) * b->inner + from, span = b->inner - from < PIECE ? b->inner - from : PIECE;
+            const mest_real *dy = b->gate ? gated(b->dy + at, b->gate + at, b->clamp, span, piece) : b->dy + at;
+            for (int64_t i = 0; i < span; i++)
+                b->gated[at + i] = dy[i];
+        }
+    for (int64_t n = 0; n < b->n && b->y; n++)
         for (int64_t from = 0; from < b->inner; from += PIECE) {
             int64_t at = (n * b->c + c) * b->inner + from, span = b->inner - from < PIECE ? b->inner - from : PIECE;
             const mest_real *x = b->x + at, *dy = b->gate ? gated(b->dy + at, b->gate + at, b->clamp, span, piece) : b->dy + at;
@@ -333,25 +370,28 @@ static mest_status grad_forward(const mest_args *a)
     b.save_invstd = a->in[3].data;
     b.dy = a->in[4].data;
     b.gate = b.clamp.on ? a->in[5].data : NULL;
+    b.given = a->n_in > 6 ? a->in[6].data : NULL;
     b.y = a->out[0].data;
     b.dscale = a->n_out > 1 ? a->out[1].data : NULL;
     b.dbias = a->n_out > 2 ? a->out[2].data : NULL;
+    b.map = a->n_out > 3 ? a->out[3].data : NULL;
+    b.gated = a->n_out > 4 ? a->out[4].data : NULL;
     mest_parallel(a->threads, (size_t)b.c, grad_tile, &b);
     return MEST_OK;
 }
 
 const mest_op mest_ops_batchnorm[] = {
-    { .domain = "mest", .name = "mest.BatchNormAgain", .since = 1, .in_min = 2, .in_max = 2, .out_min = 1, .out_max = 1, .flags = MEST_OP_INPLACE,
-      .act_in = 1u << 0, .act_out = 1u << 0, .params_bytes = sizeof(mest_bn_params), .infer = again_infer, .forward = again_forward, .no_grad = true },
+    { .domain = "mest", .name = "mest.BatchNormAgain", .since = 1, .in_min = 2, .in_max = 3, .out_min = 1, .out_max = 1, .flags = MEST_OP_INPLACE,
+      .act_in = 1u << 0 | 1u << 2, .act_out = 1u << 0, .params_bytes = sizeof(mest_bn_params), .infer = again_infer, .forward = again_forward, .no_grad = true },
     { .domain = "", .name = "BatchNormalization", .since = 1, .in_min = 5, .in_max = 5, .out_min = 1, .out_max = 5, .flags = MEST_OP_INPLACE,
       .act_in = 1u << 0, .act_out = 1u << 0, .attrs = bn_attrs, .params_bytes = sizeof(mest_bn_params), .infer = bn_infer,
       .forward = bn_forward, .vjp = bn_vjp },
     { .domain = "mest", .name = "mest.BatchNormFrozenGrad", .since = 1, .in_min = 5, .in_max = 6, .out_min = 1, .out_max = 3,
       .act_in = 1u << 0 | 1u << 4 | 1u << 5, .act_out = 1u << 0, .params_bytes = sizeof(mest_bn_params), .infer = grad_infer, .forward = frozen_forward },
-    { .domain = "mest", .name = "mest.BatchNormTrain", .since = 1, .in_min = 5, .in_max = 5, .out_min = 1, .out_max = 4,
-      .state_in = 1u << 3 | 1u << 4, .again = "mest.BatchNormAgain", .again_in = 1u << 0, .again_out = 1u << 3, .flags = MEST_OP_SIDE_EFFECT, .act_in = 1u << 0, .act_out = 1u << 0, .attrs = bn_attrs, .params_bytes = sizeof(mest_bn_params),
-      .infer = bn_infer, .forward = train_forward, .vjp = train_vjp },
-    { .domain = "mest", .name = "mest.BatchNormGrad", .since = 1, .in_min = 5, .in_max = 6, .out_min = 1, .out_max = 3,
-      .act_in = 1u << 0 | 1u << 4 | 1u << 5, .act_out = 1u << 0, .params_bytes = sizeof(mest_bn_params), .infer = grad_infer, .forward = grad_forward },
+    { .domain = "mest", .name = "mest.BatchNormTrain", .since = 1, .in_min = 5, .in_max = 6, .out_min = 1, .out_max = 4,
+      .state_in = 1u << 3 | 1u << 4, .again = "mest.BatchNormAgain", .again_in = 1u << 0, .again_out = 1u << 3, .flags = MEST_OP_SIDE_EFFECT, .act_in = 1u << 0,
+      .act_out = 1u << 0, .attrs = bn_attrs, .params_bytes = sizeof(mest_bn_params), .infer = bn_infer, .forward = train_forward, .vjp = train_vjp },
+    { .domain = "mest", .name = "mest.BatchNormGrad", .since = 1, .in_min = 5, .in_max = 7, .out_min = 1, .out_max = 5,
+      .act_in = 1u << 0 | 1u << 4 | 1u << 5, .act_out = 1u << 0 | 1u << 4, .params_bytes = sizeof(mest_bn_params), .infer = grad_infer, .forward = grad_forward },
     { .name = NULL },
 };

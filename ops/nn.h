@@ -14,10 +14,13 @@
  *   mest.MatMulGrad          A B dY                                   dA dB (types of A and B: broadcast axes summed)
  *   BatchNormalization       X scale B mean var                       Y                     (running statistics)
  *   mest.BatchNormFrozenGrad X scale mean var dY Y?                   dX dscale dB (Y: with a clamp only)
- *   mest.BatchNormTrain      X scale B mean var                       Y save_mean[C] save_invstd[C] map[3,C]; updates mean and var (PyTorch's rule:
+ *   mest.BatchNormTrain      X scale B mean var moments[2,C]?         Y save_mean[C] save_invstd[C] map[3,C]; updates mean and var (PyTorch's rule:
  *                            unbiased variance, or ONNX's: params->biased; momentum as ONNX has it: running = running * momentum + batch * (1 - momentum))
- *   mest.BatchNormAgain      X map                                    Y once more: (X - map[0]) map[1] + map[2], the training form's bits
- *   mest.BatchNormGrad       X scale save_mean save_invstd dY Y?      dX dscale dB (Y: with a clamp only)
+ *                            moments, sums: float64, see ops/batchnorm.c
+ *   mest.BatchNormAgain      X map S?                                 Y once more: (X - map[0]) map[1] + map[2] (+ S), the training form's bits
+ *   mest.BatchNormGrad       X scale save_mean save_invstd dY Y? sums[2,C]?
+ *                                                                     dX dscale dB map[4,C] dY' (Y: with a clamp only)
+ *   mest.FusedConv, mest.FusedConvGrad                                see ops/fused_conv.c
  *   mest.DropoutTrain        X                                        Y, keyed by (run->seed, run->step, params->key, element)
  *   mest.DropoutGrad         dY                                       dX
  *   MaxPool                  X                                        Y Indices (the latter by the reference only)
@@ -120,6 +123,12 @@ typedef struct mest_attention_params {
     double fill;
     mest_dropout_params dropout; /* of the probabilities, as a node mest.DropoutTrain would do it; ratio 0: none */
 } mest_attention_params;
+
+typedef struct mest_fused_conv_params { /* mest.FusedConv, mest.FusedConvGrad: made by passes */
+    mest_conv_params conv;    /* first: what reads only this reads the params of Conv */
+    mest_clamp clamp;         /* of X where it is read through a map */
+    bool gate;                /* gradient: dX is 0 where X is not strictly inside the clamp */
+} mest_fused_conv_params;
 
 typedef struct mest_pool_params {
     mest_ints kernel_shape, strides, pads, dilations;

@@ -47,8 +47,13 @@ typedef struct walk {
     const mest_outer *o;
     int64_t v, pixels, total;   /* positions in all */
     int64_t n;                  /* positions of the pass */
-    int64_t rows_at[DEPTH], cols_at[DEPTH], start[DEPTH][3];
+    int64_t rows_at[DEPTH], with_at[DEPTH], cols_at[DEPTH], start[DEPTH][3];
 } walk;
+
+static int64_t place(const mest_operand *o, int64_t image, int64_t z, int64_t y, int64_t x)
+{
+    return image / o->v * o->block + image % o->v * o->lane + z * o->step[0] + y * o->step[1] + x * o->step[2];
+}
 
 /* Offsets of positions from..from+n-1. */
 static void find_positions(walk *w, int64_t from, int64_t n)
@@ -63,8 +68,10 @@ static void find_positions(walk *w, int64_t from, int64_t n)
             w->rows_at[i] = -1;
             continue;
         }
-        w->rows_at[i] = image / o->rows.v * o->rows.block + image % o->rows.v * o->rows.lane + z * o->rows.step[0] + y * o->rows.step[1] + x * o->rows.step[2];
-        w->cols_at[i] = image / o->cols.v * o->cols.block + image % o->cols.v * o->cols.lane;
+        w->rows_at[i] = place(&o->rows, image, z, y, x);
+        if (o->rows_map)
+            w->with_at[i] = place(&o->rows_with, image, z, y, x);
+        w->cols_at[i] = place(&o->cols, image, 0, 0, 0);
         w->start[i][0] = z * k->stride[0] - k->lo[0];
         w->start[i][1] = y * k->stride[1] - k->lo[1];
         w->start[i][2] = x * k->stride[2] - k->lo[2];
@@ -78,7 +85,22 @@ static void pack_rows(const walk *w, int64_t row0, int64_t n_rows, mest_real *a)
         const mest_real *data = from->data + (row0 + r) * from->channel;
         for (int64_t i = 0; i < w->n; i++)
             a[r * DEPTH + i] = w->rows_at[i] < 0 ? 0 : data[w->rows_at[i]];
+        if (!w->o->rows_map)
+            continue;
+        const mest_real *with = w->o->rows_with.data + (row0 + r) * w->o->rows_with.channel, *map = w->o->rows_map + row0 + r;
+        const int64_t k = w->o->rows_channels;
+        for (int64_t i = 0; i < w->n; i++)
+            if (w->rows_at[i] >= 0)
+                a[r * DEPTH + i] = (a[r * DEPTH + i] * map[k] + map[3 * k]) + (with[w->with_at[i]] - map[0]) * map[2 * k];
     }
+}
+
+/* What the map of channel c and the activation make of a column's value. */
+static mest_real mapped(const mest_outer *o, int64_t c, mest_real value)
+{
+    const mest_real *map = o->cols_map + c;
+    const mest_real t = (value - map[0]) * map[o->cols_channels] + map[2 * o->cols_channels], low = t < o->lo ? o->lo : t;
+    return low > o->hi ? o->hi : low;
 }
 
 /* panel[i][j] = column col0 + j at position i; channel0: first channel of the group. */
@@ -97,14 +119,16 @@ static void pack_cols(const walk *w, int64_t channel0, int64_t col0, int64_t n_c
         const mest_real *data = from->data + (channel0 + c) * from->channel;
         for (int64_t i = 0; i < w->n; i++) {
             mest_real value = 0;
-            if (w->rows_at[i] >= 0 && inside) {
+            bool read = w->rows_at[i] >= 0 && inside;
+            if (read) {
                 value = data[w->cols_at[i]];
             } else if (w->rows_at[i] >= 0) {
                 int64_t z = w->start[i][0] + dz, y = w->start[i][1] + dy, x = w->start[i][2] + dx;
-                if (z >= 0 && z < k->in[0] && y >= 0 && y < k->in[1] && x >= 0 && x < k->in[2])
+                read = z >= 0 && z < k->in[0] && y >= 0 && y < k->in[1] && x >= 0 && x < k->in[2];
+                if (read)
                     value = data[w->cols_at[i] + z * from->step[0] + y * from->step[1] + x * from->step[2]];
             }
-            panel[i * MEST_PANEL + j] = value;
+            panel[i * MEST_PANEL + j] = read && w->o->cols_map ? mapped(w->o, channel0 + c, value) : value;
         }
     }
 }

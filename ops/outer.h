@@ -29,6 +29,13 @@ typedef struct mest_outer {
     int64_t group, group_rows;  /* rows of one group; its columns are the channels (row / group_rows) * group_channels + .. of `cols` */
     int64_t group_channels;
     double alpha;
+    /* Operands that lie in memory as what a BatchNormalization reads (ops/fused_conv.c says how maps are applied); NULL: as they are. */
+    const mest_real *rows_map;  /* [4, rows_channels] */
+    mest_operand rows_with;
+    int64_t rows_channels;
+    const mest_real *cols_map;  /* [3, cols_channels] */
+    int64_t cols_channels;
+    mest_real lo, hi;           /* with cols_map; -INFINITY, INFINITY: no activation */
 } mest_outer;
 
 /* An activation of rank 2 to 5, plain or in pixel layout. */

@@ -94,7 +94,7 @@ static mest_status program_of(mest_session *s, mest_program_kind kind, int64_t b
 
 bool mest_pass_list(int index, mest_pass_info *info)
 {
-    static const char *const phases[MEST_PASS_PHASES] = {"weights", "form", "forward", "backward"};
+    static const char *const phases[MEST_PASS_PHASES] = {"weights", "form", "forward", "backward", "kernels"};
     const mest_pass *pass = mest_pass_at(index);
     if (!pass)
         return false;

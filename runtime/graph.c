@@ -377,6 +377,8 @@ mest_status mest_graph_check(const mest_graph *g, const char *stage, mest_error 
             MEST_CHECK(v >= 0 && v < g->n_values, err, MEST_E_INTERNAL, "%s: node '%s' input %d is value %d of %d", stage, n->name, k, v, g->n_values);
             mest_id p = g->values[v].producer;
             MEST_CHECK(p < i, err, MEST_E_INTERNAL, "%s: node '%s' reads '%s' before it is computed", stage, n->name, g->values[v].name);
+            MEST_CHECK(p != MEST_NONE || g->values[v].kind != MEST_VALUE_RESULT, err, MEST_E_INTERNAL, "%s: node '%s' reads '%s', which no node computes", stage,
+                       n->name, g->values[v].name);
         }
         for (int k = 0; k < n->n_out; k++) {
             mest_id v = n->out[k];

@@ -133,6 +133,25 @@ static bool any_sparse(const mest_kernel_query *q)
     return false;
 }
 
+const mest_kernel *mest_fastest_kernel(const mest_kernel_query *q, double *seconds, const char **why)
+{
+    const mest_kernel *best = NULL;
+    *seconds = IMPOSSIBLE;
+    for (int k = 0; mest_kernel_at(k); k++) {
+        const mest_kernel *kernel = mest_kernel_at(k);
+        const char *reason = "";
+        if (strcmp(kernel->op, q->node->op->name) || (kernel->cpu & ~q->cpu) || !kernel->fits(q, &reason))
+            continue;
+        double cost = kernel->cost ? kernel->cost(q) : bytes_cost(q);
+        if (cost < *seconds) {
+            *seconds = cost;
+            *why = reason && *reason ? reason : "fastest that fits, by the cost model";
+            best = kernel;
+        }
+    }
+    return best;
+}
+
 /* Best kernel of node `id` with all its activations in `family`. Types of the graph are set for the query and put back. */
 static void evaluate(search *s, mest_id id, int family)
 {
@@ -165,18 +184,7 @@ static void evaluate(search *s, mest_id id, int family)
         mest_kernel_query q;
         mest_query_storage storage;
         mest_make_query(s->p, id, &q, &storage);
-        for (int k = 0; mest_kernel_at(k); k++) {
-            const mest_kernel *kernel = mest_kernel_at(k);
-            const char *why = "";
-            if (strcmp(kernel->op, n->op->name) || (kernel->cpu & ~s->p->spec.cpu) || !kernel->fits(&q, &why))
-                continue;
-            double cost = kernel->cost ? kernel->cost(&q) : bytes_cost(&q);
-            if (cost < c->cost[family]) {
-                c->cost[family] = cost;
-                c->kernel[family] = kernel;
-                c->why[family] = why && *why ? why : "fastest that fits, by the cost model";
-            }
-        }
+        c->kernel[family] = mest_fastest_kernel(&q, &c->cost[family], &c->why[family]);
         bool reference = n->op->forward && (!any_sparse(&q) || (n->op->flags & MEST_OP_FLAT)) &&
                          (family == PLAIN || ((n->op->flags & MEST_OP_ELEMENTWISE) && same_shapes(&q)));
         double cost = reference ? reference_cost(&q) : IMPOSSIBLE;
@@ -432,7 +440,7 @@ static int32_t find(int32_t *parent, int32_t v)
     return v;
 }
 
-static mest_status assign_halo(mest_program *p, mest_error *err)
+mest_status mest_assign_halo(mest_program *p, mest_error *err)
 {
     mest_graph *g = &p->graph;
     int32_t *parent = mest_region_alloc(&g->region, (size_t)g->n_values + 1, sizeof *parent);
@@ -535,8 +543,6 @@ mest_status mest_assign_layouts(mest_program *p, mest_error *err)
     for (mest_id i = 0; i < g->n_nodes; i++)
         s.nodes[i].family = best[i];
     status = materialise(&s, &e, err);
-    if (status == MEST_OK)
-        status = assign_halo(p, err);
 out:
     mest_free(heap, best, n, 1);
     mest_free(heap, s.nodes, n, sizeof *s.nodes);

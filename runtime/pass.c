@@ -62,16 +62,18 @@ mest_status mest_passes_check(const char *off, mest_error *err)
     return MEST_OK;
 }
 
-static void count_uses(const mest_graph *g, int32_t *uses)
+/* Readers of values [0, n). */
+static void count_uses(const mest_graph *g, int32_t *uses, int32_t n)
 {
-    memset(uses, 0, (size_t)g->n_values * sizeof *uses);
+    memset(uses, 0, (size_t)n * sizeof *uses);
     for (mest_id i = 0; i < g->n_nodes; i++)
         for (int k = 0; k < g->nodes[i].n_in; k++)
-            if (g->nodes[i].in[k] != MEST_NONE)
+            if (g->nodes[i].in[k] != MEST_NONE && g->nodes[i].in[k] < n)
                 uses[g->nodes[i].in[k]]++;
     for (int i = 0; i < g->n_outputs; i++)
-        uses[g->outputs[i]]++;
-    if (g->loss != MEST_NONE)
+        if (g->outputs[i] < n)
+            uses[g->outputs[i]]++;
+    if (g->loss != MEST_NONE && g->loss < n)
         uses[g->loss]++;
 }
 
@@ -92,16 +94,32 @@ static mest_status place_added(mest_pass_args *a)
     return status;
 }
 
-mest_status mest_passes_run(mest_pass_phase phase, mest_graph *g, mest_model *m, const mest_program_spec *spec, const char *off, int *counts, mest_error *err)
+mest_status mest_pass_settle(mest_pass_args *a, mest_id *at)
+{
+    mest_graph *g = a->graph;
+    const mest_id was = *at;
+    MEST_TRY(mest_program_prune(a->program, a->err));
+    mest_id i = 0;
+    for (; i < g->n_nodes && g->nodes[i].mark <= was; i++) /* where they were; the order is kept */
+        ;
+    *at = i - 1;
+    for (mest_id k = 0; k < g->n_nodes; k++)
+        g->nodes[k].mark = 0;
+    count_uses(g, a->uses, a->n_uses);
+    return MEST_OK;
+}
+
+mest_status mest_passes_run(mest_pass_phase phase, mest_graph *g, mest_model *m, const mest_program_spec *spec, mest_program *program, const char *off,
+                            int *counts, mest_error *err)
 {
     for (int i = 0; table[i]; i++) {
         const mest_pass *pass = table[i];
         if (pass->phase != phase || (spec && !(pass->serves >> spec->kind & 1)) || mest_pass_is_off(pass, off))
             continue;
-        mest_pass_args a = {.graph = g, .model = m, .spec = spec, .n_uses = g->n_values, .err = err};
+        mest_pass_args a = {.graph = g, .model = m, .spec = spec, .program = program, .n_uses = g->n_values, .err = err};
         int32_t *uses = mest_alloc(g->region.heap, (size_t)g->n_values + 1, sizeof *uses);
         MEST_CHECK(uses, err, MEST_E_NOMEM, "pass %s: out of memory", pass->name);
-        count_uses(g, uses);
+        count_uses(g, uses, g->n_values);
         a.uses = uses;
         for (mest_id k = 0; k < g->n_nodes; k++)
             g->nodes[k].mark = 0;
@@ -113,7 +131,7 @@ mest_status mest_passes_run(mest_pass_phase phase, mest_graph *g, mest_model *m,
         MEST_TRY(place_added(&a));
         if (counts)
             counts[i] += a.count;
-        MEST_TRY(mest_graph_prune(g, err));
+        MEST_TRY(program ? mest_program_prune(program, err) : mest_graph_prune(g, err));
         MEST_TRY(mest_graph_check(g, pass->name, err));
     }
     return MEST_OK;

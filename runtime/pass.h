@@ -16,6 +16,7 @@
 #include "runtime/op.h"
 
 struct mest_model;
+struct mest_program;
 struct mest_program_spec;
 
 typedef enum mest_pass_phase {
@@ -24,7 +25,8 @@ typedef enum mest_pass_phase {
     MEST_PASS_FORM = 1,     /* types known, constants folded; before the loss */
     MEST_PASS_FORWARD = 2,  /* loss attached, before differentiation */
     MEST_PASS_BACKWARD = 3, /* gradients there, before updates and layouts */
-    MEST_PASS_PHASES = 4
+    MEST_PASS_KERNELS = 4,  /* layouts and kernels chosen, nothing prepared: what follows from which kernels there are. mest_pass_args.program */
+    MEST_PASS_PHASES = 5
 } mest_pass_phase;
 
 enum { MEST_FOR_TRAIN = 1u << 0, MEST_FOR_EVAL = 1u << 1, MEST_FOR_INFER = 1u << 2, MEST_FOR_ALL = 7u }; /* bit: mest_program_kind */
@@ -33,7 +35,8 @@ typedef struct mest_pass_args {
     mest_graph *graph;
     struct mest_model *model;
     const struct mest_program_spec *spec; /* NULL: the model's own graph, to see what weights can be (WEIGHTS only) */
-    const int32_t *uses;                  /* per value at the start of the pass: readers (inputs of nodes, graph outputs, loss) */
+    struct mest_program *program;         /* KERNELS only: its steps go with the nodes; see runtime/refit.h */
+    int32_t *uses;                        /* per value at the start of the pass: readers (inputs of nodes, graph outputs, loss) */
     int32_t n_uses;                       /* values at the start of the pass */
     mest_id *before;                      /* of nodes that were added (mest_insert): the node in front of which they go */
     int32_t n_before, cap_before;
@@ -56,8 +59,11 @@ int mest_pass_count(void);
 bool mest_pass_is_off(const mest_pass *pass, const char *off);
 /* MEST_E_ARGUMENT naming what is not a pass, or is a required one. */
 mest_status mest_passes_check(const char *off, mest_error *err);
-/* Runs the passes of a phase. counts: one number a pass, added to; may be NULL. */
-mest_status mest_passes_run(mest_pass_phase phase, mest_graph *g, struct mest_model *m, const struct mest_program_spec *spec, const char *off, int *counts,
-                            mest_error *err);
+/* For passes of the phase KERNELS, after each change: nodes that nobody needs any longer go, readers are counted again, and *at, the node the pass
+ * stands at, becomes the one before the first that came behind it. Pointers into the graph's nodes are void then. */
+mest_status mest_pass_settle(mest_pass_args *a, mest_id *at);
+/* Runs the passes of a phase. program: in the phase KERNELS only, otherwise NULL. counts: one number a pass, added to; may be NULL. */
+mest_status mest_passes_run(mest_pass_phase phase, mest_graph *g, struct mest_model *m, const struct mest_program_spec *spec, struct mest_program *program,
+                            const char *off, int *counts, mest_error *err);
 
 #endif

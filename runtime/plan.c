@@ -77,6 +77,8 @@ static mest_status again(const mest_program *p, mest_id i, mest_lives *l, mest_e
     mest_lives_op *op = &l->ops[i];
     op->again = op->form;
     if (mest_plan_again_op(p, i)) {
+        if (n->out[0] == MEST_NONE) /* there is nothing to make again */
+            return MEST_OK;
         const mest_op *other = mest_op_find("mest", n->op->again, 1);
         MEST_CHECK(other, err, MEST_E_INTERNAL, "%s is missing", n->op->again);
         mest_id *in = mest_region_alloc(&g->region, (size_t)(n->n_in + n->n_out), sizeof *in);

@@ -145,7 +145,7 @@ static int working_nodes(const mest_graph *g)
 
 static mest_status passes(mest_program *p, mest_pass_phase phase, mest_error *err)
 {
-    return mest_passes_run(phase, &p->graph, p->model, &p->spec, p->spec.no_fuse, p->pass_counts, err);
+    return mest_passes_run(phase, &p->graph, p->model, &p->spec, phase == MEST_PASS_KERNELS ? p : NULL, p->spec.no_fuse, p->pass_counts, err);
 }
 
 /* Without the backward part where it cannot be made as a whole: the rest can still be judged. */
@@ -188,6 +188,8 @@ mest_status mest_program_finish(mest_program *p, mest_error *err)
     MEST_TRY(mest_graph_check(g, "lowered", err));
     MEST_TRY(mest_assign_layouts(p, err));
     MEST_TRY(mest_graph_check(g, "layouts", err));
+    MEST_TRY(passes(p, MEST_PASS_KERNELS, err));
+    MEST_TRY(mest_assign_halo(p, err));
     MEST_TRY(mest_prepare_kernels(p, err));
     MEST_TRY(mest_recompute(p, err));
     MEST_TRY(mest_plan_memory(p, err));

@@ -140,7 +140,12 @@ mest_status mest_lower_pin(mest_graph *g, mest_model *m, const mest_program_spec
 mest_status mest_attach_loss(mest_program *p, mest_error *err);                                                        /* loss.c */
 void mest_default_target(const char *loss, const mest_type *output, mest_type *target);
 mest_status mest_append_updates(mest_program *p, mest_error *err);                                                     /* optim.c */
-mest_status mest_assign_layouts(mest_program *p, mest_error *err);                                                     /* layout.c */
+mest_status mest_assign_layouts(mest_program *p, mest_error *err); /* without halo */                                 /* layout.c */
+mest_status mest_assign_halo(mest_program *p, mest_error *err);
+/* The registered kernel that fits with the least modelled time, NULL if none does: then *why is untouched. */
+const mest_kernel *mest_fastest_kernel(const mest_kernel_query *q, double *seconds, const char **why);
+/* mest_graph_prune, steps included: after kernels were chosen, before they are prepared. */
+mest_status mest_program_prune(mest_program *p, mest_error *err);                                                     /* refit.c */
 mest_status mest_prepare_kernels(mest_program *p, mest_error *err);
 mest_status mest_plan_memory(mest_program *p, mest_error *err);                                                        /* plan.c */
 /* Fills a kernel query for node i from present types; arrays live in q's own storage. */

@@ -31,7 +31,7 @@ static mest_status weights_graph(mest_model *m, mest_graph *g, mest_error *err)
     MEST_TRY(mest_graph_copy(g, &m->graph, err));
     mest_status status = mest_graph_sort(g, err);
     if (status == MEST_OK)
-        status = mest_passes_run(MEST_PASS_WEIGHTS, g, m, NULL, NULL, NULL, err);
+        status = mest_passes_run(MEST_PASS_WEIGHTS, g, m, NULL, NULL, NULL, NULL, err);
     if (status != MEST_OK)
         mest_graph_free(g);
     return status;

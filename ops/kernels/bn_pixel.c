@@ -131,8 +131,10 @@ typedef struct bn_run {
     const mest_threads *threads;
     const mest_real *x, *dy;
     const mest_real *gate;      /* gradient with a clamp: Y of the forward node; otherwise NULL */
+    const mest_real *addend;    /* second run: added before the clamp; NULL: none */
+    mest_real *gated;           /* gradient: dY behind the activation, where it is wanted by itself */
     mest_real *y;               /* Y or dX */
-    mest_pixels gy, gdy, ggate; /* geometry of y, dy and gate */
+    mest_pixels gy, gdy, ggate, gaddend, ggated; /* geometry of y, dy, ... */
     mest_real *workers;         /* p.worker reals each */
     double *partial;            /* [tiles][2][C] */
     double *k0, *k1, *k2, *k3;  /* [C] each */
@@ -231,6 +233,15 @@ static void gradient_tile(void *context, size_t worker, size_t tile)
             add_gradient(px_row(&p->g, r->x, row), px_row(&r->gdy, r->dy, row), p->length, p->period, r->m, acc, acc_x);
     fold(p, acc, lanes, sum);
     fold(p, acc_x, lanes, sum + p->g.c);
+    for (int64_t row = from; row < to && r->gated; row++) { /* may be dy itself: what was summed is in cache still */
+        const mest_real *dy = px_row(&r->gdy, r->dy, row), *y = r->gate ? px_row(&r->ggate, r->gate, row) : NULL;
+        mest_real *out = px_row(&r->ggated, r->gated, row);
+        MEST_IVDEP
+        for (int64_t i = 0; i < p->length; i++) {
+            const mest_real g = dy[i];
+            out[i] = !y || ((y[i] > r->clamp.lo) & (y[i] < r->clamp.hi)) ? g : 0;
+        }
+    }
 }
 
 /* sum dY to k2, sum dY (X - mean) to k3. */
@@ -246,11 +257,22 @@ static void merge_gradient(const bn_run *r)
         }
 }
 
-/* One period of the forms below. y may be x or dy: each element is read before it is written. */
-static inline void forward_period(const mest_real *x, int64_t n, const mest_real *restrict m, const mest_real *restrict a,
+/* One period of the forms below. y may be x, s or dy: each element is read before it is written. s: an addend, may be NULL. */
+static inline void forward_period(const mest_real *x, const mest_real *s, int64_t n, const mest_real *restrict m, const mest_real *restrict a,
                                   const mest_real *restrict b, mest_clamp clamp, mest_real *y)
 {
-    if (clamp.on) {
+    if (s && clamp.on) {
+        MEST_IVDEP
+        for (int64_t i = 0; i < n; i++) {
+            const mest_real value = (x[i] - m[i]) * a[i] + b[i] + s[i];
+            const mest_real t = value < clamp.lo ? clamp.lo : value;
+            y[i] = t > clamp.hi ? clamp.hi : t;
+        }
+    } else if (s) {
+        MEST_IVDEP
+        for (int64_t i = 0; i < n; i++)
+            y[i] = (x[i] - m[i]) * a[i] + b[i] + s[i];
+    } else if (clamp.on) {
         MEST_IVDEP
         for (int64_t i = 0; i < n; i++) {
             const mest_real value = (x[i] - m[i]) * a[i] + b[i];
@@ -300,14 +322,14 @@ static void apply_tile(void *context, size_t turn)
     const int64_t lanes = tile_rows(p, (size_t)p->tiles - 1 - turn, &from, &to), period = p->period;
     for (int64_t row = from; row < to; row++) {
         const mest_real *x = px_row(&p->g, r->x, row), *dy = r->gradient ? px_row(&r->gdy, r->dy, row) : NULL;
-        const mest_real *gate = r->gate ? px_row(&r->ggate, r->gate, row) : NULL;
+        const mest_real *gate = r->gate ? px_row(&r->ggate, r->gate, row) : NULL, *addend = r->addend ? px_row(&r->gaddend, r->addend, row) : NULL;
         mest_real *y = px_row(&r->gy, r->y, row);
         for (int64_t o = 0; o < p->length; o += period) {
             const int64_t n = px_min(period, p->length - o);
             if (r->gradient)
                 gradient_period(r->spread_x ? x + o : NULL, dy + o, gate ? gate + o : NULL, r->clamp, n, r->m, r->a, r->b, r->c, y + o);
             else
-                forward_period(x + o, n, r->m, r->a, r->b, r->clamp, y + o);
+                forward_period(x + o, addend ? addend + o : NULL, n, r->m, r->a, r->b, r->clamp, y + o);
         }
         if (r->gradient && lanes < p->g.v)
             px_zero_lanes(&r->gy, y, lanes);
@@ -322,8 +344,14 @@ static mest_status train_run(const mest_args *a)
     bn_run r = {.p = plan_of(a->in[0].type), .threads = a->threads, .x = a->in[0].data};
     const int64_t channels = r.p.g.c;
     lay_out(&r, a->scratch);
-    mest_parallel_worker(a->threads, (size_t)r.p.tiles, statistics_tile, &r);
-    merge_statistics(&r);
+    const double *moments = a->n_in > 5 ? a->in[5].data : NULL;
+    if (moments) {
+        memcpy(r.k0, moments, (size_t)channels * sizeof *moments);
+        memcpy(r.k1, moments + channels, (size_t)channels * sizeof *moments);
+    } else {
+        mest_parallel_worker(a->threads, (size_t)r.p.tiles, statistics_tile, &r);
+        merge_statistics(&r);
+    }
     const mest_real *scale = values_of(a, 1), *bias = values_of(a, 2);
     mest_real *mean = a->in[3].data, *var = a->in[4].data, *save_mean = px_out_data(a, 1), *save_invstd = px_out_data(a, 2), *map = px_out_data(a, 3);
     const double n = (double)r.p.count;
@@ -372,6 +400,10 @@ static mest_status again_run(const mest_args *a)
     spread(&r.p, r.k1, r.a);
     spread(&r.p, r.k2, r.b);
     r.gy = mest_pixel_geometry(a->out[0].type);
+    if (a->n_in > 2 && a->in[2].data) {
+        r.addend = a->in[2].data;
+        r.gaddend = mest_pixel_geometry(a->in[2].type);
+    }
     mest_parallel(a->threads, (size_t)r.p.tiles, apply_tile, &r);
     return MEST_OK;
 }
@@ -405,20 +437,30 @@ static mest_status grad_run(const mest_args *a, bool frozen)
     const int64_t channels = r.p.g.c;
     lay_out(&r, a->scratch);
     r.gdy = mest_pixel_geometry(a->in[4].type);
-    if (params->clamp.on) {
+    const double *sums = a->n_in > 6 ? a->in[6].data : NULL;
+    if (params->clamp.on && !sums) {
         r.gate = a->in[5].data;
         r.ggate = mest_pixel_geometry(a->in[5].type);
     }
+    if (px_out_data(a, 4)) {
+        r.gated = a->out[4].data;
+        r.ggated = mest_pixel_geometry(a->out[4].type);
+    }
     const mest_real *scale = values_of(a, 1), *mean = values_of(a, 2), *spread_of = values_of(a, 3);
-    mest_real *dscale = px_out_data(a, 1), *dbias = px_out_data(a, 2);
+    mest_real *dscale = px_out_data(a, 1), *dbias = px_out_data(a, 2), *map = px_out_data(a, 3);
     for (int64_t c = 0; c < channels; c++) {
         r.k0[c] = (double)mean[c];
         r.k1[c] = frozen ? 1 / sqrt((double)spread_of[c] + params->epsilon) : (double)spread_of[c];
     }
     spread(&r.p, r.k0, r.m);
     if (!frozen || dscale || dbias) {
-        mest_parallel_worker(a->threads, (size_t)r.p.tiles, gradient_tile, &r);
-        merge_gradient(&r);
+        if (sums) {
+            memcpy(r.k2, sums, (size_t)channels * sizeof *sums);
+            memcpy(r.k3, sums + channels, (size_t)channels * sizeof *sums);
+        } else {
+            mest_parallel_worker(a->threads, (size_t)r.p.tiles, gradient_tile, &r);
+            merge_gradient(&r);
+        }
         for (int64_t c = 0; c < channels; c++) {
             if (dscale)
                 dscale[c] = (mest_real)(r.k3[c] * r.k1[c]);
@@ -426,7 +468,7 @@ static mest_status grad_run(const mest_args *a, bool frozen)
                 dbias[c] = (mest_real)r.k2[c];
         }
     }
-    if (!a->out[0].data)
+    if (!a->out[0].data && !map)
         return MEST_OK;
     /* dX = gain (dY - sum dY / n - (X - mean) invstd^2 sum(dY (X - mean)) / n), gain = scale invstd */
     const double n = (double)r.p.count;
@@ -438,6 +480,14 @@ static mest_status grad_run(const mest_args *a, bool frozen)
             r.k2[c] = -gain * r.k2[c] / n;
         }
     }
+    for (int64_t c = 0; c < channels && map; c++) {
+        map[c] = mean[c];
+        map[channels + c] = (mest_real)r.k0[c];
+        map[2 * channels + c] = (mest_real)r.k1[c];
+        map[3 * channels + c] = (mest_real)r.k2[c];
+    }
+    if (!a->out[0].data)
+        return MEST_OK;
     spread(&r.p, r.k0, r.a);
     if (!frozen) {
         spread(&r.p, r.k1, r.b);
@@ -460,13 +510,17 @@ static bool forward_fits(const mest_kernel_query *q, const char **why)
         *why = "with its activation";
     return px_pixel(q->in[0]) && (!q->out[0] || px_same_rows(q->in[0], q->out[0]));
 }
+static bool again_fits(const mest_kernel_query *q, const char **why)
+{
+    return forward_fits(q, why) && (q->n_in < 3 || !q->in[2] || px_same_rows(q->in[0], q->in[2]));
+}
 static bool grad_fits(const mest_kernel_query *q, const char **why)
 {
-    const bool clamp = with_clamp(q);
+    const bool clamp = with_clamp(q) && !(q->n_in > 6 && q->in[6]);
     if (clamp)
         *why = "with its activation";
     return px_pixel(q->in[0]) && px_same_rows(q->in[0], q->in[4]) && (!clamp || (q->n_in > 5 && px_same_rows(q->in[0], q->in[5]))) &&
-           (!q->out[0] || px_same_rows(q->in[0], q->out[0]));
+           (!q->out[0] || px_same_rows(q->in[0], q->out[0])) && (!px_out(q, 4) || px_same_rows(q->in[0], q->out[4]));
 }
 static double train_cost(const mest_kernel_query *q) { return px_cost(q, 1.5); }
 static mest_status bn_prepare(const mest_kernel_query *q, void **state, size_t *scratch_bytes, mest_error *err)
@@ -483,11 +537,11 @@ enum { GRAD_OVER = 1 << 0 | 1 << 4 | 1 << 5 }; /* dX may go over X, dY or Y: the
 const mest_kernel PX_TABLE(bn_pixel)[] = {
     {.name = PX_NAME("bn_train_pixel"), .op = "mest.BatchNormTrain", .cpu = PX_CPU, .inplace = 1, .fits = forward_fits, .cost = train_cost,
      .prepare = bn_prepare, .run = train_run, .again = PX_NAME("bn_again_pixel")},
-    {.name = PX_NAME("bn_again_pixel"), .op = "mest.BatchNormAgain", .cpu = PX_CPU, .inplace = 1, .fits = forward_fits, .cost = px_cost_once,
+    {.name = PX_NAME("bn_again_pixel"), .op = "mest.BatchNormAgain", .cpu = PX_CPU, .inplace = 1 << 0 | 1 << 2, .fits = again_fits, .cost = px_cost_once,
      .prepare = bn_prepare, .run = again_run},
     {.name = PX_NAME("bn_grad_pixel"), .op = "mest.BatchNormGrad", .cpu = PX_CPU, .inplace = GRAD_OVER, .fits = grad_fits, .cost = train_cost,
      .prepare = bn_prepare, .run = train_grad_run},
-    {.name = PX_NAME("bn_pixel"), .op = "BatchNormalization", .cpu = PX_CPU, .inplace = true, .fits = forward_fits, .cost = px_cost_once,
+    {.name = PX_NAME("bn_pixel"), .op = "BatchNormalization", .cpu = PX_CPU, .inplace = 1, .fits = forward_fits, .cost = px_cost_once,
      .prepare = bn_prepare, .run = frozen_run},
     {.name = PX_NAME("bn_frozen_grad_pixel"), .op = "mest.BatchNormFrozenGrad", .cpu = PX_CPU, .inplace = GRAD_OVER, .fits = grad_fits, .cost = train_cost,
      .prepare = bn_prepare, .run = frozen_grad_run},

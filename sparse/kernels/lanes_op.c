@@ -228,80 +228,90 @@ static void cut(state *s, double flops)
     s->row_parts = s->row_parts < 1 ? 1 : s->row_parts;
 }
 
+mest_status mest_lanes_describe(const mest_kernel_query *q, mest_lanes_op op, const mest_lanes_isa *isa, state *s, mest_error *err)
+{
+    const char *why = "kernel does not fit";
+    MEST_CHECK(mest_lanes_problem_of(q, op, &s->p, &why), err, MEST_E_INTERNAL, "%s: %s", q->node->name, why);
+    s->isa = isa;
+    s->sparse = q->in[1]->layout.kind == MEST_SPARSE;
+    s->fixed = q->in_fixed && q->in_fixed[1];
+    s->want_dx = s->p.gradient && q->out[0];
+    s->want_dw = s->p.gradient && q->n_out > 1 && q->out[1];
+    s->x = mest_pixel_geometry(q->in[0]);
+    const mest_type *yt = s->p.gradient ? q->in[s->p.dy] : q->out[0];
+    if (yt)
+        s->y = mest_pixel_geometry(yt);
+    if (s->want_dx)
+        s->dx = mest_pixel_geometry(q->out[0]);
+    s->dense_dw = s->p.gradient && !s->sparse && s->p.g.group == 1;
+    s->entries = capacity(q, &s->p);
+    return MEST_OK;
+}
+
+mest_status mest_lanes_lists(const mest_kernel_query *q, state *s, int64_t pixel, int64_t row, mest_error *err)
+{
+    const problem *p = &s->p;
+    const mest_sparse *weight = s->sparse ? q->sparse[1] : NULL;
+    const int64_t bytes = (int64_t)sizeof(mest_real);
+    const int32_t height = s->dense_dw ? 4 : p->gradient ? 1 : s->sparse ? (mest_quads(weight, p->inputs_first, p->g.m, p->g.group) ? 4 : 1)
+                                                                         : (p->g.group == 1 ? 4 : 1);
+    const int64_t entries = capacity(q, p), reads = (p->gradient ? p->g.m : p->g.c) / (s->sparse ? 1 : p->g.group);
+    mest_lanes_key *k = &s->key; /* zero before: no stray bytes in what is compared */
+    k->cap = entries / height;
+    k->pixel_bytes = (int32_t)(pixel * bytes);
+    k->row_bytes = (int32_t)(row * bytes);
+    k->c = (int32_t)p->g.c;
+    k->m = (int32_t)p->g.m;
+    k->group = (int32_t)p->g.group;
+    k->tile = mest_lanes_tile(s->isa, p, s->sparse, (double)entries, p->gradient, reads);
+    k->r = (int16_t)p->g.r;
+    k->s = (int16_t)p->g.s;
+    k->stride_y = (int16_t)p->g.stride_y;
+    k->stride_x = (int16_t)p->g.stride_x;
+    k->dilation_y = (int16_t)p->g.dilation_y;
+    k->dilation_x = (int16_t)p->g.dilation_x;
+    k->top = (int16_t)p->g.top;
+    k->left = (int16_t)p->g.left;
+    k->lanes = (uint8_t)s->isa->v;
+    k->backward = p->gradient;
+    k->inputs_first = p->inputs_first;
+    k->height = (uint8_t)height;
+    k->direct = s->sparse && !p->gradient && !p->inputs_first && mest_row_order(weight, height) && k->tile >= reads;
+    if (s->sparse)
+        return s->want_dx || s->want_dw || !p->gradient ? mest_derived_get(q->derived, weight, k, sizeof *k, mest_lanes_bytes(k), mest_lanes_build,
+                                                                           mest_lanes_refresh, &s->list, err)
+                                                        : MEST_OK;
+    s->offsets_bytes = mest_lanes_dense_bytes(k);
+    s->offsets = mest_alloc(q->heap, s->offsets_bytes, 1);
+    s->pack_values = (size_t)mest_lanes_dense_entries(k) * (size_t)height;
+    s->pack_in_scratch = q->learns && !s->fixed;
+    if (!s->pack_in_scratch)
+        s->pack = mest_alloc(q->heap, s->pack_values, sizeof *s->pack);
+    MEST_CHECK(s->offsets && (s->pack || s->pack_in_scratch), err, MEST_E_NOMEM, "%s: no memory for %zu packed weights", q->node->name, s->pack_values);
+    mest_lanes_dense_offsets(k, s->offsets);
+    s->entries = s->dense_dw ? entries : mest_lanes_dense_entries(k);
+    return MEST_OK;
+}
+
 mest_status mest_lanes_prepare(const mest_kernel_query *q, mest_lanes_op op, const mest_lanes_isa *isa, void **out, size_t *scratch_bytes,
                                mest_error *err)
 {
     *out = NULL;
     *scratch_bytes = 0;
-    const char *why = "kernel does not fit";
-    problem p;
-    MEST_CHECK(mest_lanes_problem_of(q, op, &p, &why), err, MEST_E_INTERNAL, "%s: %s", q->node->name, why);
     state *s = mest_calloc(q->heap, 1, sizeof *s);
     MEST_CHECK(s, err, MEST_E_NOMEM, "%s: no memory for the state of a kernel", q->node->name);
-    s->isa = isa;
-    s->p = p;
-    const mest_sparse *weight = q->in[1]->layout.kind == MEST_SPARSE ? q->sparse[1] : NULL;
-    s->sparse = weight != NULL;
-    s->fixed = q->in_fixed && q->in_fixed[1];
-    s->want_dx = p.gradient && q->out[0];
-    s->want_dw = p.gradient && q->n_out > 1 && q->out[1];
-    const mest_type *yt = p.gradient ? q->in[p.dy] : q->out[0];
-    if (!yt) { /* nothing is wanted */
+    mest_status status = MEST_OK;
+    MEST_TRY_OUT(mest_lanes_describe(q, op, isa, s, err));
+    const problem p = s->p;
+    if (!(p.gradient ? q->in[p.dy] : q->out[0])) { /* nothing is wanted */
         *out = s;
         return MEST_OK;
     }
-    s->x = mest_pixel_geometry(q->in[0]);
-    s->y = mest_pixel_geometry(yt);
-    if (s->want_dx)
-        s->dx = mest_pixel_geometry(q->out[0]);
     /* One position an image: image blocks become the positions of a panel. */
     s->fold = s->x.h == 1 && s->x.w == 1 && s->y.h == 1 && s->y.w == 1;
-
     const mest_pixels *read = p.gradient ? &s->y : &s->x;
-    const int64_t bytes = (int64_t)sizeof(mest_real);
-    s->dense_dw = p.gradient && !s->sparse && p.g.group == 1;
-    const int32_t height = s->dense_dw ? 4 : p.gradient ? 1 : s->sparse ? (mest_quads(weight, p.inputs_first, p.g.m, p.g.group) ? 4 : 1)
-                                                      : (p.g.group == 1 ? 4 : 1);
-    const int64_t entries = capacity(q, &p), reads = (p.gradient ? p.g.m : p.g.c) / (s->sparse ? 1 : p.g.group);
-    mest_lanes_key *k = &s->key; /* calloc: no stray bytes in what is compared */
-    k->cap = entries / height;
-    k->pixel_bytes = (int32_t)(read->pixel * bytes);
-    k->row_bytes = (int32_t)(read->row * bytes);
-    k->c = (int32_t)p.g.c;
-    k->m = (int32_t)p.g.m;
-    k->group = (int32_t)p.g.group;
-    k->tile = mest_lanes_tile(isa, &p, s->sparse, (double)entries, p.gradient, reads);
-    k->r = (int16_t)p.g.r;
-    k->s = (int16_t)p.g.s;
-    k->stride_y = (int16_t)p.g.stride_y;
-    k->stride_x = (int16_t)p.g.stride_x;
-    k->dilation_y = (int16_t)p.g.dilation_y;
-    k->dilation_x = (int16_t)p.g.dilation_x;
-    k->top = (int16_t)p.g.top;
-    k->left = (int16_t)p.g.left;
-    k->lanes = (uint8_t)isa->v;
-    k->backward = p.gradient;
-    k->inputs_first = p.inputs_first;
-    k->height = (uint8_t)height;
-    k->direct = s->sparse && !p.gradient && !p.inputs_first && mest_row_order(weight, height) && k->tile >= reads;
-    s->entries = entries;
-    mest_status status = MEST_OK;
-    if (s->sparse && (s->want_dx || s->want_dw || !p.gradient)) {
-        MEST_TRY_OUT(mest_derived_get(q->derived, weight, k, sizeof *k, mest_lanes_bytes(k), mest_lanes_build, mest_lanes_refresh, &s->list, err));
-    } else if (!s->sparse) {
-        s->offsets_bytes = mest_lanes_dense_bytes(k);
-        s->offsets = mest_alloc(q->heap, s->offsets_bytes, 1);
-        s->pack_values = (size_t)mest_lanes_dense_entries(k) * (size_t)height;
-        s->pack_in_scratch = q->learns && !s->fixed;
-        if (!s->pack_in_scratch)
-            s->pack = mest_alloc(q->heap, s->pack_values, sizeof *s->pack);
-        if (!s->offsets || (!s->pack && !s->pack_in_scratch)) {
-            status = mest_fail(err, MEST_E_NOMEM, "%s: no memory for %zu packed weights", q->node->name, s->pack_values);
-            goto out;
-        }
-        mest_lanes_dense_offsets(k, s->offsets);
-        s->entries = s->dense_dw ? entries : mest_lanes_dense_entries(k);
-    }
+    const int64_t bytes = (int64_t)sizeof(mest_real), entries = s->entries;
+    MEST_TRY_OUT(mest_lanes_lists(q, s, read->pixel, read->row, err));
     if (s->dense_dw) {
         s->weight_m = p.inputs_first ? p.g.c : p.g.m; /* [C, M]: the roles of X and dY are swapped */
         s->n_taps = p.g.r * p.g.s;
@@ -326,15 +336,20 @@ out:
     return MEST_OK;
 }
 
+void mest_lanes_free(state *s, mest_heap *heap)
+{
+    mest_free(heap, s->offsets, s->offsets_bytes, 1);
+    if (!s->pack_in_scratch)
+        mest_free(heap, s->pack, s->pack_values, sizeof *s->pack);
+    mest_free(heap, s->tap_off, (size_t)s->n_taps, sizeof *s->tap_off);
+}
+
 void mest_lanes_release(void *state_, mest_heap *heap)
 {
     state *s = state_;
     if (!s)
         return;
-    mest_free(heap, s->offsets, s->offsets_bytes, 1);
-    if (!s->pack_in_scratch)
-        mest_free(heap, s->pack, s->pack_values, sizeof *s->pack);
-    mest_free(heap, s->tap_off, (size_t)s->n_taps, sizeof *s->tap_off);
+    mest_lanes_free(s, heap);
     mest_free(heap, s, 1, sizeof *s);
 }
 

@@ -7,19 +7,11 @@ typedef mest_lanes_state state;
 
 enum { PACK_ROWS = 16 }; /* parts that packing and collecting are cut into */
 
-typedef struct job {
-    const state *s;
-    const void *list;              /* derived data, sparse */
-    const mest_real *w;            /* weight as given */
-    const mest_real *x, *dy, *bias;
-    mest_real *y, *dx, *dw, *db, *parts;
-    const int32_t *perm;
-    int64_t n_entries;             /* in use */
-} job;
+typedef mest_lanes_job job;
 
 static int64_t share(int64_t n, int64_t part, int64_t parts) { return n * part / parts; }
 
-static mest_lanes_list view(const job *j, int32_t phase)
+mest_lanes_list mest_lanes_of(const job *j, int32_t phase)
 {
     const state *s = j->s;
     if (s->sparse)
@@ -30,7 +22,7 @@ static mest_lanes_list view(const job *j, int32_t phase)
 static void pack_part(void *context, size_t part)
 {
     const job *j = context;
-    const mest_lanes_list l = view(j, 0);
+    const mest_lanes_list l = mest_lanes_of(j, 0);
     mest_lanes_dense_pack(&j->s->key, j->s->offsets, j->w, j->s->pack, (int32_t)share(l.n_rows, (int64_t)part, PACK_ROWS),
                           (int32_t)share(l.n_rows, (int64_t)part + 1, PACK_ROWS));
 }
@@ -54,7 +46,7 @@ static void y_part(void *context, size_t part)
         .x = j->x + s->x.origin - g->top * s->x.row - g->left * s->x.pixel,
         .x_block = s->x.block, .x_row = g->stride_y * s->x.row, .x_step = g->stride_x * s->x.pixel,
         .y = j->y + s->y.origin, .y_block = s->y.block, .y_row = s->y.row, .y_step = s->y.pixel,
-        .bias = j->bias, .outs = g->m, .list = view(j, 0),
+        .bias = j->bias, .outs = g->m, .list = mest_lanes_of(j, 0),
     };
     if (!s->sparse && g->group > 1) {
         f.group_rows = g->m / g->group;
@@ -82,7 +74,7 @@ static void dx_part(void *context, size_t part)
             .x = j->dy + s->y.origin, .x_block = s->y.block, .x_row = s->y.row, .x_step = s->y.pixel,
             .y = j->dx + s->dx.origin + py * s->dx.row + px * s->dx.pixel,
             .y_block = s->dx.block, .y_row = g->stride_y * s->dx.row, .y_step = g->stride_x * s->dx.pixel,
-            .outs = g->c, .list = view(j, phase),
+            .outs = g->c, .list = mest_lanes_of(j, phase),
         };
         if (!s->sparse && g->group > 1) {
             f.group_rows = g->c / g->group;
@@ -114,7 +106,7 @@ static void fused_part(void *context, size_t part)
             .x = j->x + s->x.origin + py * s->x.row + px * s->x.pixel,
             .x_block = s->x.block, .x_row = g->stride_y * s->x.row, .x_step = g->stride_x * s->x.pixel,
             .dy = j->dy + s->y.origin, .dy_block = s->y.block, .dy_row = s->y.row, .dy_step = s->y.pixel,
-            .list = view(j, phase),
+            .list = mest_lanes_of(j, phase),
         };
         if (j->dx) {
             b.dx = j->dx + s->dx.origin + py * s->dx.row + px * s->dx.pixel;
@@ -197,7 +189,7 @@ static void collect_part(void *context, size_t part)
     const job *j = context;
     const state *s = j->s;
     if (!s->sparse) {
-        const mest_lanes_list l = view(j, 0);
+        const mest_lanes_list l = mest_lanes_of(j, 0);
         mest_lanes_dense_unpack(&s->key, s->offsets, j->parts, s->position_parts, s->entries, j->dw,
                                 (int32_t)share(l.n_rows, (int64_t)part, PACK_ROWS), (int32_t)share(l.n_rows, (int64_t)part + 1, PACK_ROWS));
         return;
@@ -218,6 +210,44 @@ static void bias_part(void *context, size_t part)
     j->s->isa->channel_sums(&j->s->y, j->dy, c0, c1, j->db);
 }
 
+void mest_lanes_update(state *s, job *j, const mest_args *a)
+{
+    if (s->sparse) {
+        j->list = mest_derived_use(s->list);
+        mest_lanes_view(j->list, &s->key, j->w, 0, &j->perm, &j->n_entries);
+        return;
+    }
+    const uint32_t *version = a->in[1].value_version;
+    if (s->pack_in_scratch)
+        s->pack = (mest_real *)(void *)((char *)a->scratch + s->parts_bytes);
+    if (!s->packed || s->pack_in_scratch || (version ? *version != s->packed_version : !s->fixed))
+        mest_parallel(a->threads, PACK_ROWS, pack_part, j);
+    s->packed = true;
+    s->packed_version = version ? *version : 0;
+}
+
+void mest_lanes_clear_parts(job *j, void *scratch)
+{
+    const state *s = j->s;
+    const int64_t used = s->sparse ? j->n_entries : s->entries;
+    j->parts = scratch;
+    for (int32_t i = 0; i < s->position_parts; i++)
+        memset(j->parts + i * s->entries, 0, (size_t)used * sizeof *j->parts);
+}
+
+void mest_lanes_collect(job *j, const mest_args *a)
+{
+    const state *s = j->s;
+    if (s->sparse && j->n_entries < a->in[1].sparse->stored)
+        memset(j->dw, 0, (size_t)a->in[1].sparse->stored * sizeof *j->dw); /* padding entries */
+    mest_parallel(a->threads, PACK_ROWS, s->dense_dw ? weight_collect_part : collect_part, j);
+}
+
+void mest_lanes_bias(job *j, const mest_args *a)
+{
+    mest_parallel(a->threads, (size_t)mest_ceil_div(j->s->p.g.m, 16), bias_part, j);
+}
+
 mest_status mest_lanes_run(const mest_args *a)
 {
     state *s = a->state;
@@ -233,35 +263,18 @@ mest_status mest_lanes_run(const mest_args *a)
         j.y = a->out[0].data;
         j.bias = p->bias >= 0 && a->n_in > p->bias ? a->in[p->bias].data : NULL;
     }
-    if (j.y || j.dx || j.dw) {
-        if (s->sparse) {
-            j.list = mest_derived_use(s->list);
-            mest_lanes_view(j.list, &s->key, j.w, 0, &j.perm, &j.n_entries);
-        } else if (!s->dense_dw || j.dx) {
-            const uint32_t *version = a->in[1].value_version;
-            if (s->pack_in_scratch)
-                s->pack = (mest_real *)(void *)((char *)a->scratch + s->parts_bytes);
-            if (!s->packed || s->pack_in_scratch || (version ? *version != s->packed_version : !s->fixed))
-                mest_parallel(a->threads, PACK_ROWS, pack_part, &j);
-            s->packed = true;
-            s->packed_version = version ? *version : 0;
-        }
-    }
+    if (s->sparse ? j.y || j.dx || j.dw : j.y || j.dx || (j.dw && !s->dense_dw))
+        mest_lanes_update(s, &j, a);
     if (j.y)
         mest_parallel(a->threads, parts, y_part, &j);
     if (j.dw) {
-        j.parts = a->scratch;
-        const int64_t used = s->sparse ? j.n_entries : s->entries;
-        for (int32_t i = 0; i < s->position_parts; i++)
-            memset(j.parts + i * s->entries, 0, (size_t)used * sizeof *j.parts);
+        mest_lanes_clear_parts(&j, a->scratch);
         mest_parallel(a->threads, parts, s->dense_dw ? weight_part : fused_part, &j);
-        if (s->sparse && j.n_entries < a->in[1].sparse->stored)
-            memset(j.dw, 0, (size_t)a->in[1].sparse->stored * sizeof *j.dw); /* padding entries */
-        mest_parallel(a->threads, PACK_ROWS, s->dense_dw ? weight_collect_part : collect_part, &j);
+        mest_lanes_collect(&j, a);
     }
     if (j.dx && (s->dense_dw || !j.dw))
         mest_parallel(a->threads, (size_t)s->dx_position_parts * (size_t)s->dx_row_parts, dx_part, &j);
     if (j.db)
-        mest_parallel(a->threads, (size_t)mest_ceil_div(p->g.m, 16), bias_part, &j);
+        mest_lanes_bias(&j, a);
     return MEST_OK;
 }

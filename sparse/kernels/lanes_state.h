@@ -37,4 +37,31 @@ typedef struct mest_lanes_state {
     int64_t n_taps, weight_m;              /* taps; outputs as the dW pass sees them */
 } mest_lanes_state;
 
+/* Fills in what follows from the query alone; the state must be zero before. */
+mest_status mest_lanes_describe(const mest_kernel_query *q, mest_lanes_op op, const mest_lanes_isa *isa, mest_lanes_state *s, mest_error *err);
+/* Key and list (or offsets and place of packed weights) for a tensor that is read with these strides, in elements. */
+mest_status mest_lanes_lists(const mest_kernel_query *q, mest_lanes_state *s, int64_t pixel, int64_t row, mest_error *err);
+/* Frees what the two above have allocated, not the state. */
+void mest_lanes_free(mest_lanes_state *s, mest_heap *heap);
+
+/* ---- a run (lanes_run.c) ---- */
+typedef struct mest_lanes_job {
+    const mest_lanes_state *s;
+    const void *list;              /* derived data, sparse */
+    const mest_real *w;            /* weight as given */
+    const mest_real *x, *dy, *bias;
+    mest_real *y, *dx, *dw, *db, *parts;
+    const int32_t *perm;
+    int64_t n_entries;             /* in use */
+} mest_lanes_job;
+
+/* Brings the list up to date, or packs the weight where it moved. */
+void mest_lanes_update(mest_lanes_state *s, mest_lanes_job *job, const mest_args *a);
+mest_lanes_list mest_lanes_of(const mest_lanes_job *job, int32_t phase);
+/* Clears the parts of dW (in scratch) before they are added to; sums them in order afterwards, into the order of storage. */
+void mest_lanes_clear_parts(mest_lanes_job *job, void *scratch);
+void mest_lanes_collect(mest_lanes_job *job, const mest_args *a);
+/* db = sums of dY. */
+void mest_lanes_bias(mest_lanes_job *job, const mest_args *a);
+
 #endif

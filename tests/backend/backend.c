@@ -64,7 +64,7 @@ static bool run_folded(mest_model *m, const case_data *d, char *text, size_t siz
         s = mest_graph_prune(&g, &err);
     if (s == MEST_OK) { /* outputs nobody reads must not keep Dropout from being lowered */
         mest_graph_trim(&g, mest_region_alloc(&g.region, (size_t)g.n_values + 1, 1));
-        s = mest_passes_run(MEST_PASS_FORM, &g, m, &spec, NULL, NULL, &err);
+        s = mest_passes_run(MEST_PASS_FORM, &g, m, &spec, NULL, NULL, NULL, &err);
     }
     if (s == MEST_OK)
         s = mest_infer_graph(&g, true, (size_t)1 << 28, &err);

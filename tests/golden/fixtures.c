@@ -42,6 +42,25 @@ static int load_npy(const char *dir, const char *name, array *a)
     return 1;
 }
 
+/* Data that are fed: the library that computes in double takes them so. */
+static void load_fed(array *a)
+{
+#if defined(MEST_REAL_DOUBLE)
+    if (strcmp(a->type, "<f4"))
+        return;
+    double *wide = malloc(a->count * sizeof *wide + 64);
+    if (!wide)
+        exit(2);
+    for (size_t i = 0; i < a->count; i++)
+        wide[i] = (double)((const float *)(const void *)a->bytes)[i];
+    free(a->bytes);
+    a->bytes = (char *)wide;
+    a->size = a->count * sizeof *wide;
+#else
+    (void)a;
+#endif
+}
+
 static double meta(const char *dir, const char *key, double otherwise, char *text)
 {
     char path[700], line[400];
@@ -138,9 +157,9 @@ static void bind_names(mest_model *m, entry *e, int n)
     }
 }
 
-/* kinked: in this setup a pre-activation comes within rounding (1e-7) of a kink of Relu or Clip during the ten steps and falls on the
- * other side than in exact arithmetic: the run is right up to there and then follows another branch. Only what comes before is compared.
- * (Found by running the framework in double and looking for the smallest distance to a kink.) */
+/* kinked: networks in which, in this setup, a pre-activation comes within rounding (1e-7) of a kink of Relu or Clip during the ten steps and falls
+ * on the other side than in exact arithmetic: the run is right up to there and then follows another branch. Only what comes before is compared.
+ * The same test in the library that computes in double knows no such networks: there all ten steps of all setups must be right. */
 typedef struct setup { const char *how; const char *kinked; bool masked, adamw; const char *scheme, *kernels; bool xnnpack; int threads; const char *model; const char *bn_stats; } setup;
 
 static void say(void *user, mest_log_level level, const char *text)
@@ -163,6 +182,8 @@ static void run(const char *dir, const setup *u)
         printf("skip %s (%s): files are missing\n", dir, how);
         return;
     }
+    load_fed(&input);
+    load_fed(&label);
     load_npy(dir, u->masked ? "masked_grad.npy" : "grad.npy", &grad);
     if (!u->masked && !u->adamw) {
         load_npy(dir, "after1.npy", &after1);
@@ -236,7 +257,11 @@ static void run(const char *dir, const setup *u)
     const double *want_loss = (const double *)loss.bytes;
     double worst_loss = 0;
     const char *worst = "";
-    bool kinked = u->kinked && !strcmp(u->kinked, dir);
+#if defined(MEST_REAL_DOUBLE)
+    const bool kinked = false;
+#else
+    const bool kinked = u->kinked && strstr(u->kinked, dir);
+#endif
     for (int step = 0; step < (kinked ? 6 : 10); step++) {
         mest_metrics metrics;
         if (mest_session_step(s, input.bytes, label.bytes, batch, &metrics, &err) != MEST_OK)
@@ -321,11 +346,11 @@ int main(int argc, char **argv)
     static const setup setups[] = {
         {.how = "dense", .xnnpack = true, .threads = 1},
         {.how = "dense, 2 threads, own kernels", .kinked = "mobilenetv2", .xnnpack = false, .threads = 2},
-        {.how = "dense, scalar", .kernels = "scalar", .threads = 1},
+        {.how = "dense, scalar", .kinked = "mobilenetv2 dscnn1d", .kernels = "scalar", .threads = 1},
         {.how = "dense, statistics by ONNX's rule", .xnnpack = true, .threads = 1, .bn_stats = "onnx"},
-        {.how = "dense, scalar, statistics by ONNX's rule", .kernels = "scalar", .threads = 1, .bn_stats = "onnx"},
-        {.how = "masked csr", .masked = true, .scheme = "csr", .xnnpack = true, .threads = 2},
-        {.how = "masked csr, scalar", .masked = true, .scheme = "csr", .kernels = "scalar", .threads = 1},
+        {.how = "dense, scalar, statistics by ONNX's rule", .kinked = "mobilenetv2 dscnn1d", .kernels = "scalar", .threads = 1, .bn_stats = "onnx"},
+        {.how = "masked csr", .kinked = "mobilenetv2", .masked = true, .scheme = "csr", .xnnpack = true, .threads = 2},
+        {.how = "masked csr, scalar", .kinked = "resnet8", .masked = true, .scheme = "csr", .kernels = "scalar", .threads = 1},
     };
     if (!shared) {
         printf("the fixtures are not here (MEST_SHARED is not set)\n0 passed, 0 failed, 1 skipped\n");

@@ -46,7 +46,8 @@ mest_shape image(const mest_conv_geometry *g, bool large)
 /* M of an N:M format, else 1: the inputs must be a multiple of it. */
 static int64_t multiple_of(const problem *p) { return !strncmp(p->format, "nm", 2) ? strtol(strchr(p->format, ':') + 1, NULL, 10) : 1; }
 
-static void draw_convolution(problem *p)
+/* large: several strips beside each other or several parts of the work */
+static void draw_convolution(problem *p, bool large)
 {
     const bool masks = !strcmp(p->format, "pattern") && !p->transposed;
     const int64_t multiple = multiple_of(p);
@@ -76,12 +77,18 @@ static void draw_convolution(problem *p)
         g->right = pick(0, g->s);
         if (pick(0, 2) == 0)
             g->stride_y = g->stride_x = 1;
+        if (large && !flat && !point) {
+            const bool wide = pick(0, 1);
+            g->h = wide ? pick(3, 6) : pick(20, 40);
+            g->w = wide ? pick(60, 90) : pick(7, 14);
+        }
         int64_t high = g->h + g->top + g->bottom - (g->r - 1) * g->dilation_y - 1, wide = g->w + g->left + g->right - (g->s - 1) * g->dilation_x - 1;
         if (high < 0 || wide < 0)
             continue;
         g->p = high / g->stride_y + 1;
         g->q = wide / g->stride_x + 1;
-        if (g->n * g->m * (g->c / g->group) * g->p * g->q * g->r * g->s < 200000)
+        if (g->n * g->m * (g->c / g->group) * g->p * g->q * g->r * g->s < (large ? 6000000 : 200000) &&
+            (!large || g->n * g->m * (g->c / g->group) * g->p * g->q * g->r * g->s > 1000000))
             break;
     }
     int dims = g->spatial;
@@ -153,12 +160,12 @@ static double *draw(int64_t n)
     return v;
 }
 
-void draw_problem(problem *p)
+static void draw_operator(problem *p, int op, bool large)
 {
     static const char *const formats[] = {"", "csr", "csr", "block2", "block3", "block4", "block4", "block8", "pattern", "pattern", "punched4x4",
                                           "punched8x2", "punched3x5", "nm2:4", "nm1:4x4", "nm3:8x8"};
     static const int densities[] = {0, 2, 10, 30, 100};
-    *p = (problem){.op = (int)pick(CONV, MATMUL_GRAD)};
+    *p = (problem){.op = op};
     p->transposed = p->op == TRANSPOSE || p->op == TRANSPOSE_GRAD;
     p->matrix = p->op >= GEMM;
     p->gradient = p->op == CONV_GRAD || p->op == TRANSPOSE_GRAD || p->op == GEMM_GRAD || p->op == MATMUL_GRAD;
@@ -169,7 +176,7 @@ void draw_problem(problem *p)
     if (p->matrix)
         draw_matrices(p);
     else
-        draw_convolution(p);
+        draw_convolution(p, large);
     p->density = densities[pick(0, 4)];
     int want = (int)pick(1, 7);
     for (int i = 0; i < 3; i++)
@@ -177,9 +184,9 @@ void draw_problem(problem *p)
     if (p->op == MATMUL_GRAD || (p->op == GEMM_GRAD && !p->c_kind))
         p->want[2] = false;
     const mest_conv_geometry *g = &p->g;
-    int64_t large = g->n * g->c * g->h * g->w, small = g->n * g->m * g->p * g->q;
-    p->n_x = p->transposed ? small : large;
-    p->n_y = p->transposed ? large : small;
+    int64_t all = g->n * g->c * g->h * g->w, small = g->n * g->m * g->p * g->q;
+    p->n_x = p->transposed ? small : all;
+    p->n_y = p->transposed ? all : small;
     p->n_w = p->rows * p->cols;
     p->n_b = p->transposed ? g->c : g->m;
     if (p->c_kind) {
@@ -192,6 +199,9 @@ void draw_problem(problem *p)
     p->b = draw(p->n_b);
     p->mask = doubles(p->n_w);
 }
+
+void draw_problem(problem *p) { draw_operator(p, (int)pick(CONV, MATMUL_GRAD), false); }
+void draw_fused_problem(problem *p, bool large) { draw_operator(p, (int)pick(CONV, CONV_GRAD), large); }
 
 void free_problem(problem *p)
 {

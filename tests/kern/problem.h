@@ -40,6 +40,7 @@ double *doubles(int64_t n);
 void drop(void *p, int64_t n, size_t size);
 
 void draw_problem(problem *p);
+void draw_fused_problem(problem *p, bool large); /* a convolution or its gradient; large: millions of multiply-adds */
 void free_problem(problem *p);
 /* From the storage of the weight (row * cols + col) to the order of p->w. */
 int64_t weight_place(const problem *p, int64_t at);
