@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
+#include <malloc.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,7 +25,7 @@ typedef struct options {
     int64_t batch, steps, warmup, rounds;
     int threads, input_rank, top;
     int64_t input_dim[MEST_SAMPLE_MAX_RANK];
-    bool json, profile, no_xnnpack, from_scratch;
+    bool json, profile, no_xnnpack, from_scratch, turns;
 } options;
 
 typedef struct batches { /* N_BATCHES batches, used one after another */
@@ -292,6 +293,45 @@ static void measure_memory(const options *o, const batches *b, variant *v)
         exit(1); /* the child said why */
 }
 
+/* The least this process needs from here on counts as its peak: what was mapped to make the data is forgotten. */
+static void forget_high_water(void)
+{
+    malloc_trim(0);
+    FILE *f = fopen("/proc/self/clear_refs", "w");
+    if (f) {
+        fputs("5", f);
+        fclose(f);
+    }
+}
+
+/* Takes turns with other programs: a number on standard input asks for so many steps, the answer is their seconds; at its end, what they took in
+ * memory. */
+static void take_turns(const options *o, const batches *b, double sparsity)
+{
+    mest_model *model;
+    mest_session *session;
+    forget_high_water();
+    const int64_t before = high_water();
+    open_session(o, sparsity, &model, &session);
+    long long n;
+    int64_t i = 0;
+    while (scanf("%lld", &n) == 1 && n >= 1 && n <= MAX_STEPS) {
+        for (int64_t k = 0; k < n; k++)
+            printf("%s%.9g", k ? ", " : "[", step(session, o, b, i++));
+        printf("]\n");
+        fflush(stdout);
+    }
+    double not_stored = 0;
+    mest_plan_info plan = {.struct_size = sizeof plan};
+    mest_error err = {0};
+    if (mest_session_explain(session, MEST_PROGRAM_TRAIN, o->batch, NULL, NULL, &plan, &err) != MEST_OK)
+        die("explain", &err);
+    stored(model, &not_stored);
+    printf("{\"before_bytes\":%" PRId64 ",\"peak_bytes\":%" PRId64 ",\"planned_bytes\":%" PRId64 ",\"not_stored\":%.4f}\n", before, high_water(), plan.total_bytes, not_stored);
+    mest_session_destroy(session);
+    mest_model_destroy(model);
+}
+
 static int ascending(const void *a, const void *b) { return (*(const double *)a > *(const double *)b) - (*(const double *)a < *(const double *)b); }
 
 /* Quantile of an array, which is sorted in place. */
@@ -379,14 +419,15 @@ static const char help[] =
     "  --cpu-time           processor time of the process instead of wall time: for one thread on a busy machine\n"
     "  --profile            time by kind of node and the slowest nodes, in steps of their own\n"
     "  --top N              slowest nodes shown [15]\n"
-    "  --json               one line of JSON\n";
+    "  --json               one line of JSON\n"
+    "  --turns              with --only: each number on standard input is that many steps, answered by their seconds; for programs that compare\n";
 
 static void parse(options *o, int argc, char **argv)
 {
     static const struct option table[] = {
         {"sparsity", 1, 0, 's'}, {"scheme", 1, 0, 'c'}, {"dense-layers", 1, 0, 'd'}, {"batch", 1, 0, 'b'}, {"threads", 1, 0, 't'}, {"input-shape", 1, 0, 'i'},
         {"data", 1, 0, 'D'}, {"loss", 1, 0, 'l'}, {"steps", 1, 0, 'n'}, {"warmup", 1, 0, 'w'}, {"rounds", 1, 0, 'r'}, {"only", 1, 0, 'o'}, {"kernels", 1, 0, 'k'},
-        {"no-xnnpack", 0, 0, 'x'}, {"no-fuse", 1, 0, 'F'}, {"recompute", 1, 0, 'R'}, {"from-scratch", 0, 0, 'f'}, {"profile", 0, 0, 'p'}, {"cpu-time", 0, 0, 'C'}, {"top", 1, 0, 'T'}, {"json", 0, 0, 'j'}, {"help", 0, 0, 'h'}, {0, 0, 0, 0}};
+        {"no-xnnpack", 0, 0, 'x'}, {"no-fuse", 1, 0, 'F'}, {"recompute", 1, 0, 'R'}, {"from-scratch", 0, 0, 'f'}, {"profile", 0, 0, 'p'}, {"cpu-time", 0, 0, 'C'}, {"top", 1, 0, 'T'}, {"json", 0, 0, 'j'}, {"turns", 0, 0, 'U'}, {"help", 0, 0, 'h'}, {0, 0, 0, 0}};
     for (int c; (c = getopt_long(argc, argv, "b:t:h", table, NULL)) != -1;) {
         switch (c) {
         case 's': o->sparsity = atof(optarg); break;
@@ -409,6 +450,7 @@ static void parse(options *o, int argc, char **argv)
         case 'C': clock_used = CLOCK_PROCESS_CPUTIME_ID; break;
         case 'T': o->top = atoi(optarg); break;
         case 'j': o->json = true; break;
+        case 'U': o->turns = true; break;
         case 'i':
             for (char *at = optarg; o->input_rank < MEST_SAMPLE_MAX_RANK; at++) {
                 o->input_dim[o->input_rank++] = strtoll(at, &at, 10);
@@ -422,7 +464,7 @@ static void parse(options *o, int argc, char **argv)
     }
     o->model = optind + 1 == argc ? argv[optind] : NULL;
     bool only = !o->only || !strcmp(o->only, "sparse") || !strcmp(o->only, "dense");
-    if (!o->model || o->batch < 1 || o->steps < 1 || o->steps > MAX_STEPS || o->rounds < 1 || o->rounds > MAX_STEPS || o->warmup < 0 || !only || o->sparsity < 0 || o->sparsity >= 1) {
+    if (!o->model || o->batch < 1 || o->steps < 1 || o->steps > MAX_STEPS || o->rounds < 1 || o->rounds > MAX_STEPS || o->warmup < 0 || !only || (o->turns && !o->only) || o->sparsity < 0 || o->sparsity >= 1) {
         fprintf(stderr, "%s", help);
         exit(2);
     }
@@ -434,6 +476,12 @@ int main(int argc, char **argv)
     parse(&o, argc, argv);
     batches b = {0};
     o.data ? given_batches(&o, &b) : random_batches(&o, &b);
+    if (o.turns) {
+        take_turns(&o, &b, strcmp(o.only, "sparse") ? 0 : o.sparsity);
+        free(b.inputs);
+        free(b.targets);
+        return 0;
+    }
     variant v[2] = {{.name = "sparse", .sparsity = o.sparsity}, {.name = "dense"}};
     int from = o.only && !strcmp(o.only, "dense"), to = o.only && !strcmp(o.only, "sparse") ? 1 : 2;
     for (int i = from; i < to; i++) {

@@ -1,129 +1,156 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""One training step beside dense PyTorch: train_step.py BUILD_FOLDER [options]
+"""The table of networks: one training step beside PyTorch, SparseProp and ONNX Runtime training. train_step.py BUILD_FOLDER [options]
 
-For each network PyTorch (eager, dense) and our train_step program (dense and sparse) run the same architecture and batch in turn, round after
-round, with the same number of threads; what is printed are medians over the rounds of images/s and of the ratios within a round. A machine
-whose speed wanders slows all of them alike. Step = forward, cross-entropy, backward, SGD with momentum 0.9.
-With --ort, ONNX Runtime runs inference of the same file (no training), for scale.
+For each network, batch and number of threads every program runs in a process of its own and all of them take turns, a few steps at a time, round
+after round. Printed are medians over the rounds: images/s, and the ratio of times within a round to PyTorch's. A machine whose speed wanders slows
+all of them alike; load is printed with the result. Step = forward, cross-entropy, backward, SGD with momentum 0.9, random data.
 
-Needs torch and onnx (and onnxruntime for --ort).
+Needs torch and onnx; sparseprop, and a Python with onnxruntime-training (--ort-python), for those columns.
 """
 import argparse
+import contextlib
 import json
+import os
 import pathlib
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 
-import torch
-from torch import nn
-
-import make_models
-from nets import NETS, build
+HERE = pathlib.Path(__file__).resolve().parent
 
 
-def torch_steps(name, batch, threads, steps, warmup, clock, channels_last):
-    """Seconds of a step of the network in PyTorch: median of `steps`."""
-    torch.set_num_threads(threads)
-    network, shape, classes = build(name)
-    inputs, targets = torch.randn(4, batch, *shape), torch.randint(0, classes, (4, batch))
-    if channels_last and len(shape) == 3:
-        network = network.to(memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(network.parameters(), lr=1e-4, momentum=0.9)
-    loss = nn.CrossEntropyLoss()
-    times = []
-    for i in range(warmup + steps):
-        x = inputs[i % 4]
-        if channels_last and len(shape) == 3:
-            x = x.contiguous(memory_format=torch.channels_last)
-        start = clock()
-        optimizer.zero_grad()
-        loss(network(x), targets[i % 4]).backward()
-        optimizer.step()
-        times.append(clock() - start)
-    return statistics.median(times[warmup:])
+class Program:
+    """One program that takes turns; None as its answer: it failed, and why is in `error`."""
+
+    def __init__(self, label, command, env=None):
+        self.label, self.rounds, self.report, self.error = label, [], {}, None
+        self.log = tempfile.TemporaryFile("w+")
+        self.process = subprocess.Popen([str(c) for c in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True,
+                                        env={**os.environ, **(env or {})})
+
+    def answer(self):
+        line = self.process.stdout.readline()
+        if not line:
+            self.process.wait()
+            self.log.seek(0)
+            self.error = (self.log.read().strip().splitlines() or ["no answer"])[-1][:200]
+            return None
+        return json.loads(line)
+
+    def turn(self, steps):
+        if self.error:
+            return None
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.write(f"{steps}\n")
+            self.process.stdin.flush()
+        seconds = self.answer()
+        return statistics.median(seconds) if seconds else None
+
+    def finish(self):
+        if not self.error:
+            self.process.stdin.close()
+            self.report = self.answer() or {}
+        else:
+            self.process.kill()
+        self.process.wait()
 
 
-def our_steps(program, model, batch, threads, steps, warmup, sparsity, scheme, cpu_time, extra):
-    """Seconds of a step of our program, one variant alone in a process of its own, and all it reported."""
-    command = [str(program), str(model), "--batch", str(batch), "--threads", str(threads), "--steps", str(steps), "--warmup", str(warmup), "--rounds", "1", "--json"]
-    command += ["--only", "sparse", "--sparsity", str(sparsity), "--scheme", scheme] if sparsity else ["--only", "dense"]
-    done = subprocess.run(command + (["--cpu-time"] if cpu_time else []) + extra, stdout=subprocess.PIPE, check=True, text=True)
-    report = json.loads(done.stdout)["sparse" if sparsity else "dense"]
-    return report["step_ms"] * 1e-3, report
+def programs(args, name, model, batch, threads):
+    def peer(kind, label, *more, python=sys.executable):
+        return Program(label, [python, HERE / "peer.py", kind, name, "--batch", batch, "--threads", threads, *more] + (["--cpu-time"] if args.cpu_time else []),
+                       {"OMP_NUM_THREADS": str(threads)})
+
+    def ours(label, *more):
+        return Program(label, [args.build / "bench" / "train_step", model, "--turns", "--batch", batch, "--threads", threads, *more]
+                       + (["--cpu-time"] if args.cpu_time else []))
+
+    yield peer("torch", "PyTorch dense")
+    if args.compiled:
+        yield peer("torch-compiled", "PyTorch compiled")
+    if args.ort_python:
+        yield peer("ort", "ONNX Runtime training", "--model", model, python=args.ort_python)
+    for sparsity in args.sparsity:
+        if sparsity == 0:
+            yield ours("MEST dense", "--only", "dense")
+            continue
+        if args.masked:
+            yield peer("torch-masked", f"PyTorch masks {100 * sparsity:g} %", "--sparsity", sparsity)
+        if args.sparseprop and sparsity > 0.8:
+            yield peer("sparseprop", f"SparseProp {100 * sparsity:g} %", "--sparsity", sparsity)
+        for scheme in args.scheme:
+            yield ours(f"MEST {scheme} {100 * sparsity:g} %", "--only", "sparse", "--sparsity", sparsity, "--scheme", scheme)
 
 
-def ort_steps(model, name, batch, threads, steps, warmup, clock):
-    """Seconds of an inference in ONNX Runtime."""
-    import onnxruntime
+def measure(args, name, model, batch, threads):
+    running = []
+    for program in programs(args, name, model, batch, threads):
+        program.turn(args.warmup)
+        running.append(program)
+    for _ in range(args.rounds):
+        for program in running:
+            program.rounds.append(program.turn(args.steps))
+    for program in running:
+        program.finish()
+    base = running[0].rounds
+    for program in running:
+        row = {"net": name, "batch": batch, "threads": threads, "program": program.label, "error": program.error}
+        if not program.error:
+            ratios = [a / b for a, b in zip(base, program.rounds)] if not running[0].error else []
+            row.update({"images_per_s": batch / statistics.median(program.rounds), "ratio": statistics.median(ratios) if ratios else None,
+                        "ratio_min": min(ratios, default=None), "ratio_max": max(ratios, default=None), "peak_mb": program.report.get("peak_bytes", 0) * 1e-6,
+                        "before_mb": program.report.get("before_bytes", 0) * 1e-6, "load": os.getloadavg()[0]})
+        yield row
 
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
-    x = torch.randn(batch, *NETS[name][1]).numpy()
-    times = []
-    for _ in range(warmup + steps):
-        start = clock()
-        session.run(None, {session.get_inputs()[0].name: x})
-        times.append(clock() - start)
-    return statistics.median(times[warmup:])
+
+def table_row(row):
+    head = f"| {row['net']} | {row['batch']} | {row['threads']} | {row['program']} |"
+    if row["error"]:
+        return f"{head} failed: {row['error']} | | | |"
+    ratio = f"{row['ratio']:.2f} ({row['ratio_min']:.2f}-{row['ratio_max']:.2f})" if row["ratio"] else ""
+    return f"{head} {row['images_per_s']:.1f} | {ratio} | {row['peak_mb']:.0f} | {row['before_mb']:.0f} |"
+
+
+def numbers(kind):
+    return lambda text: [kind(x) for x in text.split(",")]
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("build", type=pathlib.Path, help="meson build folder with bench/train_step; models are exported to bench/models in it")
-    parser.add_argument("--nets", default=",".join(NETS), help="comma-separated, of: " + ", ".join(NETS))
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--threads", default="1,2", help="comma-separated")
-    parser.add_argument("--sparsity", default="0.9,0.95", help="comma-separated; dense is always measured")
-    parser.add_argument("--scheme", default="block4")
-    parser.add_argument("--steps", type=int, default=8, help="timed steps of each in a round")
-    parser.add_argument("--warmup", type=int, default=3)
+    parser.add_argument("--nets", default="resnet32w,resnet18,mobilenetv2,resnet50,vittiny,dscnn,lenet300", help="comma-separated, see nets.py")
+    parser.add_argument("--batch", type=numbers(int), default=[64], help="comma-separated")
+    parser.add_argument("--threads", type=numbers(int), default=[1], help="comma-separated")
+    parser.add_argument("--sparsity", type=numbers(float), default=[0, 0.8, 0.9, 0.95], help="comma-separated; 0: dense")
+    parser.add_argument("--scheme", type=numbers(str), default=["csr"], help="comma-separated: csr, pattern, block4, ..")
+    parser.add_argument("--steps", type=int, default=2, help="steps of a turn")
+    parser.add_argument("--warmup", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--channels-last", action="store_true", help="PyTorch in NHWC")
-    parser.add_argument("--cpu-time", action="store_true", help="processor time instead of wall time (one thread, busy machine)")
-    parser.add_argument("--ort", action="store_true", help="inference in ONNX Runtime as well")
-    parser.add_argument("--json", action="store_true")
-    args, extra = parser.parse_known_args()
-    clock = time.process_time if args.cpu_time else time.perf_counter
-    program, folder = args.build / "bench" / "train_step", args.build / "bench" / "models"
-    sparsities = [0.0] + [float(s) for s in args.sparsity.split(",") if float(s) > 0]
-    folder.mkdir(parents=True, exist_ok=True)
+    parser.add_argument("--wall-time", dest="cpu_time", action="store_false", help="wall time; the default is processor time of the process, for a busy machine")
+    parser.add_argument("--compiled", action="store_true", help="PyTorch through torch.compile as well")
+    parser.add_argument("--masked", action="store_true", help="PyTorch with masks as well")
+    parser.add_argument("--sparseprop", action="store_true", help="SparseProp as well")
+    parser.add_argument("--ort-python", help="a Python that has onnxruntime-training: ONNX Runtime training as well")
+    parser.add_argument("--json", action="store_true", help="a line of JSON for each row instead of a table")
+    args = parser.parse_args()
+    folder = args.build / "bench" / "models"
+    names = args.nets.split(",")
+    missing = [name for name in names if not (folder / f"{name}.onnx").exists()]
+    if missing:
+        subprocess.run([sys.executable, str(HERE / "make_models.py"), str(folder), *missing], check=True, stdout=sys.stderr)
     if not args.json:
-        print(f"batch {args.batch}, {args.rounds} rounds of {args.steps} steps, PyTorch {torch.__version__}{' channels_last' if args.channels_last else ''}"
-              f"{', processor time' if args.cpu_time else ''}")
-        print(f"{'net':<12} {'threads':>7} {'variant':<16} {'images/s':>9} {'x PyTorch':>9} {'(min':>6} {'max)':>6} {'peak MB':>8}")
-    for name in args.nets.split(","):
-        model = folder / f"{name}.onnx"
-        if not model.exists():
-            with open(model.with_suffix(".log"), "w") as log:
-                sys.stdout, stdout = log, sys.stdout
-                make_models.export(name, model)
-                sys.stdout = stdout
-        for threads in (int(t) for t in args.threads.split(",")):
-            seconds, peak = {"pytorch dense": []}, {}
-            for _ in range(args.rounds):
-                seconds["pytorch dense"].append(torch_steps(name, args.batch, threads, args.steps, args.warmup, clock, args.channels_last))
-                for s in sparsities:
-                    label = f"{args.scheme} {100 * s:g} %" if s else "dense"
-                    t, report = our_steps(program, model, args.batch, threads, args.steps, args.warmup, s, args.scheme, args.cpu_time, extra)
-                    seconds.setdefault(label, []).append(t)
-                    peak[label] = report["vmhwm_bytes"] * 1e-6
-                if args.ort:
-                    seconds.setdefault("ort inference", []).append(ort_steps(model, name, args.batch, threads, args.steps, args.warmup, clock))
-            for label, times in seconds.items():
-                ratios = [a / b for a, b in zip(seconds["pytorch dense"], times)]
-                row = {"net": name, "threads": threads, "variant": label, "images_per_s": args.batch / statistics.median(times),
-                       "ratio": statistics.median(ratios), "ratio_min": min(ratios), "ratio_max": max(ratios), "peak_mb": peak.get(label)}
-                if args.json:
-                    print(json.dumps(row))
-                else:
-                    print(f"{name:<12} {threads:>7} {label:<16} {row['images_per_s']:>9.1f} {row['ratio']:>9.2f} {row['ratio_min']:>6.2f} {row['ratio_max']:>6.2f} "
-                          + (f"{peak[label]:>8.1f}" if label in peak else ""))
-                sys.stdout.flush()
+        print(f"{time.strftime('%Y-%m-%d %H:%M', time.gmtime())} UTC, {args.rounds} rounds of {args.steps} steps, "
+              f"{'processor time' if args.cpu_time else 'wall time'}, load {os.getloadavg()[0]:.1f} at the start\n")
+        print("| network | batch | threads | program | images/s | x PyTorch dense (min-max) | peak MB | of which before the model |\n" + "| --- " * 8 + "|")
+    for name in names:
+        for threads in args.threads:
+            for batch in args.batch:
+                for row in measure(args, name, folder / f"{name}.onnx", batch, threads):
+                    print(json.dumps(row) if args.json else table_row(row), flush=True)
+    if not args.json:
+        print(f"\nload {os.getloadavg()[0]:.1f} at the end")
 
 
 if __name__ == "__main__":
