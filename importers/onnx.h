@@ -87,6 +87,7 @@ typedef struct onnx_origin {   /* a parameter or buffer of the exported program;
     onnx_kind kind;
     bool present;              /* an initializer has its name */
     bool claimed;              /* an initializer of another name comes from it */
+    const char *claimed_by;    /* that one, where only the module around its node tells */
     const onnx_tensor *stand_in; /* that one, where it is known early */
     const onnx_tensor *merged; /* it had been merged with this one and was untied, as this parameter: */
     int32_t param;
@@ -145,6 +146,7 @@ typedef struct onnx_importer {
     mest_strmap functions; /* "domain\nname" to number */
     mest_strmap ops;       /* "op\nopset" to 1 (known) or 0: lookups are repeated a lot */
     bool external_attribute;
+    bool older;            /* from PyTorch's legacy exporter, which names nodes by module paths: "/fc/Gemm" */
 } onnx_importer;
 
 /* Text made from two names for messages; NULL counts as "". */
@@ -181,7 +183,9 @@ mest_status mest_onnx_untie_merged(onnx_importer *im, mest_onnx_notes *notes);
 /* Name of the lost parameter that an initializer with a made-up name comes from, by the node that reads it; NULL: none. By the node's
  * call; or, for what no call has named, by the modules around the node. */
 const char *mest_onnx_called_origin(onnx_importer *im, const mest_node *n, int32_t input, const mest_param *p);
-const char *mest_onnx_scope_origin(onnx_importer *im, const mest_node *n);
+const char *mest_onnx_scope_origin(onnx_importer *im, const mest_node *n, const char *name);
+/* onnx_alias.c: all numbers are the same, as a fresh network has them in scales and shifts. */
+bool mest_onnx_is_uniform(const mest_payload *p);
 /* All ones at input 1, all zeros at input 2 of a normalisation. */
 bool mest_onnx_is_filler(const char *op, int32_t input, const mest_payload *p);
 /* Warns of parameters that are nowhere. After the roles are decided. */

@@ -23,7 +23,7 @@ static const char *first_call(onnx_importer *im, const char *name)
     return mest_region_printf(&im->scratch, "%.*s%s", (int)(end - 1 - name), name, slash);
 }
 
-static bool is_uniform(const mest_payload *p)
+bool mest_onnx_is_uniform(const mest_payload *p)
 {
     float x[64], first = 0;
     for (int64_t at = 0; at < p->count; at += 64) {
@@ -39,8 +39,9 @@ static bool is_uniform(const mest_payload *p)
 }
 
 /* A module that is called twice has one weight. Where BatchNormalization was folded into it, the exporter made a copy for each call, found
- * them equal, and wrote an Identity as for weights that are equal by chance. Node names tell. */
-static mest_status find_repeats(onnx_importer *im)
+ * them equal, and wrote an Identity as for weights that are equal by chance. Node names tell. Where the first call reads an Identity, too
+ * (its bias equals that of another layer), the second reads that one: such an input is noted for the exporter. */
+static mest_status find_repeats(onnx_importer *im, mest_onnx_notes *notes)
 {
     mest_strmap by_name, identities;
     mest_strmap_init(&by_name, &im->scratch);
@@ -65,8 +66,16 @@ static mest_status find_repeats(onnx_importer *im)
                 const onnx_symbol *s = onnx_find_symbol(im, first->in_names[k]);
                 const onnx_tensor *t = s && s->tensor >= 0 ? &im->tensors[s->tensor] : NULL;
                 bool reads_first = t && t->is_float && (id >= 0 ? !strcmp(im->nodes[id].in_names[0], t->name) : !strcmp(n->in_names[k], t->name));
+                int32_t other = mest_strmap_get(&identities, first->in_names[k]);
+                if (pass == 1 && same && id >= 0 && other >= 0 && id != other && n->origin >= 0 && !strcmp(im->nodes[id].in_names[0], im->nodes[other].in_names[0])) {
+                    if (!MEST_REGION_GROW(&im->m->region, notes->moved, notes->n_moved, notes->cap_moved))
+                        return out_of_memory(im);
+                    notes->moved[notes->n_moved++] = (mest_onnx_move){ .node = n->origin, .input = k, .param = i, .again = true };
+                    n->in_names[k] = first->in_names[k];
+                    im->nodes[id].skip = true; /* nobody reads it */
+                }
                 if (pass == 0)
-                    same |= reads_first && t->payload.count > 1 && (id < 0 || !is_uniform(&t->payload));
+                    same |= reads_first && t->payload.count > 1 && (id < 0 || !mest_onnx_is_uniform(&t->payload));
                 else if (same && reads_first && id >= 0)
                     im->nodes[id].repeated = true;
             }
@@ -94,7 +103,7 @@ mest_status mest_onnx_add_param(onnx_importer *im, const onnx_tensor *t, const c
  * uses the initializer itself, the first takes it over, name included. */
 mest_status mest_onnx_resolve_aliases(onnx_importer *im, mest_onnx_notes *notes)
 {
-    MEST_TRY(find_repeats(im));
+    MEST_TRY(find_repeats(im, notes));
     for (int32_t i = 0; i < im->n_nodes; i++) {
         const onnx_node *n = &im->nodes[i];
         if (n->skip)
@@ -117,7 +126,7 @@ mest_status mest_onnx_resolve_aliases(onnx_importer *im, mest_onnx_notes *notes)
     int32_t cap = 0, *dropped = NULL, cap_added = 0, *added = NULL;
     for (int32_t i = 0; i < im->n_nodes; i++) {
         onnx_node *n = &im->nodes[i];
-        if (!is_alias(im, n))
+        if (n->skip || !is_alias(im, n))
             continue;
         onnx_tensor *t = &im->tensors[onnx_find_symbol(im, n->in_names[0])->tensor];
         onnx_symbol *to = onnx_find_symbol(im, n->out_names[0]);
@@ -144,6 +153,16 @@ mest_status mest_onnx_resolve_aliases(onnx_importer *im, mest_onnx_notes *notes)
         dropped[notes->n_dropped] = n->origin;
         added[notes->n_dropped++] = param;
     }
+    int32_t kept = 0;
+    for (int32_t i = 0; i < notes->n_moved; i++) { /* the place held the node's number */
+        mest_onnx_move *move = &notes->moved[i];
+        onnx_symbol *s = onnx_find_symbol(im, im->nodes[move->param].in_names[move->input]);
+        if (s->value != MEST_NONE && im->m->graph.values[s->value].kind == MEST_VALUE_PARAM) { /* else the file stays right as it is */
+            move->param = im->m->graph.values[s->value].param;
+            notes->moved[kept++] = *move;
+        }
+    }
+    notes->n_moved = kept;
     notes->dropped = dropped;
     notes->added = added;
     im->m->n_untied = notes->n_dropped;

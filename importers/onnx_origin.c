@@ -205,6 +205,48 @@ bool mest_onnx_is_filler(const char *op, int32_t input, const mest_payload *p)
     return true;
 }
 
+/* Name of the module that owns a parameter: all before the last dot. */
+static bool owned_by(const char *target, const char *scope, size_t n, bool below)
+{
+    const char *dot = strrchr(target, '.');
+    size_t owner = dot ? (size_t)(dot - target) : 0;
+    if (owner == n && !memcmp(target, scope, n))
+        return true;
+    return below && owner > n && (n == 0 || (!memcmp(target, scope, n) && target[n] == '.'));
+}
+
+/* The innermost module around the node: the last but one of "['', 'layers.0', 'layers.0.attn', 'matmul']". */
+static text innermost(const Onnx__NodeProto *node)
+{
+    text all = find_entry(&node->base, MEST_PRESCAN_NODE, "pkg.torch.onnx.name_scopes"), last = { NULL, 0 }, before = { NULL, 0 };
+    for (size_t i = 0; i < all.n; i++) {
+        if (all.at[i] != '\'' && all.at[i] != '"')
+            continue;
+        size_t begin = ++i;
+        while (i < all.n && all.at[i] != '\'' && all.at[i] != '"')
+            i++;
+        before = last;
+        last = (text){ all.at + begin, i - begin };
+    }
+    return before;
+}
+
+/* A normalisation that is written out reads its scale and shift with nodes whose call names neither (reshaped, the two are folded): the lost
+ * "weight" or "bias" of the very module. Only for values as a fresh network has them, as tables are read in such ways too. -1: none. */
+static int32_t written_out(const onnx_importer *im, const Onnx__NodeProto *node, const char *op, const onnx_tensor *t)
+{
+    const char *suggested = !strcmp(op, "Mul") ? "weight" : !strcmp(op, "Add") ? "bias" : NULL;
+    text scope = suggested ? innermost(node) : (text){ NULL, 0 };
+    if (!scope.at || !mest_onnx_is_uniform(&t->payload))
+        return -1;
+    for (int32_t i = 0; i < im->n_origins; i++) {
+        const onnx_origin *o = &im->origins[i];
+        if ((!o->present || o->merged == t) && o->kind == KIND_PARAMETER && !strcmp(leaf(o->target), suggested) && owned_by(o->target, scope.at, scope.n, false))
+            return i;
+    }
+    return -1;
+}
+
 /* ---- merged parameters ---- */
 
 /* The parameter of its own, once. */
@@ -283,6 +325,8 @@ mest_status mest_onnx_untie_merged(onnx_importer *im, mest_onnx_notes *notes)
             if (named && calls_it(im, node, n->op, k, t->name))
                 continue;
             int32_t lost = lost_parameter(im, node, n->op, k, t->name, named, t);
+            if (lost < 0 && !named)
+                lost = written_out(im, node, n->op, t);
             if (lost < 0 || im->origins[lost].stand_in == t)
                 continue;
             if (!named && !t->stands_for) { /* the first of several: it keeps the name that the exporter made */
@@ -307,32 +351,6 @@ mest_status mest_onnx_untie_merged(onnx_importer *im, mest_onnx_notes *notes)
 
 /* ---- initializers without a name of their own ---- */
 
-/* Name of the module that owns a parameter: all before the last dot. */
-static bool owned_by(const char *target, const char *scope, size_t n, bool below)
-{
-    const char *dot = strrchr(target, '.');
-    size_t owner = dot ? (size_t)(dot - target) : 0;
-    if (owner == n && !memcmp(target, scope, n))
-        return true;
-    return below && owner > n && (n == 0 || (!memcmp(target, scope, n) && target[n] == '.'));
-}
-
-/* The innermost module around the node: the last but one of "['', 'layers.0', 'layers.0.attn', 'matmul']". */
-static text innermost(const Onnx__NodeProto *node)
-{
-    text all = find_entry(&node->base, MEST_PRESCAN_NODE, "pkg.torch.onnx.name_scopes"), last = { NULL, 0 }, before = { NULL, 0 };
-    for (size_t i = 0; i < all.n; i++) {
-        if (all.at[i] != '\'' && all.at[i] != '"')
-            continue;
-        size_t begin = ++i;
-        while (i < all.n && all.at[i] != '\'' && all.at[i] != '"')
-            i++;
-        before = last;
-        last = (text){ all.at + begin, i - begin };
-    }
-    return before;
-}
-
 /* Scale or shift of a BatchNormalization: the module has a buffer "running_mean" too. Exporters fold those into the layer before. */
 static bool of_batch_norm(const onnx_importer *im, const char *target)
 {
@@ -342,12 +360,23 @@ static bool of_batch_norm(const onnx_importer *im, const char *target)
     return n > 0 && (size_t)n < sizeof name && mest_strmap_get(&im->targets, name) >= 0;
 }
 
+static void claim_call(onnx_importer *im, const Onnx__NodeProto *node)
+{
+    text call = find_entry(&node->base, MEST_PRESCAN_NODE, "pkg.torch.onnx.fx_node");
+    int32_t found;
+    size_t at = 0;
+    while ((found = next_parameter(im, call, &at)) >= 0)
+        im->origins[found].claimed = true;
+}
+
 const char *mest_onnx_called_origin(onnx_importer *im, const mest_node *n, int32_t input, const mest_param *p)
 {
     const Onnx__NodeProto *node = proto_of(im, n->origin);
     int32_t found = node ? lost_parameter(im, node, n->op->name, input, p->name, false, NULL) : -1;
     if (found >= 0) {
         im->origins[found].claimed = true;
+        if (!strcmp(n->op->name, "LSTM") || !strcmp(n->op->name, "GRU") || !strcmp(n->op->name, "RNN"))
+            claim_call(im, node); /* packed together: weights of all gates, directions */
         return im->origins[found].target;
     }
     /* a copy of a parameter that is there as well: as many numbers, maybe transposed */
@@ -361,16 +390,32 @@ const char *mest_onnx_called_origin(onnx_importer *im, const mest_node *n, int32
     return NULL;
 }
 
-const char *mest_onnx_scope_origin(onnx_importer *im, const mest_node *n)
+/* "select" and "select_1", or "split" and "split_2": parts of one tensor, cut while folding. Names of the kind "val_7" say nothing. */
+static bool same_cut(const char *a, const char *b)
+{
+    static const char *const cuts[] = { "select", "slice", "getitem", "split", "chunk", "unbind" };
+    size_t n = strcspn(a, "_");
+    if (strncmp(a, b, n) || (b[n] && b[n] != '_'))
+        return false;
+    for (size_t i = 0; i < sizeof cuts / sizeof *cuts; i++)
+        if (strlen(cuts[i]) == n && !strncmp(cuts[i], a, n))
+            return true;
+    return false;
+}
+
+const char *mest_onnx_scope_origin(onnx_importer *im, const mest_node *n, const char *name)
 {
     const Onnx__NodeProto *node = proto_of(im, n->origin);
     text scope = node && im->n_lost ? innermost(node) : (text){ NULL, 0 };
     for (int below = 0; scope.at && below <= 1; below++)
         for (int32_t i = 0; i < im->n_origins; i++) {
             onnx_origin *o = &im->origins[i];
-            if (o->present || o->claimed || o->kind != KIND_PARAMETER || !owned_by(o->target, scope.at, scope.n, below) || of_batch_norm(im, o->target))
+            if (o->present || o->kind != KIND_PARAMETER || !owned_by(o->target, scope.at, scope.n, below) || of_batch_norm(im, o->target))
+                continue;
+            if (o->claimed && !(o->claimed_by && same_cut(o->claimed_by, name)))
                 continue;
             o->claimed = true;
+            o->claimed_by = name;
             return o->target;
         }
     return NULL;

@@ -5,12 +5,14 @@
  *   2. metadata: PARAMETER trains, BUFFER and CONSTANT_TENSOR do not; what has neither, in a file with such metadata, trains where it comes
  *      from a parameter that is not in the file under its name (onnx_origin.c), and is constant otherwise
  *   3. what no output depends on through differentiable inputs is constant (masks, indices, unused)
- *   4. a scalar, or one element that only scales or shifts, is constant
+ *   4. a scalar, or one element that only scales or shifts, is constant, unless the older exporter gave it the name that it had in the
+ *      network (it makes no such initializers of its own)
  *   5. an operand of an elementwise operator that holds infinite or huge negative numbers is a mask
  *   6. what the older exporter's constant folding made (names "onnx::Mul_181") is constant where it divides, compares or subtracts, scales
  *      by a table of more than one axis, or adds whole numbers or sines and cosines: grids, anchors, positions; weights come out as vectors
  *      along one axis, or in layers
- *   7. everything else trains */
+ *   7. zeros that are the first state of a recurrent layer are constant, unless they have a name as in 4
+ *   8. everything else trains */
 #include "importers/onnx.h"
 
 /* Inputs that carry no gradient, as bits; ALL: the operator has none. Operators that are not here: all inputs are differentiable. */
@@ -211,13 +213,31 @@ static bool comes_from_none(onnx_importer *im, const mest_param *p, const use *u
         *reason = "ones or zeros for a normalisation without scale and shift";
         return true;
     }
-    if (!origin && !is_one_of(n->op->name, layers) && !(origin = mest_onnx_scope_origin(im, n))) {
+    if (!origin && !is_one_of(n->op->name, layers) && !(origin = mest_onnx_scope_origin(im, n, p->name))) {
         *reason = "made by the exporter from no parameter";
         return true;
     }
     if (origin)
         *reason = mest_region_printf(&im->m->region, "'%.150s' of the network, input %d of %s '%.150s'", origin, u->input, n->op->name, n->name);
     return false;
+}
+
+/* Zeros that an exporter made for the first state of a recurrent layer, where the batch size is fixed. */
+static bool is_first_state(const mest_graph *g, const mest_param *p, const use *u)
+{
+    static const char *const recurrent[] = { "LSTM", "GRU", "RNN", NULL };
+    float first = 1;
+    return u->input >= 5 && u->input <= 6 && is_one_of(g->nodes[u->node].op->name, recurrent) && p->count > 0 &&
+           mest_payload_read(&p->payload, 0, 1, &first, NULL) == MEST_OK && first == 0 && mest_onnx_is_uniform(&p->payload);
+}
+
+/* The older exporter calls nodes "/fc/Gemm", and what it folds together "onnx::Mul_181" or, long ago, "181". */
+static bool named_in_network(const onnx_importer *im, const char *name)
+{
+    bool number = true;
+    for (const char *c = name; *c; c++)
+        number &= *c >= '0' && *c <= '9';
+    return im->older && !number && strncmp(name, "onnx::", 6) != 0 && *name != '/';
 }
 
 static const char *decide(onnx_importer *im, mest_param *p, onnx_kind kind, const use *uses, const use *u)
@@ -238,10 +258,13 @@ static const char *decide(onnx_importer *im, mest_param *p, onnx_kind kind, cons
         return "CONSTANT_TENSOR in the file's metadata";
     if (!u->reached)
         return "no output depends on it through a differentiable input";
-    if (kind != KIND_PARAMETER && p->shape.rank == 0)
+    const bool known = kind == KIND_PARAMETER || (kind == KIND_UNKNOWN && named_in_network(im, p->name));
+    if (!known && p->shape.rank == 0)
         return "a scalar";
-    if (kind != KIND_PARAMETER && p->count <= 1 && u->only_scales)
+    if (!known && p->count <= 1 && u->only_scales)
         return "one element that only scales";
+    if (!known && is_first_state(&im->m->graph, p, u))
+        return "zeros, the first state of a recurrent layer";
     if (kind == KIND_UNKNOWN && is_mask(&im->m->graph, p, u))
         return "infinite or huge numbers: a mask";
     if (kind == KIND_UNKNOWN && is_folded_constant(&im->m->graph, p, u))

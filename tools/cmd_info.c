@@ -34,12 +34,14 @@ static mest_node_counts count_nodes(tool *t)
     mest_train_config c;
     mest_session *session = NULL;
     mest_node_counts n = {.struct_size = sizeof n};
+    mest_tensor_info in = {.struct_size = sizeof in};
+    bool fixed = mest_model_input_count(t->model) > 0 && mest_model_input(t->model, 0, &in, NULL) == MEST_OK && in.rank > 0 && in.dim[0] > 0;
     mest_train_config_init(&c);
     c.threads = 1;
     c.no_fuse = t->s->no_fuse;
     c.output = t->s->output_name;
     if (mest_session_create(&session, t->model, &c, NULL) != MEST_OK || (t->data.info && mest_session_expect(session, &t->data_info, NULL) != MEST_OK) ||
-        mest_session_node_counts(session, 1, &n, NULL) != MEST_OK)
+        mest_session_node_counts(session, fixed ? in.dim[0] : 1, &n, NULL) != MEST_OK)
         n.folded = n.fused = -1;
     mest_session_destroy(session);
     return n;
