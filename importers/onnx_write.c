@@ -144,7 +144,7 @@ static mest_status put_dense_values(onnx_writer *w, const mest_param *p)
         w->n += bytes;
         return MEST_OK;
     }
-    if (onnx_untouched(p) && !p->payload.linear) { /* bit for bit, in any type */
+    if (onnx_untouched(p) && !p->payload.linear && p->payload.raw) { /* bit for bit, in any type */
         for (size_t at = 0; at < bytes; at += MEST_FORGET_BYTES) {
             MEST_TRY(onnx_put(w, p->payload.raw + at, bytes - at < MEST_FORGET_BYTES ? (size_t)bytes - at : MEST_FORGET_BYTES));
             mest_model_forget(w->m);

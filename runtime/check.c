@@ -324,6 +324,7 @@ static void judge_gradient(check *c, const mest_node *n, mest_check_node *r)
         c->failed |= !r->change;
     } else if (learns && n->op->no_grad && any_out(c->reaches, n)) {
         r->gradient = MEST_GRADIENT_ENDS;
+        r->change = "if what comes before it is to learn, put something differentiable in its place (a soft or straight-through form); else freeze that";
     } else if (!live) {
         r->gradient = MEST_GRADIENT_UNNEEDED;
     } else if (!r->forward) {

@@ -17,6 +17,9 @@ typedef struct mest_payload {
     /* sparse_initializer: raw holds nnz values, linear the ascending linear indices (region memory) */
     int64_t nnz;
     const int64_t *linear;
+    /* not in the file (raw is NULL): drawn uniform in +-bound whenever it is read, by mest_rng(seed, stream, element) */
+    double bound;
+    uint64_t seed, stream;
 } mest_payload;
 
 /* A BatchNormalization unfolded behind a Conv (runtime/unfold.c): written back, the Conv is weight * factor, bias * factor + shift. */

@@ -157,8 +157,6 @@ static mest_status check_own(const search *s, int32_t param, const char *what)
         }
     for (int i = 0; i < g->n_outputs; i++)
         MEST_CHECK(param_of(g, g->outputs[i]) != param, s->err, MEST_E_UNSUPPORTED, "new head: the %s '%s' is an output of the model", what, p->name);
-    MEST_CHECK(p->payload.dtype == MEST_F32 || p->payload.dtype == MEST_F64, s->err, MEST_E_UNSUPPORTED, "new head: the %s '%s' is stored as %s; convert the model to float32", what,
-               p->name, mest_dtype_name(p->payload.dtype));
     return MEST_OK;
 }
 
@@ -348,7 +346,8 @@ static double fan_in_of(const search *s)
     return (double)(s->weight_axis == 1 ? s->classes : w->dim[1]) * (double)mest_shape_span(w, 2, w->rank);
 }
 
-/* Values keyed by the seed and the name: they do not depend on what else the model has. */
+/* Values keyed by the seed and the name: they do not depend on what else the model has. They are drawn when they are read, so that a head that
+ * becomes sparse never lies densely in memory. */
 static mest_status draw(search *s, int32_t param, int axis, double bound, uint64_t seed)
 {
     mest_param *p = &s->m->params[param];
@@ -359,18 +358,9 @@ static mest_status draw(search *s, int32_t param, int axis, double bound, uint64
         key = (key ^ (unsigned char)*c) * 16777619u;
     shape.dim[axis] = s->classes;
     MEST_CHECK(mest_shape_count(&shape, &count) && count < (int64_t)1 << 31, s->err, MEST_E_LIMIT, "new head: '%s' would be too large", p->name);
-    const size_t size = mest_dtype_file_size(p->payload.dtype);
-    uint8_t *raw = mest_region_alloc(&s->m->region, (size_t)count + 1, size);
-    if (!raw)
-        return out_of_memory(s);
-    for (int64_t i = 0; i < count; i++) {
-        const double x = (2 * mest_rng_uniform(seed, (uint64_t)MEST_STREAM_HEAD << 32 | key, (uint64_t)i) - 1) * bound;
-        const float f = (float)x;
-        memcpy(raw + (size_t)i * size, size == sizeof f ? (const void *)&f : (const void *)&x, size);
-    }
     p->shape = shape;
     p->count = count;
-    p->payload = (mest_payload){.dtype = p->payload.dtype, .raw = raw, .count = count};
+    p->payload = (mest_payload){.dtype = p->payload.dtype, .count = count, .bound = bound, .seed = seed, .stream = (uint64_t)MEST_STREAM_HEAD << 32 | key};
     p->role = MEST_ROLE_TRAINABLE;
     p->stated = false;
     p->reshaped = true;

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "runtime/model.h"
+#include "runtime/rng.h"
 
 #if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "payloads of ONNX files are little-endian and are read as they are"
@@ -60,6 +61,11 @@ mest_status mest_payload_read(const mest_payload *p, int64_t first, int64_t n, f
                "elements %" PRId64 " to %" PRId64 " of a payload of %" PRId64, first, first + n, p->count);
     if (n == 0)
         return MEST_OK;
+    if (!p->raw && p->bound > 0) {
+        for (int64_t i = 0; i < n; i++)
+            out[i] = (float)((2 * mest_rng_uniform(p->seed, p->stream, (uint64_t)(first + i)) - 1) * p->bound);
+        return MEST_OK;
+    }
     if (!p->linear) {
         floats_of(p->dtype, p->raw + (size_t)first * size, (size_t)n, out);
         return MEST_OK;

@@ -29,6 +29,8 @@ static char path[64], other[80];
 
 static float wave(uint64_t i) { return (float)(.2 * sin(1.7 * (double)i + .3)); }
 
+static float positive(uint64_t i) { return 1 + (float)i / 8; }
+
 static void ints(onnx_bytes *g, const char *name, int64_t n, const int64_t *v)
 {
     onnx_bytes t = {0};
@@ -390,6 +392,59 @@ START_TEST(test_patterns)
 }
 END_TEST
 
+/* ---- statistics of BatchNormalization that is frozen, or not ---- */
+
+static void save_bn(void)
+{
+    onnx_bytes g = {0};
+    onnx_node(&g, "Conv:x,c1:a1:pads=1/1/1/1");
+    onnx_node(&g, "BatchNormalization:a1,scale,shift,mean,var:n");
+    onnx_node(&g, "Relu:n:r");
+    onnx_node(&g, "GlobalAveragePool:r:p");
+    onnx_node(&g, "Flatten:p:f");
+    onnx_node(&g, "Gemm:f,w,b:y:transB=1");
+    onnx_weight(&g, "c1", 4, (int64_t[]){4, 3, 3, 3}, wave);
+    onnx_weight(&g, "scale", 1, (int64_t[]){4}, positive);
+    onnx_weight(&g, "shift", 1, (int64_t[]){4}, wave);
+    onnx_weight(&g, "mean", 1, (int64_t[]){4}, wave);
+    onnx_weight(&g, "var", 1, (int64_t[]){4}, positive);
+    onnx_weight(&g, "w", 2, (int64_t[]){6, 4}, wave);
+    onnx_weight(&g, "b", 1, (int64_t[]){6}, wave);
+    onnx_value(&g, 11, "x", 3, (int64_t[]){3, SIDE, SIDE});
+    onnx_value(&g, 12, "y", 1, (int64_t[]){6});
+    onnx_save(&g, path);
+}
+
+START_TEST(test_frozen_statistics)
+{
+    static const struct { const char *bn, *frozen; bool moves; } cases[] = {
+        {"auto", NULL, true}, {"auto", "scale,shift", false}, {"auto", "*", false}, {"auto", "shift", true}, {"train", "scale,shift", true}, {"frozen", NULL, false}};
+    save_bn();
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        mest_train_config c;
+        mest_session *s = NULL;
+        mest_model *m = load(path);
+        float before[2][4], after[2][4];
+        if (cases[i].frozen)
+            OK(mest_model_freeze(m, cases[i].frozen, true, NULL, err));
+        OK(mest_model_freeze(m, "w", false, NULL, err));
+        read_values(m, "mean", before[0], 4);
+        read_values(m, "var", before[1], 4);
+        mest_train_config_init(&c);
+        c.batch = BATCH;
+        c.threads = 1;
+        c.batch_norm = cases[i].bn;
+        OK(mest_session_create(&s, m, &c, err));
+        train_a_step(s, 6);
+        read_values(m, "mean", after[0], 4);
+        read_values(m, "var", after[1], 4);
+        ck_assert_msg((memcmp(before, after, sizeof before) != 0) == cases[i].moves, "bn %s, frozen %s", cases[i].bn, cases[i].frozen ? cases[i].frozen : "nothing");
+        mest_session_destroy(s);
+        mest_model_destroy(m);
+    }
+}
+END_TEST
+
 int main(void)
 {
     snprintf(path, sizeof path, "/tmp/mest-head-XXXXXX");
@@ -407,6 +462,7 @@ int main(void)
     tcase_add_test(c, test_refusals);
     tcase_add_test(c, test_frozen_prefix);
     tcase_add_test(c, test_patterns);
+    tcase_add_test(c, test_frozen_statistics);
     Suite *suite = suite_create("head");
     suite_add_tcase(suite, c);
     SRunner *runner = srunner_create(suite);

@@ -20,22 +20,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "mest/check.h"
-
-#define N_PARAMETERS 4
-
-struct mest_model {
-    double sparsity;
-    char scheme[16];
-    bool frozen[N_PARAMETERS];
-};
-
-struct mest_session {
-    mest_model *model;
-    mest_train_config config;
-    atomic_bool cancelled;
-    int64_t steps;
-};
+#include "fake.h"
 
 typedef struct fake_source {
     int64_t count;
@@ -45,8 +30,7 @@ typedef struct fake_source {
     mest_source_options options;
 } fake_source;
 
-static mest_status fail(mest_error *err, mest_status status, const char *format, ...) MEST_PRINTF(3, 4);
-static mest_status fail(mest_error *err, mest_status status, const char *format, ...)
+mest_status fail(mest_error *err, mest_status status, const char *format, ...)
 {
     va_list list;
     va_start(list, format);
@@ -58,8 +42,7 @@ static mest_status fail(mest_error *err, mest_status status, const char *format,
     return status;
 }
 
-/* Is this function asked to fail? */
-static bool asked(const char *function, mest_status *status, mest_error *err)
+bool asked(const char *function, mest_status *status, mest_error *err)
 {
     const char *wish = getenv("FAKE_FAIL");
     size_t n = strlen(function);
@@ -70,15 +53,7 @@ static bool asked(const char *function, mest_status *status, mest_error *err)
     return true;
 }
 
-#define MAY_FAIL(err)                            \
-    do {                                         \
-        mest_status wanted_;                     \
-        if (asked(__func__, &wanted_, (err)))    \
-            return wanted_;                      \
-    } while (0)
-
-static void echo(const char *format, ...) MEST_PRINTF(1, 2);
-static void echo(const char *format, ...)
+void echo(const char *format, ...)
 {
     const char *path = getenv("FAKE_ECHO");
     FILE *file = path ? fopen(path, "a") : NULL;
@@ -192,19 +167,6 @@ mest_status mest_model_summarize(const mest_model *model, mest_model_summary *su
 const char *mest_model_metadata(const mest_model *model, const char *key)
 {
     return model && strcmp(key, "mest.normalisation") == 0 ? getenv("FAKE_NORMALISATION") : NULL;
-}
-
-mest_status mest_model_new_head(mest_model *model, const char *output, int64_t classes, uint64_t seed, mest_head_info *info, mest_error *err)
-{
-    MAY_FAIL(err);
-    (void)model;
-    echo("new head %" PRId64 " of %s, seed %" PRIu64, classes, output ? output : "the first", seed);
-    info->op = "Gemm";
-    info->node = "last";
-    info->weight = "fc2.weight";
-    info->bias = "fc2.bias";
-    info->classes_before = 10;
-    return MEST_OK;
 }
 
 mest_status mest_model_freeze(mest_model *model, const char *pattern, bool freeze, int *n_matched, mest_error *err)
@@ -523,35 +485,6 @@ mest_status mest_session_output_shape(mest_session *session, int *rank, int64_t 
 }
 
 void mest_session_cancel(mest_session *session) { session->cancelled = true; }
-
-int mest_model_folded_count(const mest_model *model) { return model && getenv("FAKE_FOLDED") ? 2 : 0; }
-
-mest_status mest_model_folded(const mest_model *model, int index, mest_folded_info *info, mest_error *err)
-{
-    (void)model, (void)index;
-    MAY_FAIL(err);
-    *info = (mest_folded_info){.struct_size = sizeof *info, .node = "/conv", .weight = "onnx::Conv_7", .sign = "the sign"};
-    return MEST_OK;
-}
-
-mest_status mest_model_unfold_batch_norm(mest_model *model, int *n_layers, mest_error *err)
-{
-    (void)model;
-    MAY_FAIL(err);
-    if (n_layers)
-        *n_layers = 2;
-    echo("unfold");
-    return MEST_OK;
-}
-
-mest_status mest_session_recompute_statistics(mest_session *session, const mest_source *source, int64_t batches, int *n_layers, mest_error *err)
-{
-    (void)session, (void)source;
-    MAY_FAIL(err);
-    *n_layers = 3;
-    echo("statistics %" PRId64, batches);
-    return MEST_OK;
-}
 
 void mest_check_options_init(mest_check_options *o) { *o = (mest_check_options){.struct_size = sizeof *o}; }
 
