@@ -131,7 +131,7 @@ const mest_host_api *mest_host_functions(void)
         .get_values = mest_host_get_values, .unit_momentum = mest_host_unit_momentum, .set_values = mest_host_set_values,
         .restore_samples = mest_host_restore_samples, .skip_update = mest_host_skip_update, .probe = mest_host_probe, .watch = mest_host_watch,
         .perturb = mest_host_perturb, .turned_units = mest_host_turned_units, .unit_products = mest_host_unit_products, .units_at = mest_host_units_at,
-        .remember = mest_host_remember, .rewind = mest_host_rewind, .schedule_at = mest_host_schedule_at,
+        .remember = mest_host_remember, .rewind = mest_host_rewind, .schedule_at = mest_host_schedule_at, .freeze = mest_host_freeze,
     };
     return &api;
 }
@@ -195,6 +195,11 @@ mest_status mest_host_leave(mest_host *host, bool apply, mest_host_report *repor
         now.grown += p->grow.n;
         now.n_params += p->drop.n > 0 || p->grow.n > 0;
         p->drop.n = p->grow.n = p->set.n = 0;
+    }
+    for (int i = 0; i < host->n_params; i++) {
+        if (apply && status == MEST_OK && host->params[i].freeze && !host->params[i].frozen)
+            status = host->freezer(host->keeper_self, host->params[i].model_param, err);
+        host->params[i].freeze = false;
     }
     for (int64_t i = 0; apply && status == MEST_OK && i < now.restored_samples; i++)
         mest_sample_restore(host->samples, host->restored_samples.ids[i]);

@@ -50,7 +50,7 @@ mest_status mest_host_sparse_info(mest_host *host, int param, mest_sparse_info *
     const mest_sparse *s = p->sparse;
     mest_sparse_info full = { .name = p->name, .scheme = s->name, .rank = s->shape.rank, .n_units = s->n_units, .n_active = s->active_units,
                               .capacity = s->cap_units, .unit_elements = s->unit_elements, .target_sparsity = p->target_sparsity,
-                              .choices = s->choices, .group_units = s->group_units };
+                              .choices = s->choices, .group_units = s->group_units, .frozen = p->frozen };
     memcpy(full.dim, s->shape.dim, sizeof full.dim);
     full.struct_size = size < sizeof full ? size : (uint32_t)sizeof full;
     memcpy(info, &full, full.struct_size);

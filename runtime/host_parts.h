@@ -51,6 +51,7 @@ mest_status mest_host_perturb(mest_host *host, double l1, double noise, mest_err
 mest_status mest_host_turned_units(mest_host *host, int param, int64_t room, int64_t *units, int64_t *n, mest_error *err);
 mest_status mest_host_remember(mest_host *host, mest_error *err);
 mest_status mest_host_rewind(mest_host *host, mest_error *err);
+mest_status mest_host_freeze(mest_host *host, int param, mest_error *err);
 mest_status mest_host_schedule_at(mest_host *host, int64_t epoch, int64_t n_epochs, mest_error *err);
 mest_status mest_host_unit_products(mest_host *host, int param, int64_t first, int64_t n, float *products, mest_error *err);
 

@@ -146,6 +146,7 @@ mest_status mest_host_drop(mest_host *host, int param, const int64_t *units, int
     if (!p)
         return MEST_E_ARGUMENT;
     MEST_TRY(check_phase(host, err));
+    MEST_CHECK(!p->frozen || n == 0, err, MEST_E_STATE, "scheduler %s: %s is frozen, its units stay as they are", host->who, p->name);
     MEST_TRY(check_order(host, "unit", p->name, units, n, mest_sparse_ids(p->sparse), err));
     for (int64_t i = 0; i < n; i++)
         MEST_CHECK(mest_sparse_active(p->sparse, units[i]) && !mest_proposal_has(&p->drop, units[i]), err, MEST_E_PLUGIN,
@@ -204,6 +205,7 @@ mest_status mest_host_grow(mest_host *host, int param, const int64_t *units, int
     if (!p)
         return MEST_E_ARGUMENT;
     MEST_TRY(check_phase(host, err));
+    MEST_CHECK(!p->frozen || n == 0, err, MEST_E_STATE, "scheduler %s: %s is frozen, its units stay as they are", host->who, p->name);
     MEST_TRY(check_order(host, "unit", p->name, units, n, mest_sparse_ids(p->sparse), err));
     int64_t after = p->sparse->active_units - p->drop.n + p->grow.n;
     MEST_CHECK(n <= p->sparse->cap_units - after, err, MEST_E_PLUGIN,
@@ -247,6 +249,7 @@ mest_status mest_host_set_values(mest_host *host, int param, const int64_t *unit
     if (!p)
         return MEST_E_ARGUMENT;
     MEST_TRY(check_phase(host, err));
+    MEST_CHECK(!p->frozen || n == 0, err, MEST_E_STATE, "scheduler %s: %s is frozen, its units stay as they are", host->who, p->name);
     MEST_TRY(check_order(host, "unit", p->name, units, n, mest_sparse_ids(p->sparse), err));
     MEST_CHECK(n == 0 || values, err, MEST_E_PLUGIN, "scheduler %s: %s: no values for %" PRId64 " units", host->who, p->name, n);
     for (int64_t i = 0; i < n; i++) {

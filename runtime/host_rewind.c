@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Services that go back: a copy of all weights that follows the patterns, and the learning-rate schedule of an earlier epoch. The sparse
- * parameters' part of the copy is here, the rest is the session's (keeper). */
+ * parameters' part of the copy is here, the rest is the session's (keeper). And the service that freezes, which is the session's as well. */
 #include <inttypes.h>
 #include <string.h>
 
@@ -52,6 +52,8 @@ mest_status mest_host_rewind(mest_host *host, mest_error *err)
 {
     MEST_TRY(check_begin(host, "rewind", err));
     MEST_CHECK(host->n_params == 0 || host->params[0].remembered, err, MEST_E_STATE, "scheduler %s: nothing was remembered to go back to", host->who);
+    for (int i = 0; i < host->n_params; i++)
+        MEST_CHECK(!host->params[i].frozen, err, MEST_E_STATE, "scheduler %s: '%s' is frozen and cannot go back", host->who, host->params[i].name);
     host->rewind = true;
     return MEST_OK;
 }
@@ -77,6 +79,17 @@ mest_status mest_host_schedule_at(mest_host *host, int64_t epoch, int64_t n_epoc
     MEST_CHECK(epoch >= 0 && epoch < n_epochs, err, MEST_E_ARGUMENT, "scheduler %s: epoch %" PRId64 " of %" PRId64 " for the learning rate", host->who, epoch, n_epochs);
     host->lr_epoch = epoch;
     host->lr_epochs = n_epochs;
+    return MEST_OK;
+}
+
+mest_status mest_host_freeze(mest_host *host, int param, mest_error *err)
+{
+    MEST_TRY(check_begin(host, "freeze", err));
+    mest_host_param *p = mest_host_find(host, param, err);
+    if (!p)
+        return MEST_E_ARGUMENT;
+    MEST_CHECK(host->freezer, err, MEST_E_UNSUPPORTED, "scheduler %s: this host cannot freeze", host->who);
+    p->freeze = true;
     return MEST_OK;
 }
 

@@ -41,7 +41,7 @@ void mest_make_query(const mest_program *p, mest_id id, mest_kernel_query *q, me
         s->in[i] = v ? &v->type : NULL;
         s->data[i] = v && v->kind == MEST_VALUE_CONST ? v->data : NULL;
         s->sparse[i] = v && v->type.layout.kind == MEST_SPARSE ? p->model->params[v->type.layout.param].sparse : NULL;
-        s->fixed[i] = v && (v->kind == MEST_VALUE_CONST || (v->kind == MEST_VALUE_PARAM && (p->spec.weights_rest || p->model->params[v->param].role == MEST_ROLE_FROZEN)));
+        s->fixed[i] = v && (v->kind == MEST_VALUE_CONST || (v->kind == MEST_VALUE_PARAM && (p->spec.weights_rest || p->model->params[v->param].role == MEST_ROLE_FROZEN || (p->spec.frozen && p->spec.frozen[v->param]))));
     }
     for (int i = 0; i < q->n_out; i++)
         s->out[i] = n->out[i] == MEST_NONE ? NULL : &g->values[n->out[i]].type;

@@ -57,6 +57,15 @@ void mest_optimizer_free(mest_optimizer *o)
     o->state = NULL;
 }
 
+void mest_optimizer_drop(mest_optimizer *o, int param)
+{
+    mest_param_state *s = &o->state[param];
+    for (int k = 0; k < MEST_OPTIM_SLOTS; k++) {
+        mest_free(&o->model->heap, s->slot[k], (size_t)s->capacity, sizeof(mest_real));
+        s->slot[k] = NULL;
+    }
+}
+
 void mest_optimizer_clear(mest_optimizer *o, int64_t at)
 {
     for (int i = 0; o->state && i < o->n_state; i++)

@@ -53,6 +53,8 @@ mest_status mest_optimizer_init(mest_optimizer *o, mest_model *model, const char
 /* Slots for every trainable parameter at its present capacity (zeroed). */
 mest_status mest_optimizer_allocate(mest_optimizer *o, mest_error *err);
 void mest_optimizer_free(mest_optimizer *o);
+/* Gives back the slots of one parameter, which is not updated any more. */
+void mest_optimizer_drop(mest_optimizer *o, int param);
 /* Forgets what it has gathered: slots 0, and Adam and AdamW correct their bias, Adagrad decays its rate anew from step `at` on (steps done so far). */
 void mest_optimizer_clear(mest_optimizer *o, int64_t at);
 int64_t mest_optimizer_bytes(const mest_optimizer *o);

@@ -46,6 +46,7 @@ typedef struct mest_host_param {
     mest_real *grad_snapshot;         /* the host's own; NULL when nobody asked */
     uint8_t *turned;                  /* [cap_units] the host's own; NULL when nobody asked: perturb */
     mest_real *remembered;            /* values that rewind brings back; NULL: none. Follows the pattern */
+    bool frozen, freeze;              /* does not train any more; asked for in this epoch_begin */
     int64_t reserved;                 /* largest wish of a scheduler, units */
     mest_proposal drop, grow, set;
 } mest_host_param;
@@ -78,6 +79,8 @@ struct mest_host {
      * there is nothing else. Only copying can fail. */
     mest_status (*keeper)(void *self, bool bring_back, mest_error *err);
     void *keeper_self;
+    /* Makes a parameter of the model, and what is before it, stay as it is; sets `frozen`. NULL: nobody can. */
+    mest_status (*freezer)(void *self, int model_param, mest_error *err);
     bool rewind;                   /* asked for in this epoch_begin */
     int64_t lr_epoch, lr_epochs;   /* this epoch's place in the learning-rate schedule; lr_epochs 0: its own */
 };

@@ -21,7 +21,7 @@ static mest_status differentiate(mest_program *p, mest_error *err)
     for (int i = 0; i < g->n_values; i++) {
         const mest_value *v = &g->values[i];
         if (v->kind == MEST_VALUE_PARAM)
-            wanted[i] = p->model->params[v->param].role == MEST_ROLE_TRAINABLE;
+            wanted[i] = p->model->params[v->param].role == MEST_ROLE_TRAINABLE && !(p->spec.frozen && p->spec.frozen[v->param]);
         else if (v->kind == MEST_VALUE_INPUT && p->spec.input_gradients)
             wanted[i] = v->type.dtype == MEST_F32 && i != p->target;
     }

@@ -57,6 +57,7 @@ typedef struct mest_program_spec {
     bool no_update;                   /* TRAIN without update nodes (gradient checks) */
     bool input_gradients;             /* TRAIN: gradients of the float graph inputs too (gradient checks) */
     struct mest_optimizer *optimizer; /* TRAIN with updates */
+    const uint8_t *frozen;            /* [n_params] 1: does not train, whatever its role says; NULL: none. Lent as long as the program lives */
     unsigned cpu;
     bool use_xnnpack;
     bool weights_rest;                /* parameters change seldom: kernels may keep packed copies, which notice when they do */

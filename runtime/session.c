@@ -110,6 +110,7 @@ static mest_status open_host(mest_session *s, mest_error *err)
         s->host.params[k].target_sparsity = p->target_sparsity;
     }
     s->host.keeper = mest_session_keeper;
+    s->host.freezer = mest_session_freezer;
     s->host.keeper_self = s;
     return mest_schedulers_create(&s->schedulers, &s->host, err);
 }
@@ -197,6 +198,7 @@ void mest_session_destroy(mest_session *s)
         return;
     mest_heap *heap = s->heap;
     mest_session_forget(s);
+    mest_free(heap, s->frozen, (size_t)s->model->n_params + 1, 1);
     mest_schedulers_destroy(s->schedulers);
     mest_host_free(&s->host);
     mest_free(heap, s->host_param, (size_t)s->model->n_params + 1, sizeof *s->host_param);
@@ -304,6 +306,7 @@ static mest_status new_program(mest_session *s, mest_program_kind kind, int64_t 
                               .clip_norm = s->config.clip_norm,
                               .keep_gradients = s->config.keep_gradients,
                               .optimizer = &s->optimizer,
+                              .frozen = s->frozen,
                               .cpu = s->cpu,
                               .use_xnnpack = s->config.use_xnnpack,
                               .threads = &s->threads,

@@ -68,6 +68,7 @@ struct mest_session {
     mest_dtype target_type;
     mest_progress_state at;
     mest_step_at_work step;
+    uint8_t *frozen;        /* per parameter: does not train any more; NULL: all that can do */
     mest_real **kept;       /* per parameter: the copy that a scheduler's rewind brings back, of those that are not the host's; NULL: none */
     uint32_t file_crc;      /* of the model file, for checkpoints */
     bool have_file_crc;
@@ -120,6 +121,11 @@ void mest_session_forget(mest_session *s);
 bool mest_session_remembers(const mest_session *s);
 mest_status mest_session_write_remembered(mest_session *s, mest_state_io write, void *stream);
 mest_status mest_session_read_remembered(mest_session *s, mest_state_io read, void *stream, mest_error *err);
+
+/* session_freeze.c: host->freezer. */
+mest_status mest_session_freezer(void *session, int model_param, mest_error *err);
+/* [n_params] 1: stays as it is from here on; what is frozen already stays so. Drops programs and optimizer state. */
+mest_status mest_session_set_frozen(mest_session *s, const uint8_t *frozen, mest_error *err);
 
 /* session_probe.c: the step at work; `session` is a mest_session (host->prober). */
 mest_status mest_session_probe(void *session, mest_probe *probe, mest_error *err);

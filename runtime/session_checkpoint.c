@@ -2,6 +2,7 @@
 /* Checkpoints of a session. Sections:
  *   identity     lines "key=value": what must be equal for a resume to continue the same run
  *   state        where the run stands (mest_progress_state as numbers)
+ *   frozen       only if a scheduler froze parameters: a byte each
  *   samples      active bits, then the classes seen
  *   pN           parameter N: values; sparse ones units first; then optimizer slots
  *   optimizer    only after a version was put back: steps done when its slots were cleared
@@ -135,6 +136,8 @@ static mest_status write_all(mest_session *s, mest_checkpoint_writer *w, const c
     MEST_TRY(mest_checkpoint_append(w, numbers, sizeof numbers, err));
     MEST_TRY(mest_checkpoint_append(w, &a->loss_sum, sizeof a->loss_sum, err));
     MEST_TRY(mest_checkpoint_end(w, err));
+    if (s->frozen)
+        MEST_TRY(mest_checkpoint_put(w, "frozen", s->frozen, (size_t)s->model->n_params, err));
     MEST_TRY(mest_checkpoint_begin(w, "samples", err));
     if (s->samples.count) {
         MEST_TRY(mest_checkpoint_append(w, s->samples.bits, (size_t)(s->samples.count + 7) / 8, err));
@@ -293,6 +296,13 @@ static mest_status read_all(mest_session *s, const mest_checkpoint *file, char *
     MEST_TRY(mest_section_read(&sec, &loss_sum, sizeof loss_sum, err));
     MEST_TRY(mest_section_finish(&sec, err));
     MEST_TRY(read_samples(s, file, err));
+    if (mest_section_exists(file, "frozen")) { /* before the parameters: frozen ones have no slots */
+        const void *frozen;
+        MEST_TRY(mest_section_find(&sec, file, "frozen", err));
+        MEST_TRY(mest_section_lend(&sec, &frozen, (size_t)s->model->n_params, err));
+        MEST_TRY(mest_section_finish(&sec, err));
+        MEST_TRY(mest_session_set_frozen(s, frozen, err));
+    }
     for (int i = 0; i < s->model->n_params; i++)
         if (s->model->params[i].role != MEST_ROLE_CONSTANT)
             MEST_TRY(read_param(s, file, i, err));

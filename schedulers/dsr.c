@@ -174,10 +174,10 @@ static mest_status dsr_step_begin(void *self, mest_host *host, const mest_traini
             status = below(d, host, p, &l[p].info, &l[p].below, NULL, err);
         if (status != MEST_OK)
             break;
-        if (l[p].below == l[p].info.n_active)
+        if (l[p].below == l[p].info.n_active || l[p].info.frozen)
             l[p].below = 0; /* a layer without weights would never come back */
         int64_t free = l[p].info.n_units - l[p].info.n_active, room = l[p].info.capacity - (l[p].info.n_active - l[p].below);
-        most[p] = free < room ? free : room;
+        most[p] = l[p].info.frozen ? 0 : free < room ? free : room;
         weight[p] = (double)(l[p].info.n_active - l[p].below);
         removed += l[p].below;
         active += l[p].info.n_active;

@@ -68,7 +68,7 @@ static mest_status prune_layer(const magnitude *g, mest_host *host, int param, d
     mest_sparse_info info;
     mest_status status = method_info(m, host, param, &info, err);
     int64_t keep = status == MEST_OK ? method_units(m, host, param, sparsity_at(g, info.target_sparsity, progress)) : 0;
-    int64_t n = status == MEST_OK && info.n_active > keep ? info.n_active - keep : 0;
+    int64_t n = status == MEST_OK && !info.frozen && info.n_active > keep ? info.n_active - keep : 0;
     return n == 0 ? status : method_drop_lowest(m, host, param, n, err);
 }
 

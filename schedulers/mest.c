@@ -281,7 +281,7 @@ static mest_status mutate(const mest_self *m, mest_host *host, int param, int st
     mest_sparse_info info;
     double target, prune_to, grow_to;
     mest_status status = look(m, host, param, &info, &target, err);
-    if (status != MEST_OK)
+    if (status != MEST_OK || info.frozen)
         return status;
     stage_of_target(m, target, stage, &prune_to, &grow_to);
     int64_t keep = m->api->units_at(host, param, prune_to), final = m->api->units_at(host, param, grow_to);
@@ -340,7 +340,7 @@ static mest_status mest_epoch_end(void *self, mest_host *host, const mest_epoch 
         if (status != MEST_OK)
             return status;
         int64_t want = m->api->units_at(host, p, target);
-        if (info.n_active != want) {
+        if (info.n_active != want) { /* frozen in an earlier stage, perhaps */
             char text[240];
             snprintf(text, sizeof text, "%.80s ends with %lld active units, its target of %g is %lld", info.name, (long long)info.n_active, target,
                      (long long)want);

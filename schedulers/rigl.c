@@ -71,7 +71,7 @@ static mest_status make_update(const method *m, mest_host *host, double rate, up
     memset(u->top, 0, (size_t)u->n * sizeof *u->top);
     for (int p = 0; p < u->n && status == MEST_OK; p++) {
         status = method_info(m, host, p, &info, err);
-        int64_t k = info.n_active == info.n_units ? 0 : method_part(rate, info.n_active, info.n_active);
+        int64_t k = info.n_active == info.n_units || info.frozen ? 0 : method_part(rate, info.n_active, info.n_active);
         u->top[p].param = p;
         u->top[p].k = u->top[p].n_also = k;
         u->total += k;

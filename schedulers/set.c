@@ -108,7 +108,7 @@ static mest_status evolve(const set *s, mest_host *host, int param, const mest_t
     mest_sparse_info info;
     mest_status status = method_info(m, host, param, &info, err);
     int64_t room = status == MEST_OK ? method_part(method_rate(m, step), info.n_active, info.n_active) : 0, n;
-    if (status != MEST_OK || room == 0 || info.n_active == info.n_units)
+    if (status != MEST_OK || room == 0 || info.frozen || info.n_active == info.n_units)
         return status;
     int64_t *drop = (int64_t *)method_take(m, host, 2 * room, sizeof *drop, err), *grow = drop + room;
     if (!drop)

@@ -206,6 +206,8 @@ static mest_status shares(const snfs *s, mest_host *host, double rate, int64_t *
         mest_sparse_info info;
         double momentum = 0;
         mest_status status = method_info(m, host, p, &info, err);
+        if (status == MEST_OK && info.frozen)
+            status = mest_plugin_fail(err, MEST_E_UNSUPPORTED, "scheduler snfs: '%.100s' is frozen, layers cannot share with it", info.name);
         for (int64_t at = 0; status == MEST_OK && at < info.n_active; at += METHOD_PIECE) {
             int64_t n = info.n_active - at < METHOD_PIECE ? info.n_active - at : METHOD_PIECE;
             status = m->api->unit_momentum(host, p, at, n, norm, err);

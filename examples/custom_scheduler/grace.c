@@ -176,7 +176,7 @@ static mest_status replace(grace *g, int param, const mest_epoch *epoch, mest_er
 {
     mest_sparse_info info = {.struct_size = sizeof info};
     mest_status status = g->api->sparse_info(g->host, param, &info, err);
-    if (status != MEST_OK)
+    if (status != MEST_OK || info.frozen) /* another scheduler may freeze layers */
         return status;
     candidate *list = (candidate *)take(g, info.n_active, sizeof *list, err);
     if (!list)

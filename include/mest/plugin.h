@@ -51,6 +51,7 @@ typedef struct mest_sparse_info {
     int64_t group_units;     /* slots of a group that is kept balanced, g = slot / group_units (kernels of a filter, M of N:M); 0: none.
                               * lowest_units and sample_inactive keep the balance; a group never holds more than an even share of the
                               * capacity, rounded up */
+    int32_t frozen;          /* 1: does not train any more (freeze); proposals for it are refused */
 } mest_sparse_info;
 
 typedef struct mest_epoch {
@@ -211,6 +212,11 @@ typedef struct mest_host_api {
     mest_status (*rewind)(mest_host *host, mest_error *err);
     /* In this epoch, and in no other, the learning rate is that of epoch `epoch` (0-based) of a run of n_epochs. */
     mest_status (*schedule_at)(mest_host *host, int64_t epoch, int64_t n_epochs, mest_error *err);
+
+    /* A proposal, only in epoch_begin: from this epoch on, for good, this parameter and everything that trains before it in the network stays as it
+     * is. Backward passes end behind it: no gradients, no updates, no optimizer state, and activations that only they needed are not kept.
+     * BatchNormalization still follows its batches. MEST_E_ARGUMENT when nothing would be left to train. */
+    mest_status (*freeze)(mest_host *host, int param, mest_error *err);
 } mest_host_api;
 
 /* Does the host know a service (field) of the table? Hosts before it have a shorter table. */

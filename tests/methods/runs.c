@@ -30,6 +30,7 @@ static const method methods[] = {
     {"mest", "mode=vanilla,freq=1", NULL, NULL, false, .25, false, NULL, 0},
     {"mest", "mode=em,freq=1,lambda=.5", NULL, NULL, false, .25, false, NULL, 0},
     {"mest", "mode=ems,freq=2", "forgetting", "epoch=3,count=20", false, .35, false, NULL, 0},
+    {"mest", "mode=em,freq=1", "sieve", "fraction=.2,exchange=.1,every=2,freeze_from=.3", false, .35, false, NULL, 0},
     {"set", "", NULL, NULL, false, .25, false, NULL, 0},
     {"rigl", "every=2", NULL, NULL, false, .56, false, NULL, 0},
     {"mest", "mode=em,freq=1,lambda=.5", NULL, NULL, false, .25, false, "adam", 0},
