@@ -51,14 +51,13 @@ mest_status mest_heap_init(mest_heap *heap, const mest_allocator *allocator, con
 {
     memset(heap, 0, sizeof *heap);
     if (allocator && (allocator->allocate || allocator->release)) {
-        MEST_CHECK(allocator->struct_size >= sizeof *allocator && allocator->allocate && allocator->release, err, MEST_E_ARGUMENT,
-                   "allocator: struct_size, allocate and release must all be set");
-        heap->allocator = *allocator;
+        MEST_CHECK(mest_take_options(&heap->allocator, sizeof heap->allocator, allocator) && heap->allocator.allocate && heap->allocator.release, err,
+                   MEST_E_ARGUMENT, "allocator: struct_size, allocate and release must all be set");
     } else {
         mest_allocator_default(&heap->allocator);
     }
-    if (logger && logger->log)
-        heap->logger = *logger;
+    if (logger && logger->log) /* a zeroed one is silent */
+        MEST_CHECK(mest_take_options(&heap->logger, sizeof heap->logger, logger), err, MEST_E_ARGUMENT, "logger: struct_size is not set");
     return MEST_OK;
 }
 

@@ -98,8 +98,8 @@ bool mest_pass_list(int index, mest_pass_info *info)
     const mest_pass *pass = mest_pass_at(index);
     if (!pass)
         return false;
-    *info = (mest_pass_info){.struct_size = sizeof *info, .name = pass->name, .summary = pass->summary, .phase = phases[pass->phase], .required = pass->required};
-    return true;
+    const mest_pass_info all = {.name = pass->name, .summary = pass->summary, .phase = phases[pass->phase], .required = pass->required};
+    return mest_tell(info, &all, sizeof all);
 }
 
 mest_status mest_session_passes(mest_session *s, mest_program_kind kind, int64_t batch, void (*fn)(void *user, const mest_pass_info *info), void *user,
@@ -107,7 +107,7 @@ mest_status mest_session_passes(mest_session *s, mest_program_kind kind, int64_t
 {
     mest_program *p;
     MEST_TRY(program_of(s, kind, batch, &p, err));
-    mest_pass_info info;
+    mest_pass_info info = {.struct_size = sizeof info};
     for (int i = 0; mest_pass_list(i, &info); i++) {
         if (!(mest_pass_at(i)->serves >> kind & 1))
             continue;
@@ -133,7 +133,10 @@ mest_status mest_session_explain(mest_session *s, mest_program_kind kind, int64_
     MEST_TRY(program_of(s, kind, batch, &p, err));
     if (node)
         mest_program_nodes(p, node, user);
-    if (plan)
-        mest_session_plan(s, p, plan);
+    if (plan) {
+        mest_plan_info all = {.struct_size = sizeof all};
+        mest_session_plan(s, p, &all);
+        MEST_CHECK(mest_tell(plan, &all, sizeof all), err, MEST_E_ARGUMENT, "explain: struct_size of the plan is not set");
+    }
     return MEST_OK;
 }

@@ -84,12 +84,9 @@ void mest_model_forget(const mest_model *m)
             mest_mapfile_forget(&(mest_mapfile){.bytes = map->bytes, .size = map->size});
 }
 
-/* Copies as much of `from` as the caller's structure holds; its struct_size stays. */
-static mest_status give(void *to, uint32_t to_size, const void *from, uint32_t from_size, mest_error *err)
+static mest_status give(void *to, const void *from, size_t from_size, mest_error *err)
 {
-    MEST_CHECK(to_size >= sizeof(uint32_t) * 2, err, MEST_E_ARGUMENT, "struct_size is not set");
-    uint32_t n = to_size < from_size ? to_size : from_size;
-    memcpy((char *)to + sizeof(uint32_t), (const char *)from + sizeof(uint32_t), n - sizeof(uint32_t));
+    MEST_CHECK(mest_tell(to, from, from_size), err, MEST_E_ARGUMENT, "struct_size is not set");
     return MEST_OK;
 }
 
@@ -117,7 +114,7 @@ mest_status mest_model_parameter(const mest_model *model, int index, mest_tensor
         t.stored = p->payload.nnz;
     }
     t.sparsity = p->count ? 1 - (double)t.stored / (double)p->count : 0;
-    return give(info, info->struct_size, &t, sizeof t, err);
+    return give(info, &t, sizeof t, err);
 }
 
 static mest_status describe_value(const mest_model *model, const mest_id *ids, int n, int index, const char *what, mest_tensor_info *info,
@@ -130,7 +127,7 @@ static mest_status describe_value(const mest_model *model, const mest_id *ids, i
     describe_type(&t, &v->type.shape);
     if (!mest_shape_count(&v->type.shape, &t.stored))
         t.stored = -1;
-    return give(info, info->struct_size, &t, sizeof t, err);
+    return give(info, &t, sizeof t, err);
 }
 
 int mest_model_input_count(const mest_model *model) { return model->graph.n_inputs; }
@@ -163,7 +160,7 @@ mest_status mest_model_summarize(const mest_model *model, mest_model_summary *su
             s.trainable_elements += p->count;
         }
     }
-    return give(summary, summary->struct_size, &s, sizeof s, err);
+    return give(summary, &s, sizeof s, err);
 }
 
 const char *mest_model_metadata(const mest_model *model, const char *key)

@@ -181,18 +181,17 @@ static mest_status describe(mest_predictor *p, bool input, int index, mest_tenso
 {
     mest_error_clear(err);
     MEST_CHECK(p && info, err, MEST_E_ARGUMENT, "predictor: predictor and info must be given");
-    MEST_CHECK(info->struct_size >= 2 * sizeof(uint32_t), err, MEST_E_ARGUMENT, "predictor: struct_size of the info is not set");
     mest_program *program;
     port x = {.value = MEST_NONE};
     MEST_TRY(mest_predictor_program(p, INT64_MAX, &program, err));
     MEST_TRY(find_port(p, program, input, NULL, index, &x, err));
     const mest_type *t = &program->graph.values[x.value].type;
     int skip = x.batched ? 1 : 0;
-    mest_tensor_info all = {.struct_size = info->struct_size, .name = x.name, .dtype = (int)t->dtype, .rank = t->shape.rank - skip, .scheme = "dense",
+    mest_tensor_info all = {.name = x.name, .dtype = (int)t->dtype, .rank = t->shape.rank - skip, .scheme = "dense",
                             .stored = mest_shape_span(&t->shape, skip, t->shape.rank)};
     for (int i = 0; i < all.rank; i++)
         all.dim[i] = t->shape.dim[i + skip];
-    memcpy(info, &all, info->struct_size < sizeof all ? info->struct_size : sizeof all);
+    MEST_CHECK(mest_tell(info, &all, sizeof all), err, MEST_E_ARGUMENT, "predictor: struct_size of the info is not set");
     return MEST_OK;
 }
 

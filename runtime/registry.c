@@ -4,7 +4,6 @@
 
 #include <inttypes.h>
 #include <math.h>
-#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -167,10 +166,7 @@ static mest_status tell(const mest_snapshot *s, mest_version_info *to, mest_erro
         info.current = is_current(s);
         info.kept = s->kept;
     }
-    uint32_t size = to->struct_size;
-    MEST_CHECK(size >= offsetof(mest_version_info, bytes), err, MEST_E_ARGUMENT, "version: struct_size of the info is not set");
-    info.struct_size = size;
-    memcpy(to, &info, size < sizeof info ? size : sizeof info);
+    MEST_CHECK(mest_tell(to, &info, sizeof info), err, MEST_E_ARGUMENT, "version: struct_size of the info is not set");
     return MEST_OK;
 }
 
@@ -180,7 +176,7 @@ static mest_status checked_options(const mest_publish_options *given, mest_publi
     mest_publish_options_init(own);
     MEST_CHECK(!given || mest_take_options(own, sizeof *own, given), err, MEST_E_ARGUMENT,
                "publish: struct_size of the options is not set; call mest_publish_options_init");
-    MEST_CHECK(!info || info->struct_size >= offsetof(mest_version_info, bytes), err, MEST_E_ARGUMENT, "publish: struct_size of the info is not set");
+    MEST_CHECK(!info || info->struct_size >= 2 * sizeof info->struct_size, err, MEST_E_ARGUMENT, "publish: struct_size of the info is not set");
     MEST_CHECK(!own->borrow || !trains, err, MEST_E_ARGUMENT, "publish: a session trains these weights, they must be copied");
     MEST_CHECK(own->id == 0 || own->id > r->last_id, err, MEST_E_ARGUMENT, "publish: id %" PRId64 " is not above the newest, %" PRId64, own->id, r->last_id);
     return MEST_OK;

@@ -127,6 +127,29 @@ mest_status mest_session_freezer(void *session, int model_param, mest_error *err
 /* [n_params] 1: stays as it is from here on; what is frozen already stays so. Drops programs and optimizer state. */
 mest_status mest_session_set_frozen(mest_session *s, const uint8_t *frozen, mest_error *err);
 
+/* session_loop.c */
+typedef struct mest_step_job {
+    mest_program *program;     /* TRAIN, for n samples */
+    const void *const *inputs; /* one block for each feed */
+    const void *targets;
+    int64_t n;
+    const int64_t *ids;        /* of the samples, if they come from a source; NULL: schedulers do not hear who was right */
+    bool snapshot;             /* keep |g| of sparse parameters for schedulers */
+    mest_training_step about;  /* what schedulers are told, the learning rate among it */
+    /* results */
+    mest_metrics metrics;
+    mest_host_report moved_before, moved_after; /* by step_begin and step_end, with the time they took; batch_seen's */
+    double seconds_before, seconds_after, seconds_seen;
+} mest_step_job;
+/* One step: the sums of the epoch grow, the counters do not. */
+mest_status mest_session_do_step(mest_session *s, mest_step_job *job, mest_error *err);
+mest_metrics mest_session_metrics(double loss_sum, int64_t rows, int64_t hits, int64_t class_rows, int64_t samples, int64_t steps, double seconds);
+/* Schedulers and sums at the beginning and the end of an epoch. */
+mest_status mest_session_begin_epoch(mest_session *s, mest_host_report *report, mest_error *err);
+mest_status mest_session_close_epoch(mest_session *s, mest_host_report *report, mest_error *err);
+/* A step of the caller's own loop on n <= batch samples. */
+mest_status mest_session_step_on(mest_session *s, const void *const *inputs, const void *targets, int64_t n, mest_metrics *metrics, mest_error *err);
+
 /* session_probe.c: the step at work; `session` is a mest_session (host->prober). */
 mest_status mest_session_probe(void *session, mest_probe *probe, mest_error *err);
 /* Forward, backward and update; fills in host->watch. snapshot: keep the gradients of sparse parameters. */

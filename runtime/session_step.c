@@ -53,20 +53,7 @@ static mest_status step(mest_session *s, const void *const *inputs, const void *
 {
     MEST_CHECK(n >= 1 && n <= s->config.batch, err, MEST_E_ARGUMENT, "step: %" PRId64 " samples, the batch is %" PRId64, n, s->config.batch);
     MEST_TRY(mest_session_settle_unfolded(s, NULL, err));
-    MEST_TRY(mest_session_shapes(s, err));
-    mest_program *p;
-    MEST_TRY(mest_session_program(s, MEST_PROGRAM_TRAIN, n, &p, err));
-    double from = mest_seconds();
-    MEST_TRY(mest_session_run(s, p, inputs, targets, mest_session_lr(s, s->at.epoch, 0), true, false, err));
-    s->at.step++;
-    if (metrics) {
-        double loss = 0;
-        int64_t rows = 0, hits = 0, class_rows = 0;
-        mest_session_count(p, &loss, &rows, &hits, &class_rows);
-        *metrics = (mest_metrics){.struct_size = sizeof *metrics, .loss = loss / (double)rows, .samples = n, .steps = 1, .seconds = mest_seconds() - from,
-                                  .accuracy = class_rows ? (double)hits / (double)class_rows : (double)NAN};
-    }
-    return MEST_OK;
+    return mest_session_step_on(s, inputs, targets, n, metrics, err);
 }
 
 mest_status mest_session_step(mest_session *s, const void *inputs, const void *targets, int64_t n, mest_metrics *metrics, mest_error *err)

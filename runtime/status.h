@@ -32,6 +32,18 @@ static inline bool mest_take_options(void *to, size_t to_size, const void *from)
     return true;
 }
 
+/* What the library tells goes the same way: as much as the caller's structure holds, its struct_size stays. False when that is not set. */
+static inline bool mest_tell(void *to, const void *from, size_t from_size)
+{
+    uint32_t room = 0;
+    memcpy(&room, to, sizeof room);
+    if (room < 2 * sizeof room)
+        return false;
+    size_t n = room < from_size ? room : from_size;
+    memcpy((char *)to + sizeof room, (const char *)from + sizeof room, n - sizeof room);
+    return true;
+}
+
 #define MEST_TRY(call)                    \
     do {                                  \
         mest_status mest_try_ = (call);   \

@@ -24,18 +24,13 @@ typedef struct training {   /* one call of mest_session_train */
     int64_t n_epochs;       /* INT64_MAX when only max_steps bounds the run */
     bool stop;
     double epoch_start;
-    bool watch_steps;       /* schedulers want to be called around steps */
+    mest_metrics last_epoch; /* in training */
+    int64_t epochs_done;    /* in this call */
     mest_host_report moves; /* mutations between steps that were not reported yet */
     int64_t move_steps, told_step;
     double moves_seconds;   /* what they took */
     double scheduler_seconds; /* in callbacks of schedulers and in applying what they asked for, this epoch */
 } training;
-
-static mest_metrics metrics_of(double loss_sum, int64_t rows, int64_t hits, int64_t class_rows, int64_t samples, int64_t steps, double seconds)
-{
-    return (mest_metrics){.struct_size = sizeof(mest_metrics), .loss = rows ? loss_sum / (double)rows : 0, .accuracy = class_rows ? (double)hits / (double)class_rows : (double)NAN,
-                          .samples = samples, .steps = steps, .seconds = seconds};
-}
 
 static mest_event event_of(const training *t, mest_event_kind kind)
 {
@@ -46,7 +41,7 @@ static mest_event event_of(const training *t, mest_event_kind kind)
     e.active_samples = s->samples.active;
     e.n_samples = s->samples.count;
     mest_session_memory(s, NULL, &e.peak_bytes);
-    e.train = metrics_of(s->at.loss_sum, s->at.rows, s->at.hits, s->at.class_rows, s->at.rows, s->at.batch, mest_seconds() - t->epoch_start);
+    e.train = mest_session_metrics(s->at.loss_sum, s->at.rows, s->at.hits, s->at.class_rows, s->at.rows, s->at.batch, mest_seconds() - t->epoch_start);
     int64_t batches = t->loader ? mest_loader_batches(t->loader) : 0;
     e.n_steps = batches;
     e.step = s->at.batch;
@@ -59,31 +54,19 @@ static mest_event event_of(const training *t, mest_event_kind kind)
 
 static void emit(training *t, const mest_event *e)
 {
-    if (t->o && t->o->progress && !t->o->progress(t->o->progress_user, e))
+    if (t->o->progress && !t->o->progress(t->o->progress_user, e))
         t->stop = true;
 }
 
 static mest_status save(training *t, mest_error *err)
 {
-    if (!t->o || !t->o->checkpoint_path)
+    if (!t->o->checkpoint_path)
         return MEST_OK;
     MEST_TRY(mest_session_checkpoint(t->s, t->o->checkpoint_path, err));
     mest_event e = event_of(t, MEST_EVENT_CHECKPOINT);
     e.text = t->o->checkpoint_path;
     emit(t, &e);
     return MEST_OK;
-}
-
-static mest_epoch epoch_of(const training *t, bool ended)
-{
-    const mest_session *s = t->s;
-    mest_epoch e = {.struct_size = sizeof e, .epoch = s->at.epoch, .n_epochs = mest_session_epochs(s), .step = s->at.step,
-                    .n_samples = s->samples.count, .n_active_samples = s->samples.active};
-    if (ended && s->at.rows) {
-        e.train_loss = s->at.loss_sum / (double)s->at.rows;
-        e.train_accuracy = s->at.class_rows ? (double)s->at.hits / (double)s->at.class_rows : 0;
-    }
-    return e;
 }
 
 /* Survivors and distance of all watched parameters together: the distance is weighted by the units that are active. */
@@ -179,18 +162,12 @@ static mest_status open_epoch(training *t, mest_error *err)
 {
     mest_session *s = t->s;
     if (!s->at.epoch_open) {
-        mest_epoch e = epoch_of(t, false);
         mest_host_report report = {0};
         t->scheduler_seconds = 0;
         s->host.lr_epoch = s->host.lr_epochs = 0;
         double from = mest_seconds();
-        MEST_TRY(mest_schedulers_epoch_begin(s->schedulers, &e, &report, err));
+        MEST_TRY(mest_session_begin_epoch(s, &report, err));
         double took = since(t, from);
-        s->at.batch = 0;
-        s->at.loss_sum = 0;
-        s->at.rows = s->at.hits = s->at.class_rows = 0;
-        s->at.epoch_open = true;
-        s->at.snapshot_grads = s->host.gradients_wanted;
         report_host(t, &report, took);
         MEST_CHECK(s->samples.active > 0, err, MEST_E_DATA, "no sample is left to train on");
     }
@@ -207,67 +184,23 @@ static mest_status open_epoch(training *t, mest_error *err)
     return mest_loader_begin(t->loader, &s->samples, &plan, err);
 }
 
-static void note_classes(mest_session *s, const mest_batch *b)
-{
-    if (!s->classes || s->target_type != MEST_I64 || s->target_shape.rank != 0)
-        return;
-    const int64_t *target = b->targets;
-    for (int64_t i = 0; i < b->n; i++)
-        s->classes[b->ids[i]] = (int32_t)target[i];
-}
-
 static mest_status train_batch(training *t, const mest_batch *b, mest_error *err)
 {
     mest_session *s = t->s;
-    mest_program *p;
-    MEST_TRY(mest_session_program(s, MEST_PROGRAM_TRAIN, b->n, &p, err));
     int64_t batches = mest_loader_batches(t->loader);
-    double from = mest_seconds(), lr = mest_session_lr(s, s->at.epoch, (double)s->at.batch / (double)batches);
-    bool last = s->at.batch + 1 == batches;
-    bool snapshot = last && s->at.snapshot_grads;
-    mest_training_step step = step_of(t, lr);
-    mest_host_report report = {0};
-    s->step = (mest_step_at_work){.program = p, .inputs = b->inputs, .targets = b->targets};
-    s->host.skip_update = s->host.perturbed = false;
-    if (t->watch_steps) {
-        double began = mest_seconds();
-        s->host.watch = NULL;
-        s->host.prober = mest_session_probe;
-        s->host.prober_self = s;
-        mest_status status = mest_schedulers_step_begin(s->schedulers, &step, &report, err);
-        s->host.prober = NULL;
-        MEST_TRY(status);
-        note_moves(t, &report, since(t, began));
-    }
-    if (!s->host.skip_update)
-        MEST_TRY(mest_session_learn(s, lr, snapshot, err));
-    else if (!s->step.computed)
-        MEST_TRY(mest_session_run(s, p, b->inputs, b->targets, lr, false, false, err));
-    note_classes(s, b);
-    mest_session_hits(s, p, b->n);
-    double seen = mest_seconds(), took = 0;
-    MEST_TRY(mest_schedulers_batch_seen(s->schedulers, b->ids, s->hits, b->n, err));
-    since(t, seen);
-    double loss = 0;
-    int64_t rows = 0, hits = 0, class_rows = 0;
-    mest_session_count(p, &loss, &rows, &hits, &class_rows);
-    s->at.loss_sum += loss;
-    s->at.rows += rows;
-    s->at.hits += hits;
-    s->at.class_rows += class_rows;
-    if (t->watch_steps) {
-        step.loss = rows ? loss / (double)rows : 0;
-        double began = mest_seconds();
-        MEST_TRY(mest_schedulers_step_end(s->schedulers, &step, &report, err));
-        took = since(t, began);
-    }
+    double lr = mest_session_lr(s, s->at.epoch, (double)s->at.batch / (double)batches);
+    mest_step_job job = {.inputs = b->inputs, .targets = b->targets, .ids = b->ids, .n = b->n, .about = step_of(t, lr),
+                         .snapshot = s->at.batch + 1 == batches && s->at.snapshot_grads};
+    MEST_TRY(mest_session_program(s, MEST_PROGRAM_TRAIN, b->n, &job.program, err));
+    MEST_TRY(mest_session_do_step(s, &job, err));
+    t->scheduler_seconds += job.seconds_before + job.seconds_seen + job.seconds_after;
+    note_moves(t, &job.moved_before, job.seconds_before);
     s->at.batch++;
     s->at.step++;
-    if (t->watch_steps)
-        note_moves(t, &report, took);
+    note_moves(t, &job.moved_after, job.seconds_after);
     mest_event e = event_of(t, MEST_EVENT_STEP);
     e.lr = lr;
-    e.batch = metrics_of(loss, rows, hits, class_rows, b->n, 1, mest_seconds() - from);
+    e.batch = job.metrics;
     emit(t, &e);
     return MEST_OK;
 }
@@ -305,23 +238,21 @@ static mest_status close_epoch(training *t, mest_error *err)
     mest_session *s = t->s;
     flush_moves(t);
     mest_event e = event_of(t, MEST_EVENT_EPOCH);
-    mest_epoch epoch = epoch_of(t, true);
     mest_host_report report = {0};
     double from = mest_seconds();
-    MEST_TRY(mest_schedulers_epoch_end(s->schedulers, &epoch, &report, err));
+    MEST_TRY(mest_session_close_epoch(s, &report, err));
     double took = since(t, from);
     e.scheduler_seconds = t->scheduler_seconds;
-    s->at.epoch++;
-    s->at.batch = 0;
-    s->at.epoch_open = false;
+    t->last_epoch = e.train;
+    t->epochs_done++;
     report_host(t, &report, took);
     bool final = s->at.epoch >= t->n_epochs || steps_done(s);
-    if (t->o && t->o->validation && t->o->validation->info && (final || (t->o->validate_every > 0 && s->at.epoch % t->o->validate_every == 0)))
+    if (t->o->validation && t->o->validation->info && (final || (t->o->validate_every > 0 && s->at.epoch % t->o->validate_every == 0)))
         MEST_TRY(mest_session_evaluate(s, t->o->validation, t->o, &e.validation, err));
     emit(t, &e);
-    if (t->o && t->o->publish && e.validation.samples)
+    if (t->o->publish && e.validation.samples)
         MEST_TRY(publish(t, &e.validation, err));
-    if (final || !t->o || t->o->checkpoint_every_epochs <= 1 || s->at.epoch % t->o->checkpoint_every_epochs == 0)
+    if (final || t->o->checkpoint_every_epochs <= 1 || s->at.epoch % t->o->checkpoint_every_epochs == 0)
         MEST_TRY(save(t, err));
     return MEST_OK;
 }
@@ -329,7 +260,7 @@ static mest_status close_epoch(training *t, mest_error *err)
 static mest_status run_epochs(training *t, mest_error *err)
 {
     mest_session *s = t->s;
-    while (s->at.epoch < t->n_epochs && !steps_done(s)) {
+    while (s->at.epoch < t->n_epochs && !steps_done(s) && (t->o->max_epochs == 0 || t->epochs_done < t->o->max_epochs)) {
         t->epoch_start = mest_seconds();
         MEST_TRY(open_epoch(t, err));
         mest_batch b;
@@ -343,7 +274,7 @@ static mest_status run_epochs(training *t, mest_error *err)
                 MEST_TRY(save(t, err));
                 return mest_fail(err, MEST_E_CANCELLED, "stopped after step %" PRId64, s->at.step);
             }
-            if (t->o && t->o->checkpoint_every_steps > 0 && s->at.step % t->o->checkpoint_every_steps == 0 && s->at.batch < mest_loader_batches(t->loader))
+            if (t->o->checkpoint_every_steps > 0 && s->at.step % t->o->checkpoint_every_steps == 0 && s->at.batch < mest_loader_batches(t->loader))
                 MEST_TRY(save(t, err));
         }
         MEST_TRY(close_epoch(t, err));
@@ -376,16 +307,25 @@ void mest_session_position(const mest_session *s, int64_t *epochs, int64_t *step
         *steps = s->at.step;
 }
 
-mest_status mest_session_train(mest_session *s, const mest_source *source, const mest_run_options *options, mest_error *err)
+static mest_status take_run_options(mest_run_options *own, const mest_run_options *options, const char *what, mest_error *err)
 {
-    mest_error_clear(err);
+    mest_run_options_init(own);
+    MEST_CHECK(!options || mest_take_options(own, sizeof *own, options), err, MEST_E_ARGUMENT, "%s: struct_size of the options is not set", what);
+    MEST_CHECK(own->max_epochs >= 0, err, MEST_E_ARGUMENT, "%s: max_epochs is negative", what);
+    return MEST_OK;
+}
+
+/* most_epochs > 0 overrides that of the options. */
+static mest_status train(mest_session *s, const mest_source *source, const mest_run_options *options, int64_t most_epochs, mest_metrics *last, mest_error *err)
+{
     MEST_CHECK(s && source && source->info, err, MEST_E_ARGUMENT, "train: session and source must be given");
     mest_run_options own;
-    mest_run_options_init(&own);
-    MEST_CHECK(!options || mest_take_options(&own, sizeof own, options), err, MEST_E_ARGUMENT, "train: struct_size of the options is not set");
+    MEST_TRY(take_run_options(&own, options, "train", err));
+    if (most_epochs)
+        own.max_epochs = most_epochs;
     MEST_CHECK(!own.publish || own.validation, err, MEST_E_ARGUMENT, "train: versions are published after validation, and there is no validation source");
     MEST_CHECK(!own.publish || own.publish->struct_size, err, MEST_E_ARGUMENT, "train: struct_size of the publish options is not set");
-    training t = {.s = s, .source = source, .o = options ? &own : NULL, .n_epochs = s->config.epochs};
+    training t = {.s = s, .source = source, .o = &own, .n_epochs = s->config.epochs};
     MEST_CHECK(s->config.epochs > 0 || s->config.max_steps > 0, err, MEST_E_ARGUMENT, "train: epochs or max_steps must be positive");
     if (s->config.epochs == 0)
         t.n_epochs = INT64_MAX;
@@ -415,20 +355,38 @@ mest_status mest_session_train(mest_session *s, const mest_source *source, const
         status = mest_session_prepare(s, err);
     if (status == MEST_OK)
         s->host.samples = &s->samples, s->host.sample_class = s->classes;
-    t.watch_steps = mest_schedulers_watch_steps(s->schedulers);
     t.told_step = s->at.step - TELL_STEPS;
     if (status == MEST_OK)
         status = run_epochs(&t, err);
     if (status == MEST_OK)
         status = check_weights(s, err);
     mest_loader_destroy(t.loader);
+    if (last)
+        *last = t.last_epoch;
     return status;
+}
+
+mest_status mest_session_train(mest_session *s, const mest_source *source, const mest_run_options *options, mest_error *err)
+{
+    mest_error_clear(err);
+    return train(s, source, options, 0, NULL, err);
+}
+
+mest_status mest_session_train_epoch(mest_session *s, const mest_source *source, const mest_run_options *options, mest_metrics *metrics, mest_error *err)
+{
+    mest_error_clear(err);
+    MEST_CHECK(s, err, MEST_E_ARGUMENT, "train: no session");
+    MEST_CHECK((s->config.epochs == 0 || s->at.epoch < s->config.epochs) && !steps_done(s), err, MEST_E_STATE, "train: the run is complete after %" PRId64 " epochs",
+               s->at.epoch);
+    return train(s, source, options, 1, metrics, err);
 }
 
 mest_status mest_session_evaluate(mest_session *s, const mest_source *source, const mest_run_options *options, mest_metrics *metrics, mest_error *err)
 {
     mest_error_clear(err);
     MEST_CHECK(s && source && source->info && metrics, err, MEST_E_ARGUMENT, "evaluate: session, source and metrics must be given");
+    mest_run_options own;
+    MEST_TRY(take_run_options(&own, options, "evaluate", err));
     mest_loader *loader;
     MEST_TRY(mest_loader_create(&loader, s->heap, source, s->config.eval_batch, err));
     const mest_source_info *info = mest_loader_info(loader);
@@ -452,16 +410,16 @@ mest_status mest_session_evaluate(mest_session *s, const mest_source *source, co
         mest_session_count(p, &loss, &rows, &hits, &class_rows);
         samples += b.n;
         steps++;
-        if (options && options->progress) {
+        if (own.progress) {
             mest_event e = {.struct_size = sizeof e, .kind = MEST_EVENT_EVALUATION, .epoch = s->at.epoch, .step = steps, .n_steps = mest_loader_batches(loader),
-                            .batch = metrics_of(loss, rows, hits, class_rows, samples, steps, mest_seconds() - from)};
+                            .batch = mest_session_metrics(loss, rows, hits, class_rows, samples, steps, mest_seconds() - from)};
             mest_session_memory(s, NULL, &e.peak_bytes);
-            if (!options->progress(options->progress_user, &e) || atomic_load(&s->cancelled))
+            if (!own.progress(own.progress_user, &e) || atomic_load(&s->cancelled))
                 status = mest_fail(err, MEST_E_CANCELLED, "evaluation stopped after %" PRId64 " samples", samples);
         }
     }
     mest_loader_destroy(loader);
     if (status == MEST_OK)
-        *metrics = metrics_of(loss, rows, hits, class_rows, samples, steps, mest_seconds() - from);
+        *metrics = mest_session_metrics(loss, rows, hits, class_rows, samples, steps, mest_seconds() - from);
     return status;
 }

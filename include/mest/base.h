@@ -83,7 +83,8 @@ MEST_API void mest_allocator_default(mest_allocator *allocator);
 
 typedef enum mest_log_level { MEST_LOG_ERROR = 0, MEST_LOG_WARNING = 1, MEST_LOG_INFO = 2, MEST_LOG_DEBUG = 3 } mest_log_level;
 
-/* Messages that are not errors ("3 aliased biases were untied"). `text` is one line without newline, valid during the call. */
+/* Threads: the log hook is called by whichever thread works with what it was given to; with predictors (mest/serve.h) these may be several.
+ * Messages that are not errors ("3 aliased biases were untied"). `text` is one line without newline, valid during the call. */
 typedef struct mest_logger {
     uint32_t struct_size; /* sizeof(mest_logger) */
     void *user;

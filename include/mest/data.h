@@ -29,6 +29,7 @@ typedef struct mest_sample_input {
     mest_sample_type type;
     int rank;                               /* without the batch axis */
     int64_t dim[MEST_SAMPLE_MAX_RANK];
+    int64_t reserved[2];                    /* 0. An element of an array: it keeps its size */
 } mest_sample_input;
 
 typedef struct mest_source_info {
@@ -74,6 +75,7 @@ typedef struct mest_source {
     /* Sources of several inputs (n_inputs >= 1) provide this instead of fetch: like it, but input k of all samples goes to inputs[k]. */
     mest_status (*fetch_inputs)(void *self, const int64_t *ids, int64_t n, const mest_fetch *how, void *const *inputs, void *targets,
                                 mest_error *err);
+    void (*reserved[6])(void); /* NULL. Callers own the structure that mest_source_open fills, so it keeps its size: later fields come from here */
 } mest_source;
 
 /* Options of the built-in sources; mest_source_options_init sets every default. */

@@ -89,6 +89,7 @@ typedef struct mest_metrics {
     int64_t samples;  /* samples that were counted */
     int64_t steps;
     double seconds;
+    double reserved[6]; /* 0. Other structures hold this one, so it keeps its size: later fields come from here */
 } mest_metrics;
 
 /* Creates a session. The model must outlive it; its weights are trained in place. On failure *session is NULL.
@@ -152,6 +153,7 @@ typedef struct mest_run_options {
     void *progress_user;
     const struct mest_publish_options *publish; /* mest/serve.h: after each validation, publish the weights if its guards pass; loss,
                                      * accuracy and samples are filled in from the validation. NULL: never */
+    int64_t max_epochs;             /* of this call; 0 (default): to the end of the run */
 } mest_run_options;
 
 MEST_API void mest_run_options_init(mest_run_options *options);
@@ -162,10 +164,24 @@ MEST_API void mest_run_options_init(mest_run_options *options);
 MEST_NODISCARD MEST_API mest_status mest_session_train(mest_session *session, const mest_source *source, const mest_run_options *options,
                                                        mest_error *err);
 
+/* The same to the end of one epoch: a loop of the caller's own over epochs. `metrics` (of training; may be NULL). MEST_E_STATE when the run
+ * is complete. */
+MEST_NODISCARD MEST_API mest_status mest_session_train_epoch(mest_session *session, const mest_source *source, const mest_run_options *options,
+                                                             mest_metrics *metrics, mest_error *err);
+
 /* One training step on the caller's tensors: inputs [n, ...] as the model's input says, targets as the loss wants them. n <= batch.
- * The learning rate is the schedule's at the session's present epoch. */
+ * The learning rate is the schedule's at the session's present epoch. Schedulers that act around steps do so; those that act at epochs do
+ * when mest_session_end_epoch says that one is over. */
 MEST_NODISCARD MEST_API mest_status mest_session_step(mest_session *session, const void *inputs, const void *targets, int64_t n,
                                                       mest_metrics *metrics, mest_error *err);
+
+/* Ends an epoch of steps on the caller's tensors: schedulers act (patterns may change), the learning rate goes on in its schedule. `metrics`
+ * of the steps since the last end (may be NULL). MEST_E_STATE when there was none. */
+MEST_NODISCARD MEST_API mest_status mest_session_end_epoch(mest_session *session, mest_metrics *metrics, mest_error *err);
+
+/* Another config.lr from the next step on; the schedule goes on with it. A checkpoint taken later belongs to that rate: set it again before
+ * mest_session_resume. */
+MEST_NODISCARD MEST_API mest_status mest_session_set_learning_rate(mest_session *session, double lr, mest_error *err);
 
 /* Loss and accuracy over a source, evaluation mode. */
 MEST_NODISCARD MEST_API mest_status mest_session_evaluate(mest_session *session, const mest_source *source, const mest_run_options *options,
@@ -237,6 +253,7 @@ typedef struct mest_plan_info {
     int n_file_nodes;        /* of the file, local functions and branches written out */
     int n_folded_nodes;      /* once shapes are known and constants are folded away; this and the next without views, which do nothing */
     int n_fused_nodes;       /* forward nodes after the passes, the loss included */
+    int64_t reserved[8];     /* 0. mest_check_summary holds this structure, so it keeps its size: later fields come from here */
 } mest_plan_info;
 
 /* A pass over the graph of a program. Text is lent: it lives as long as the library. */

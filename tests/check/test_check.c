@@ -71,10 +71,11 @@ static void look(seen *s, const char *path, int64_t batch, preparation prepare)
     OK(mest_session_check(session, &options, &s->sum, err));
     ck_assert_int_eq(s->n_nodes, s->sum.n_nodes);
     if (s->sum.trains) { /* the same session then really trains */
+        s->explained.struct_size = sizeof s->explained;
         OK(mest_session_explain(session, MEST_PROGRAM_TRAIN, batch, NULL, NULL, &s->explained, err));
     } else if (!s->loads) {
         mest_error refused = { 0 };
-        mest_plan_info plan;
+        mest_plan_info plan = {.struct_size = sizeof plan};
         ck_assert_int_ne(mest_session_explain(session, MEST_PROGRAM_INFER, batch, NULL, NULL, &plan, &refused), MEST_OK);
         ck_assert_msg(!strcmp(refused.msg, e.msg), "'%s' and '%s'", refused.msg, e.msg); /* what the load said */
     }
@@ -229,7 +230,7 @@ START_TEST(all_missing_gradients_are_named)
     mest_model *m;
     mest_session *session;
     mest_train_config config;
-    mest_plan_info plan;
+    mest_plan_info plan = {.struct_size = sizeof plan};
     mest_error e = { 0 };
     OK(mest_model_load(&m, here(path, "no_gradient"), NULL, err));
     mest_train_config_init(&config);
