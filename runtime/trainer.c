@@ -164,7 +164,6 @@ static mest_status open_epoch(training *t, mest_error *err)
     if (!s->at.epoch_open) {
         mest_host_report report = {0};
         t->scheduler_seconds = 0;
-        s->host.lr_epoch = s->host.lr_epochs = 0;
         double from = mest_seconds();
         MEST_TRY(mest_session_begin_epoch(s, &report, err));
         double took = since(t, from);

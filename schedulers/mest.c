@@ -276,6 +276,11 @@ static bool room_without(const mest_sparse_info *info, int64_t n_grow)
     return groups > 0 && (n_grow + groups - 1) / groups <= info->group_units - (info->n_active + groups - 1) / groups;
 }
 
+static mest_status no_room(const mest_sparse_info *info, int64_t n, mest_error *err)
+{
+    return mest_plugin_fail(err, MEST_E_NOMEM, "scheduler mest: %s: no memory for %lld units", info->name, (long long)n);
+}
+
 static mest_status mutate(const mest_self *m, mest_host *host, int param, int stage, int64_t epoch, mest_error *err)
 {
     mest_sparse_info info;
@@ -289,20 +294,31 @@ static mest_status mutate(const mest_self *m, mest_host *host, int param, int st
     int64_t n_grow = final > info.n_active - n_drop ? final - (info.n_active - n_drop) : 0;
     if (n_drop == 0 && n_grow == 0)
         return MEST_OK;
-    size_t bytes = (size_t)(n_drop + n_grow) * sizeof(int64_t);
-    int64_t *dropped = m->api->allocate(host, bytes);
-    if (!dropped)
-        return mest_plugin_fail(err, MEST_E_NOMEM, "scheduler mest: %s: no memory for %lld units", info.name, (long long)(n_drop + n_grow));
-    int64_t *grown = dropped + n_drop;
-    status = m->api->lowest_units(host, param, m->lambda, m->normalised, n_drop, dropped, err);
-    if (status == MEST_OK)
-        status = m->api->drop(host, param, dropped, n_drop, err);
+    /* Both lists exist together only where one excludes the other: the host holds copies of them beside everything that a step needs. */
     bool exclude = m->exclude_just_removed && room_without(&info, n_grow);
-    if (status == MEST_OK)
-        status = m->api->sample_inactive(host, param, (uint64_t)epoch, exclude ? dropped : NULL, exclude ? n_drop : 0, n_grow, grown, err);
-    if (status == MEST_OK)
-        status = m->api->grow(host, param, grown, n_grow, err);
-    m->api->release(host, dropped, bytes);
+    size_t drop_bytes = (size_t)n_drop * sizeof(int64_t), grow_bytes = (size_t)n_grow * sizeof(int64_t);
+    int64_t *dropped = NULL, *grown = NULL;
+    if (n_drop > 0) {
+        dropped = m->api->allocate(host, drop_bytes);
+        status = dropped ? m->api->lowest_units(host, param, m->lambda, m->normalised, n_drop, dropped, err) : no_room(&info, n_drop, err);
+        if (status == MEST_OK)
+            status = m->api->drop(host, param, dropped, n_drop, err);
+    }
+    if (!exclude) {
+        m->api->release(host, dropped, drop_bytes);
+        dropped = NULL;
+    }
+    if (status == MEST_OK && n_grow > 0) {
+        grown = m->api->allocate(host, grow_bytes);
+        status = grown ? m->api->sample_inactive(host, param, (uint64_t)epoch, dropped, dropped ? n_drop : 0, n_grow, grown, err)
+                       : no_room(&info, n_grow, err);
+        m->api->release(host, dropped, drop_bytes);
+        dropped = NULL;
+        if (status == MEST_OK)
+            status = m->api->grow(host, param, grown, n_grow, err);
+    }
+    m->api->release(host, dropped, drop_bytes);
+    m->api->release(host, grown, grow_bytes);
     return status;
 }
 
