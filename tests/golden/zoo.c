@@ -25,10 +25,10 @@ typedef struct array {
 
 typedef struct network {
     char name[120], loss[8], bn[16], output[64], inputs[200], freeze[200];
-    double lr, momentum, weight_decay, limit_gradient, limit_change;
+    double lr, momentum, weight_decay, limit_gradient, limit_change, adamw_lr, adamw_weight_decay, adamw_eps, limit_adamw;
     int untied, n_inputs, n_params;
     struct { char name[128]; size_t offset, count; int index; } param[MAX_PARAMS];
-    array input[MEST_SAMPLE_MAX_INPUTS], target, grad, after, losses, eval, eval10;
+    array input[MEST_SAMPLE_MAX_INPUTS], target, grad, after, adamw, losses, eval, eval10;
     mest_source_info info;
     const void *pointer[MEST_SAMPLE_MAX_INPUTS];
     int64_t batch;
@@ -101,7 +101,9 @@ static bool read_meta(network *n)
         if (sscanf(line, "%39s %399s", key, value) != 2)
             continue;
         struct { const char *key; double *number; } numbers[] = { { "lr", &n->lr }, { "momentum", &n->momentum }, { "weight_decay", &n->weight_decay },
-                                                                  { "limit_gradient", &n->limit_gradient }, { "limit_change", &n->limit_change } };
+                                                                  { "limit_gradient", &n->limit_gradient }, { "limit_change", &n->limit_change },
+                                                                  { "adamw_lr", &n->adamw_lr }, { "adamw_weight_decay", &n->adamw_weight_decay },
+                                                                  { "adamw_eps", &n->adamw_eps }, { "limit_adamw", &n->limit_adamw } };
         struct { const char *key; char *text; size_t size; } texts[] = { { "loss", n->loss, sizeof n->loss }, { "bn", n->bn, sizeof n->bn },
             { "output", n->output, sizeof n->output }, { "inputs", n->inputs, sizeof n->inputs }, { "freeze", n->freeze, sizeof n->freeze } };
         for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
@@ -128,7 +130,7 @@ static bool read_meta(network *n)
 static bool read_network(network *n)
 {
     if (!read_meta(n) || !read_npy(n->name, "target", &n->target) || !read_npy(n->name, "grad", &n->grad) || !read_npy(n->name, "after10", &n->after) ||
-        !read_npy(n->name, "losses", &n->losses) || !read_npy(n->name, "eval", &n->eval) || !read_npy(n->name, "eval10", &n->eval10))
+        (n->adamw_lr > 0 && !read_npy(n->name, "adamw10", &n->adamw)) || !read_npy(n->name, "losses", &n->losses) || !read_npy(n->name, "eval", &n->eval) || !read_npy(n->name, "eval10", &n->eval10))
         return false;
     char names[200], *save = NULL;
     snprintf(names, sizeof names, "%s", n->inputs);
@@ -161,7 +163,7 @@ static void free_network(network *n)
         free(n->input[i].bytes);
         free((void *)(uintptr_t)n->info.input[i].name);
     }
-    array *all[] = { &n->target, &n->grad, &n->after, &n->losses, &n->eval, &n->eval10 };
+    array *all[] = { &n->target, &n->grad, &n->after, &n->adamw, &n->losses, &n->eval, &n->eval10 };
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         free(all[i]->bytes);
 }
@@ -203,7 +205,7 @@ static double outputs_differ(const float *got, const array *want)
 
 typedef struct setup {
     const char *how, *no_fuse, *kernels;
-    bool xnnpack;
+    bool xnnpack, adamw;
     int threads;
 } setup;
 
@@ -216,6 +218,12 @@ static bool open_session(const network *n, const setup *u, const char *path, mes
     c.lr = n->lr;
     c.momentum = n->momentum;
     c.weight_decay = n->weight_decay;
+    if (u->adamw) {
+        c.optimizer = "adamw";
+        c.lr = n->adamw_lr;
+        c.weight_decay = n->adamw_weight_decay;
+        c.eps = n->adamw_eps;
+    }
     c.batch_norm = n->bn;
     c.output = n->output;
     c.dropout = 0;
@@ -338,11 +346,42 @@ static void run(network *n, const setup *u)
     free(out);
 }
 
+/* Ten steps of AdamW from the file's weights. */
+static void run_adamw(network *n, const setup *u)
+{
+    char path[800], text[160];
+    mest_model *m = NULL;
+    mest_session *s = NULL;
+    mest_error err = {0};
+    const char *worst = "";
+    float *start = calloc(n->grad.count + 1, sizeof *start), *now = calloc(n->grad.count + 1, sizeof *now);
+    snprintf(path, sizeof path, "%s/%s/model.onnx", root, n->name);
+    bool good = start && now && open_session(n, u, path, &m, &s, &err) && bind_parameters(n, m) && read_values(n, m, NULL, start, &err);
+    for (int step = 0; good && step < STEPS; step++) {
+        mest_metrics metrics = {.struct_size = sizeof metrics};
+        good = mest_session_step_inputs(s, n->pointer, n->target.bytes, n->batch, &metrics, &err) == MEST_OK;
+    }
+    if (good && (good = read_values(n, m, NULL, now, &err))) {
+        double e = distance(n, now, (const float *)(const void *)n->adamw.bytes, start, &worst);
+        snprintf(text, sizeof text, "weight '%.100s' after ten steps", worst);
+        check(n, u->how, text, e, n->limit_adamw);
+    }
+    if (!good) {
+        failed++;
+        printf("FAIL %s (%s): %s\n", n->name, u->how, err.msg);
+    }
+    mest_session_destroy(s);
+    mest_model_destroy(m);
+    free(start);
+    free(now);
+}
+
 static int by_name(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
 
 int main(int argc, char **argv)
 {
-    static const setup setups[] = { { "passes, kernels", NULL, "auto", true, 2 }, { "no passes, portable", "all", "scalar", false, 1 } };
+    static const setup setups[] = { { "passes, kernels", NULL, "auto", true, false, 2 }, { "no passes, portable", "all", "scalar", false, false, 1 } };
+    static const setup adamw = { "AdamW", NULL, "auto", true, true, 2 };
     char *names[MAX_NETS];
     int n = 0;
     root = argc > 1 ? argv[1] : "tests/data/zoo";
@@ -364,6 +403,8 @@ int main(int argc, char **argv)
         if (read_network(&net)) {
             for (size_t u = 0; u < sizeof setups / sizeof *setups; u++)
                 run(&net, &setups[u]);
+            if (net.adamw_lr > 0)
+                run_adamw(&net, &adamw);
         } else {
             failed++;
             printf("FAIL %s: its files cannot be read\n", names[i]);
