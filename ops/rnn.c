@@ -36,8 +36,6 @@ static mest_rnn_kind kind_of(const mest_node *n)
     return name[0] == 'L' ? MEST_LSTM : name[0] == 'G' ? MEST_GRU : MEST_RNN;
 }
 
-static int64_t round_up(int64_t n) { return (n + MEST_PANEL - 1) / MEST_PANEL * MEST_PANEL; }
-
 /* Sizes from params and the shapes of X and R, which have been checked. */
 static mest_rnn layer_of(const mest_node *node, const mest_rnn_params *p, const mest_shape *x, const mest_shape *r)
 {
@@ -50,18 +48,9 @@ static mest_rnn layer_of(const mest_node *node, const mest_rnn_params *p, const 
     g.n = x->dim[g.batch_first ? 0 : 1];
     g.i = x->dim[2];
     g.h = r->dim[2];
-    int64_t panels = g.gates * round_up(g.h) * g.h + MEST_PANEL; /* with room for aligning */
-    g.at_extra = round_up(g.t * g.n * g.gates * g.h);
-    g.at_h = g.at_extra + (g.kind == MEST_GRU ? round_up(g.t * g.n * g.h) : 0);
-    g.at_c = g.at_h + round_up((g.t + 1) * g.n * g.h);
-    g.at_bias = g.at_c + (g.kind == MEST_LSTM ? round_up((g.t + 1) * g.n * g.h) : 0);
-    g.at_panels = g.at_bias + round_up(g.gates * g.h);
-    g.size = g.at_panels + panels;
-    g.grad_extra = g.at_extra;
-    g.grad_h = g.at_h;
-    g.grad_c = g.grad_h + round_up(g.n * g.h);
-    g.grad_panels = g.grad_c + round_up(g.n * g.h);
-    g.grad_size = g.grad_panels + panels;
+    for (int k = 0; k < 4; k++)
+        g.order[k] = k;
+    mest_rnn_place(&g);
     return g;
 }
 
@@ -169,52 +158,6 @@ static mest_status run_of(const mest_args *a, mest_rnn_run *r)
     return MEST_OK;
 }
 
-/* panels[gate][strip][k][16] = r(gate, k, column), r(g, k, c) = r[g * H * H + k * row + c * col] */
-static void pack(const mest_real *r, int64_t h, int gates, int64_t row, int64_t col, mest_real *to)
-{
-    to = (mest_real *)(((uintptr_t)to + 63) & ~(uintptr_t)63);
-    for (int g = 0; g < gates; g++, r += h * h)
-        for (int64_t j = 0; j < h; j += MEST_PANEL)
-            for (int64_t k = 0; k < h; k++, to += MEST_PANEL)
-                for (int64_t i = 0; i < MEST_PANEL; i++)
-                    to[i] = j + i < h ? r[k * row + (j + i) * col] : 0;
-}
-
-static void copy_state(const mest_rnn *g, int direction, mest_real *rows, mest_real *state, bool out)
-{
-    for (int64_t n = 0; n < g->n; n++) {
-        mest_real *s = state + mest_rnn_state(g, direction, n), *r = rows + n * g->h;
-        memcpy(out ? s : r, out ? r : s, (size_t)g->h * sizeof(mest_real));
-    }
-}
-/* Into rows [N][H], zero if there is no state given. */
-static void take_state(const mest_rnn *g, int direction, mest_real *rows, const mest_real *state)
-{
-    if (state)
-        copy_state(g, direction, rows, (mest_real *)(uintptr_t)state, false);
-    else
-        memset(rows, 0, (size_t)(g->n * g->h) * sizeof(mest_real));
-}
-
-static int64_t row_tiles(const mest_rnn *g) { return (g->n + MEST_RNN_ROWS - 1) / MEST_RNN_ROWS; }
-
-static mest_rnn_rows rows_of_tile(const mest_rnn_run *r, size_t tile)
-{
-    mest_rnn_rows s = { .run = r, .direction = (int)((int64_t)tile / row_tiles(&r->g)), .first = (int64_t)tile % row_tiles(&r->g) * MEST_RNN_ROWS };
-    s.n = r->g.n - s.first < MEST_RNN_ROWS ? r->g.n - s.first : MEST_RNN_ROWS;
-    return s;
-}
-
-static void forward_tile(void *context, size_t tile)
-{
-    const mest_rnn_run *r = context;
-    mest_rnn_rows s = rows_of_tile(r, tile);
-    for (int64_t k = 0; k < r->g.t; k++) {
-        s.t = mest_rnn_reversed(&r->g, s.direction) ? r->g.t - 1 - k : k;
-        mest_rnn_step(&s);
-    }
-}
-
 /* Row blocks of X: with the batch first, those of step `outer` (or `inner`) are T rows apart. */
 static void by_step_outer(const void *context, int64_t outer, int64_t inner, int64_t *a, int64_t *b)
 {
@@ -237,15 +180,11 @@ static mest_status rnn_forward(const mest_args *a)
     for (int d = 0; d < g->directions; d++) {
         mest_real *ws = r.ws + d * g->size, *bias = ws + g->at_bias;
         int64_t start = mest_rnn_reversed(g, d) ? g->t : 0;
-        for (int64_t i = 0; i < gh; i++) {
-            const mest_real *b = r.b ? r.b + d * 2 * gh + i : NULL;
-            bool apart = g->kind == MEST_GRU && g->linear_before_reset && i >= 2 * g->h; /* Rb_h is added before the reset */
-            bias[i] = b ? b[0] + (apart ? 0 : b[gh]) : 0;
-        }
-        pack(r.r + d * gh * g->h, g->h, g->gates, 1, g->h, ws + g->at_panels);
-        take_state(g, d, ws + g->at_h + start * g->n * g->h, r.h0);
+        mest_rnn_bias(&r, d, bias);
+        mest_rnn_pack(&r, d, true, ws + g->at_panels);
+        mest_rnn_take_state(g, d, ws + g->at_h + start * g->n * g->h, r.h0);
         if (g->kind == MEST_LSTM)
-            take_state(g, d, ws + g->at_c + start * g->n * g->h, r.c0);
+            mest_rnn_take_state(g, d, ws + g->at_c + start * g->n * g->h, r.c0);
         mest_dense_job job = { .m = g->t * g->n, .n = gh, .k = g->i, .a = r.x, .a_row = g->i, .a_col = 1, .b = r.w + d * gh * g->i, .b_row = 1,
                                .b_col = g->i, .d = bias, .d_col = 1, .alpha = 1, .beta = 1, .c = ws, .outer = 1, .inner = 1 };
         if (g->batch_first) {
@@ -257,29 +196,19 @@ static mest_status rnn_forward(const mest_args *a)
         }
         mest_dense_run(a->threads, &job);
     }
-    mest_parallel(a->threads, (size_t)(g->directions * row_tiles(g)), forward_tile, &r);
+    mest_rnn_forward(a->threads, &r);
     for (int d = 0; d < g->directions; d++) {
         mest_real *ws = r.ws + d * g->size;
         int64_t end = mest_rnn_reversed(g, d) ? 0 : g->t;
         if (r.yh)
-            copy_state(g, d, ws + g->at_h + end * g->n * g->h, r.yh, true);
+            mest_rnn_copy_state(g, d, ws + g->at_h + end * g->n * g->h, r.yh, true);
         if (r.yc)
-            copy_state(g, d, ws + g->at_c + end * g->n * g->h, r.yc, true);
+            mest_rnn_copy_state(g, d, ws + g->at_c + end * g->n * g->h, r.yc, true);
     }
     return MEST_OK;
 }
 
 /* ---- backward ---- */
-static void backward_tile(void *context, size_t tile)
-{
-    const mest_rnn_run *r = context;
-    mest_rnn_rows s = rows_of_tile(r, tile);
-    for (int64_t k = 0; k < r->g.t; k++) {
-        s.t = mest_rnn_reversed(&r->g, s.direction) ? k : r->g.t - 1 - k;
-        mest_rnn_step_back(&s);
-    }
-}
-
 /* dW: gates of step `inner` against X of that step */
 static void by_step_inner(const void *context, int64_t outer, int64_t inner, int64_t *a, int64_t *b)
 {
@@ -344,70 +273,6 @@ static void products_of_x(const mest_args *a, const mest_rnn_run *r, int d)
     }
 }
 
-static void products_of_h(const mest_args *a, const mest_rnn_run *r, int d)
-{
-    const mest_rnn *g = &r->g;
-    const mest_real *ws = r->ws + d * g->size, *gates = r->grad + d * g->grad_size;
-    int64_t gh = g->gates * g->h, plain = g->kind == MEST_GRU ? 2 : g->gates;
-    if (!r->dr)
-        return;
-    /* dR = dgates^T h before the step: all steps lie one after another */
-    mest_dense_job job = { .m = plain * g->h, .n = g->h, .k = g->t * g->n, .a = gates, .a_row = 1, .a_col = gh,
-                           .b = ws + g->at_h + mest_rnn_before(g, d, 0) * g->n * g->h, .b_row = g->h, .b_col = 1, .alpha = 1,
-                           .c = r->dr + d * gh * g->h, .outer = 1, .inner = 1 };
-    mest_dense_run(a->threads, &job);
-    if (g->kind != MEST_GRU)
-        return;
-    job.m = g->h;
-    job.c += 2 * g->h * g->h;
-    if (g->linear_before_reset) {
-        job.a = gates + g->grad_extra;
-        job.a_col = g->h;
-    } else {
-        job.a = gates + 2 * g->h;
-        job.b = ws + g->at_extra; /* r * h */
-    }
-    mest_dense_run(a->threads, &job);
-}
-
-/* Sums over all rows, in double, a strip of columns a tile: dB and dP. */
-enum { STRIP = 64 };
-typedef struct sums { const mest_rnn_run *r; int64_t strips; } sums;
-
-static void sums_tile(void *context, size_t tile)
-{
-    const sums *s = context;
-    const mest_rnn_run *r = s->r;
-    const mest_rnn *g = &r->g;
-    int d = (int)((int64_t)tile / s->strips);
-    int64_t gh = g->gates * g->h, from = (int64_t)tile % s->strips * STRIP, n = gh - from < STRIP ? gh - from : STRIP;
-    const mest_real *gates = r->grad + d * g->grad_size, *extra = gates + g->grad_extra, *ws = r->ws + d * g->size;
-    double bias[STRIP] = { 0 }, hidden[STRIP] = { 0 }, peep[STRIP] = { 0 };
-    bool apart = g->kind == MEST_GRU && g->linear_before_reset;
-    for (int64_t row = 0; row < g->t * g->n; row++) {
-        int64_t t = row / g->n, b = row % g->n;
-        const mest_real *x = gates + row * gh + from;
-        const mest_real *c0 = ws + g->at_c + (mest_rnn_before(g, d, t) * g->n + b) * g->h, *c1 = ws + g->at_c + (mest_rnn_after(g, d, t) * g->n + b) * g->h;
-        for (int64_t k = 0; k < n; k++) {
-            int64_t gate = (from + k) / g->h, unit = (from + k) % g->h;
-            bias[k] += (double)x[k];
-            if (apart)
-                hidden[k] += gate == 2 ? (double)extra[row * g->h + unit] : (double)x[k];
-            if (r->dp && gate < 3)
-                peep[k] += (double)x[k] * (double)(gate == 1 ? c1 : c0)[unit];
-        }
-    }
-    for (int64_t k = 0; k < n; k++) {
-        if (r->db) {
-            mest_real *db = r->db + d * 2 * gh + from + k;
-            db[0] = (mest_real)bias[k];
-            db[gh] = (mest_real)(apart ? hidden[k] : bias[k]);
-        }
-        if (r->dp && (from + k) / g->h < 3)
-            r->dp[d * 3 * g->h + from + k] = (mest_real)peep[k];
-    }
-}
-
 static mest_status rnn_grad_forward(const mest_args *a)
 {
     mest_rnn_run r;
@@ -422,24 +287,23 @@ static mest_status rnn_grad_forward(const mest_args *a)
         *out[i] = a->out[i].data;
     for (int d = 0; d < g->directions; d++) {
         mest_real *ws = r.grad + d * g->grad_size;
-        pack(r.r + d * g->gates * g->h * g->h, g->h, g->gates, g->h, 1, ws + g->grad_panels);
-        take_state(g, d, ws + g->grad_h, r.dyh);
-        take_state(g, d, ws + g->grad_c, r.dyc);
+        mest_rnn_pack(&r, d, false, ws + g->grad_panels);
+        mest_rnn_take_state(g, d, ws + g->grad_h, r.dyh);
+        mest_rnn_take_state(g, d, ws + g->grad_c, r.dyc);
     }
-    mest_parallel(a->threads, (size_t)(g->directions * row_tiles(g)), backward_tile, &r);
+    mest_rnn_backward(a->threads, &r);
     for (int d = 0; d < g->directions; d++) {
         mest_real *ws = r.grad + d * g->grad_size;
         if (r.dh0)
-            copy_state(g, d, ws + g->grad_h, r.dh0, true);
+            mest_rnn_copy_state(g, d, ws + g->grad_h, r.dh0, true);
         if (r.dc0)
-            copy_state(g, d, ws + g->grad_c, r.dc0, true);
+            mest_rnn_copy_state(g, d, ws + g->grad_c, r.dc0, true);
         products_of_x(a, &r, d);
-        products_of_h(a, &r, d);
+        if (r.dr)
+            mest_rnn_recurrent_gradient(a->threads, &r, d);
     }
-    if (r.db || r.dp) {
-        sums s = { &r, (g->gates * g->h + STRIP - 1) / STRIP };
-        mest_parallel(a->threads, (size_t)(g->directions * s.strips), sums_tile, &s);
-    }
+    if (r.db || r.dp)
+        mest_rnn_sums(a->threads, &r);
     return MEST_OK;
 }
 

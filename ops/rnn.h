@@ -47,6 +47,7 @@ typedef struct mest_rnn {
     int64_t t, n, i, h;
     bool reverse;                           /* direction 0 runs from the end */
     bool batch_first, linear_before_reset, relu;
+    int order[4];                           /* place of each gate in R (and in what X W^T gave) */
     int64_t at_extra, at_h, at_c, at_bias, at_panels, size;                 /* workspace of one direction; gates are at 0 */
     int64_t grad_extra, grad_h, grad_c, grad_panels, grad_size;
 } mest_rnn;
@@ -84,6 +85,21 @@ static inline int64_t mest_rnn_state(const mest_rnn *g, int direction, int64_t n
 {
     return (g->batch_first ? n * g->directions + direction : direction * g->n + n) * g->h;
 }
+
+/* Fills the places of the workspaces from kind and sizes. ops/rnn_run.c, as all up to the cells */
+void mest_rnn_place(mest_rnn *g);
+/* R of a direction (or R^T) as the cells want it. */
+void mest_rnn_pack(const mest_rnn_run *run, int direction, bool transposed, mest_real *panels);
+/* What is added to the gates: Wb + Rb, but for GRU's Rb_h with linear_before_reset. */
+void mest_rnn_bias(const mest_rnn_run *run, int direction, mest_real *bias);
+/* Rows [N][H] of a state to or from its place in Y_h's layout; taking: zero if there is none. */
+void mest_rnn_copy_state(const mest_rnn *g, int direction, mest_real *rows, mest_real *state, bool out);
+void mest_rnn_take_state(const mest_rnn *g, int direction, mest_real *rows, const mest_real *state);
+/* All steps; then dR of a direction, and dB and dP of both. */
+void mest_rnn_forward(const mest_threads *threads, const mest_rnn_run *run);
+void mest_rnn_backward(const mest_threads *threads, const mest_rnn_run *run);
+void mest_rnn_recurrent_gradient(const mest_threads *threads, const mest_rnn_run *run, int direction);
+void mest_rnn_sums(const mest_threads *threads, const mest_rnn_run *run);
 
 /* One step of some rows: gates (which hold X W^T + bias) and states of the step. ops/rnn_cells.c */
 void mest_rnn_step(const mest_rnn_rows *rows);
