@@ -188,11 +188,11 @@ static mest_status settle(mest_vjp *v, mest_id x, mest_id at)
 }
 
 /* Marks what lies on a path from a wanted value; collects live ops without a gradient. */
-static void mark(mest_vjp *v, const uint8_t *wanted, mest_id n_nodes)
+static void mark(mest_vjp *v, const uint8_t *wanted, mest_id n_wanted, mest_id n_nodes)
 {
     const mest_graph *g = v->g;
     for (mest_id i = 0; i < v->n_forward; i++)
-        v->needs[i] = wanted[i];
+        v->needs[i] = i < n_wanted && wanted[i];
     for (mest_id i = 0; i < n_nodes; i++) {
         const mest_node *n = &g->nodes[i];
         bool any = false;
@@ -206,7 +206,8 @@ static void mark(mest_vjp *v, const uint8_t *wanted, mest_id n_nodes)
     }
 }
 
-mest_status mest_autodiff_from(mest_graph *g, const uint8_t *wanted, int n_from, const mest_id *from, const mest_id *seed, mest_error *err)
+/* wanted has an entry for each of the first n_wanted values. */
+static mest_status differentiate(mest_graph *g, const uint8_t *wanted, mest_id n_wanted, int n_from, const mest_id *from, const mest_id *seed, mest_error *err)
 {
     mest_vjp v = {.g = g, .n_forward = g->n_values, .err = err};
     mest_id n_nodes = g->n_nodes;
@@ -217,7 +218,7 @@ mest_status mest_autodiff_from(mest_graph *g, const uint8_t *wanted, int n_from,
         v.newest[i] = -1;
         g->values[i].grad = MEST_NONE;
     }
-    mark(&v, wanted, n_nodes);
+    mark(&v, wanted, n_wanted, n_nodes);
     bool depends = g->survey != NULL;
     for (int k = 0; k < n_from; k++)
         depends |= v.needs[from[k]];
@@ -266,7 +267,7 @@ mest_status mest_autodiff_from(mest_graph *g, const uint8_t *wanted, int n_from,
     }
     MEST_CHECK(n_missing == 0 || g->survey, err, MEST_E_UNSUPPORTED,
                "%d operator(s) between trainable parameters and the loss have no gradient: %s; freeze the parameters before them", n_missing, missing);
-    for (mest_id x = 0; x < v.n_forward; x++)
+    for (mest_id x = 0; x < n_wanted; x++)
         if (wanted[x]) {
             mest_id at = n_nodes ? n_nodes - 1 : 0;
             for (mest_id i = 0; i < n_nodes; i++)
@@ -281,13 +282,19 @@ mest_status mest_autodiff_from(mest_graph *g, const uint8_t *wanted, int n_from,
     return MEST_OK;
 }
 
+mest_status mest_autodiff_from(mest_graph *g, const uint8_t *wanted, int n_from, const mest_id *from, const mest_id *seed, mest_error *err)
+{
+    return differentiate(g, wanted, g->n_values, n_from, from, seed, err);
+}
+
 mest_status mest_autodiff(mest_graph *g, const uint8_t *wanted, mest_error *err)
 {
+    const mest_id n_wanted = g->n_values; /* the seed below comes behind them */
     MEST_CHECK(g->loss != MEST_NONE || g->survey, err, MEST_E_STATE, "autodiff: the graph has no loss");
     if (g->loss == MEST_NONE)
-        return mest_autodiff_from(g, wanted, 0, NULL, NULL, err);
+        return differentiate(g, wanted, n_wanted, 0, NULL, NULL, err);
     mest_real one = 1;
     mest_id seed = mest_graph_const(g, "dloss", &g->values[g->loss].type, &one);
     MEST_CHECK(seed != MEST_NONE, err, MEST_E_NOMEM, "autodiff: out of memory");
-    return mest_autodiff_from(g, wanted, 1, &g->loss, &seed, err);
+    return differentiate(g, wanted, n_wanted, 1, &g->loss, &seed, err);
 }

@@ -139,10 +139,11 @@ mest_status mest_prepend_output(mest_pass_args *a, mest_id id)
             g->values[out[k]].producer = id;
             g->values[out[k]].output = k;
         }
-    return mest_infer_node(g, id, a->err);
+    return a->typed ? mest_infer_node(g, id, a->err) : MEST_OK;
 }
 
-mest_status mest_insert(mest_pass_args *a, mest_id at, const char *op_name, const void *params, int n_in, const mest_id *in, mest_id *out)
+static mest_status insert(mest_pass_args *a, mest_id at, const char *op_name, const void *params, int n_in, const mest_id *in, int n_out, const mest_id *given,
+                          mest_id *node)
 {
     mest_graph *g = a->graph;
     const mest_op *op = mest_op_find(strncmp(op_name, "mest.", 5) == 0 ? "mest" : "", op_name, 1000);
@@ -150,13 +151,30 @@ mest_status mest_insert(mest_pass_args *a, mest_id at, const char *op_name, cons
     char name[300];
     snprintf(name, sizeof name, "%.250s/%s", g->nodes[at].name, op->name + (op->name[0] == 'm' ? 5 : 0));
     bool room = MEST_REGION_GROW(&g->region, a->before, a->n_before, a->cap_before);
-    mest_id node = room ? mest_graph_node(g, name, op, params, n_in, in, 1, NULL) : MEST_NONE;
-    MEST_CHECK(node != MEST_NONE, a->err, MEST_E_NOMEM, "pass: no memory for node '%s'", name);
+    *node = room ? mest_graph_node(g, name, op, params, n_in, in, n_out, given) : MEST_NONE;
+    MEST_CHECK(*node != MEST_NONE, a->err, MEST_E_NOMEM, "pass: no memory for node '%s'", name);
     a->before[a->n_before++] = at;
-    g->nodes[node].origin = g->nodes[at].origin;
-    g->nodes[node].source = g->nodes[at].source;
-    *out = g->nodes[node].out[0];
-    return mest_infer_node(g, node, a->err);
+    g->nodes[*node].origin = g->nodes[at].origin;
+    return a->typed ? mest_infer_node(g, *node, a->err) : MEST_OK;
+}
+
+mest_status mest_insert_many(mest_pass_args *a, mest_id at, const char *op, const void *params, int n_in, const mest_id *in, int n_out, mest_id *out)
+{
+    mest_id node;
+    MEST_TRY(insert(a, at, op, params, n_in, in, n_out, NULL, &node));
+    memcpy(out, a->graph->nodes[node].out, (size_t)n_out * sizeof *out);
+    return MEST_OK;
+}
+
+mest_status mest_insert(mest_pass_args *a, mest_id at, const char *op, const void *params, int n_in, const mest_id *in, mest_id *out)
+{
+    return mest_insert_many(a, at, op, params, n_in, in, 1, out);
+}
+
+mest_status mest_insert_as(mest_pass_args *a, mest_id at, const char *op, const void *params, int n_in, const mest_id *in, mest_id out)
+{
+    mest_id node;
+    return insert(a, at, op, params, n_in, in, 1, &out, &node);
 }
 
 mest_id mest_only_reader(const mest_pass_args *a, mest_id v)

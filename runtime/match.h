@@ -38,9 +38,12 @@ static inline bool mest_taken(const mest_node *n) { return n->mark != 0; }
 /* The node becomes another operator: op, params and inputs (copied), outputs as they are but for those from n_out on. infer: types anew (not
  * possible before shapes are known). Counts. */
 mest_status mest_rewrite(mest_pass_args *a, mest_id node, const char *op, const void *params, int n_in, const mest_id *in, int n_out, bool infer);
-/* The node's outputs move up by one: output 0 is a new value (a workspace). Types are inferred. Does not count. */
+/* The node's outputs move up by one: output 0 is a new value (a workspace). Types are inferred where they can be. Does not count. */
 mest_status mest_prepend_output(mest_pass_args *a, mest_id node);
-/* A new node with one output in front of node `at`, which will read it. Types are inferred. Does not count. */
+/* The same with n_out fresh outputs; and with one output that is the value `out`, whose producer it becomes. */
+mest_status mest_insert_many(mest_pass_args *a, mest_id at, const char *op, const void *params, int n_in, const mest_id *in, int n_out, mest_id *out);
+mest_status mest_insert_as(mest_pass_args *a, mest_id at, const char *op, const void *params, int n_in, const mest_id *in, mest_id out);
+/* A new node with one output in front of node `at`, which will read it. Types are inferred where they can be. Does not count. */
 mest_status mest_insert(mest_pass_args *a, mest_id at, const char *op, const void *params, int n_in, const mest_id *in, mest_id *out);
 /* Node `layer` computes what node `next`, its only reader, makes of its output 0: it takes over the result. `next` is swallowed. Counts. */
 void mest_absorb(mest_pass_args *a, mest_id layer, mest_id next);

@@ -116,7 +116,7 @@ mest_status mest_passes_run(mest_pass_phase phase, mest_graph *g, mest_model *m,
         const mest_pass *pass = table[i];
         if (pass->phase != phase || (spec && !(pass->serves >> spec->kind & 1)) || mest_pass_is_off(pass, off))
             continue;
-        mest_pass_args a = {.graph = g, .model = m, .spec = spec, .program = program, .n_uses = g->n_values, .err = err};
+        mest_pass_args a = {.graph = g, .model = m, .spec = spec, .program = program, .n_uses = g->n_values, .typed = phase != MEST_PASS_WEIGHTS, .err = err};
         int32_t *uses = mest_alloc(g->region.heap, (size_t)g->n_values + 1, sizeof *uses);
         MEST_CHECK(uses, err, MEST_E_NOMEM, "pass %s: out of memory", pass->name);
         count_uses(g, uses, g->n_values);

@@ -38,6 +38,7 @@ typedef struct mest_pass_args {
     struct mest_program *program;         /* KERNELS only: its steps go with the nodes; see runtime/refit.h */
     int32_t *uses;                        /* per value at the start of the pass: readers (inputs of nodes, graph outputs, loss) */
     int32_t n_uses;                       /* values at the start of the pass */
+    bool typed;                           /* types are known: new nodes get theirs at once */
     mest_id *before;                      /* of nodes that were added (mest_insert): the node in front of which they go */
     int32_t n_before, cap_before;
     int count;                            /* to be counted up: places where the pass did something */

@@ -23,6 +23,7 @@ typedef struct usage {       /* how the graph uses a parameter */
     bool sparse_possible;    /* every use has a sparse kernel */
     const mest_node *first;
     int first_input;
+    mest_shape shape;        /* as its layer sees it: a stack of matrices may be one matrix */
 } usage;
 
 /* The model's graph as layers see their weights: behind paths that passes take away. To be freed. */
@@ -49,6 +50,7 @@ static void find_usage(const mest_graph *g, int32_t param, usage *u)
             if (!u->n_uses++) {
                 u->first = &g->nodes[i];
                 u->first_input = k;
+                u->shape = g->values[v].type.shape;
             }
             u->sparse_possible &= k < 32 && (g->nodes[i].op->sparse_in >> k & 1);
         }
@@ -141,13 +143,14 @@ static mest_status read_payload(const void *self, int64_t first, int64_t n, floa
 
 static int64_t fan_in_of(const mest_param *p, const usage *u)
 {
+    const mest_shape *w = u->first ? &u->shape : &p->shape;
     if (u->first && is_op(u->first, "MatMul"))
-        return p->shape.rank >= 2 ? p->shape.dim[p->shape.rank - 2] : 1;
+        return w->rank >= 2 ? w->dim[w->rank - 2] : 1;
     if (u->first && (is_op(u->first, "Gemm") || is_op(u->first, "mest.Linear")))
-        return ((const mest_gemm_params *)u->first->params)->trans_b ? p->shape.dim[1] : p->shape.dim[0];
+        return ((const mest_gemm_params *)u->first->params)->trans_b ? w->dim[1] : w->dim[0];
     if (u->first && is_op(u->first, "ConvTranspose"))
-        return p->shape.dim[0] * mest_shape_span(&p->shape, 2, p->shape.rank);
-    return p->shape.rank > 1 ? mest_shape_span(&p->shape, 1, p->shape.rank) : 1;
+        return w->dim[0] * mest_shape_span(w, 2, w->rank);
+    return w->rank > 1 ? mest_shape_span(w, 1, w->rank) : 1;
 }
 
 static uint64_t init_stream(int32_t param) { return (uint64_t)MEST_STREAM_INIT << 32 | (uint32_t)param; }
@@ -161,9 +164,9 @@ static bool inputs_first(const usage *u)
 }
 
 /* What pattern leaves to another scheme: its masks are for 3x3 kernels. */
-static const char *instead_of(const mest_scheme *scheme, const mest_param *p)
+static const char *instead_of(const mest_scheme *scheme, const usage *u)
 {
-    return strcmp(scheme->format->family, "pattern") != 0 ? NULL : p->shape.dim[0] >= 4 ? "block4" : "csr";
+    return strcmp(scheme->format->family, "pattern") != 0 ? NULL : u->shape.dim[0] >= 4 ? "block4" : "csr";
 }
 
 /* What becomes of a parameter: decided first for all, so that a distribution can look at all of them. */
@@ -181,11 +184,11 @@ static mest_status open_sparse(mest_model *m, int32_t index, const mest_rule *r,
     mest_param *p = &m->params[index];
     mest_scheme scheme;
     mest_error own = {MEST_OK, ""};
-    mest_sparse_spec spec = {.scheme = r->scheme, .shape = &p->shape, .inputs_first = inputs_first(&one->u), .patterns = patterns};
+    mest_sparse_spec spec = {.scheme = r->scheme, .shape = &one->u.shape, .inputs_first = inputs_first(&one->u), .patterns = patterns};
     MEST_TRY(mest_scheme_find(r->scheme, &scheme, err));
     mest_status status = mest_sparse_make(&one->sparse, &m->heap, &spec, 0, &own);
-    if (status == MEST_E_SHAPE && instead_of(&scheme, p)) {
-        spec.scheme = instead_of(&scheme, p);
+    if (status == MEST_E_SHAPE && instead_of(&scheme, &one->u)) {
+        spec.scheme = instead_of(&scheme, &one->u);
         mest_logf(&m->heap, MEST_LOG_INFO, "'%s' is %s: %s", p->name, spec.scheme, own.msg);
         return mest_sparse_make(&one->sparse, &m->heap, &spec, 0, err);
     }
@@ -449,7 +452,7 @@ static mest_status adopt(mest_model *m, const mest_graph *g, int32_t i, mest_err
     if (!u.sparse_possible)
         return MEST_OK;
     mest_sparse *sp;
-    MEST_TRY(mest_sparse_create(&sp, &m->heap, "csr", &p->shape, p->payload.nnz, err));
+    MEST_TRY(mest_sparse_create(&sp, &m->heap, "csr", &u.shape, p->payload.nnz, err));
     mest_status status = mest_sparse_from_units(sp, p->payload.linear, p->payload.nnz, NULL, err);
     float chunk[256];
     mest_payload stored = p->payload; /* the nnz values, as if they were a dense tensor */

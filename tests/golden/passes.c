@@ -25,6 +25,7 @@ static int passed, failed, skipped;
 
 typedef struct result {
     float *out, *grads, *after; /* all parameters one after the other */
+    bool *stored;               /* element of a dense parameter, or one that a sparse one stores */
     size_t n_out, n_params, count;
     size_t size[2048];
     double loss[STEPS];
@@ -48,6 +49,7 @@ static void forget(result *r)
     free(r->out);
     free(r->grads);
     free(r->after);
+    free(r->stored);
     memset(r, 0, sizeof *r);
 }
 
@@ -67,7 +69,10 @@ static float uniform(void)
     return (float)(state >> 8) / (float)(1 << 23) - 1;
 }
 
-static mest_status train(const char *path, const char *loss, const char *scheme, const char *level, const char *no_fuse, result *r, mest_error *err)
+/* Loads, makes sparse, trains. level: what the processor is taken to have. dense: where the weights are written as they are before training,
+ * densely; NULL: nowhere. */
+static mest_status train(const char *path, const char *loss, const char *scheme, const char *level, const char *no_fuse, const char *dense, result *r,
+                         mest_error *err)
 {
     mest_model *m = NULL;
     mest_session *s = NULL;
@@ -138,6 +143,17 @@ static mest_status train(const char *path, const char *loss, const char *scheme,
     }
     r->grads = get(r->count * sizeof *r->grads);
     r->after = get(r->count * sizeof *r->after);
+    r->stored = get(r->count * sizeof *r->stored);
+    for (size_t i = 0, at = 0; i < r->n_params && i < 2048 && status == MEST_OK; at += r->size[i++]) {
+        status = mest_model_parameter(m, (int)i, &p, err);
+        if (status == MEST_OK)
+            status = mest_model_read_parameter(m, (int)i, r->after + at, r->size[i], err);
+        for (size_t k = at; k < at + r->size[i]; k++)
+            r->stored[k] = !strcmp(p.scheme, "dense") || r->after[k] != 0;
+    }
+    const mest_export_options export = {.struct_size = sizeof export};
+    if (status == MEST_OK && dense)
+        status = mest_model_export(m, dense, &export, err);
     for (int step = 0; step < STEPS && status == MEST_OK; step++) {
         mest_metrics metrics = {.struct_size = sizeof metrics};
         status = mest_session_step(s, x, y, batch, &metrics, err);
@@ -209,6 +225,30 @@ static void compare(const char *file, const char *pass, const result *on, const 
         limit(file, pass, "parameters after ten steps", distance(on->after, off->after, on), most_gradient);
 }
 
+/* The sparse network against the same weights kept densely: equal outputs, and equal gradients wherever something is stored. */
+static void compare_dense(const char *file, const char *loss, const char *level, const char *dense, const result *sparse)
+{
+    static result twin;
+    mest_error err = {0};
+    if (train(dense, loss, NULL, level, NULL, NULL, &twin, &err) != MEST_OK || twin.count != sparse->count) {
+        verdict(false, file, "dense twin", "training", err.msg);
+        return;
+    }
+    double d = 0, n = 0;
+    for (size_t i = 0; i < sparse->n_out; i++) {
+        d += ((double)sparse->out[i] - (double)twin.out[i]) * ((double)sparse->out[i] - (double)twin.out[i]);
+        n += (double)twin.out[i] * (double)twin.out[i];
+    }
+    for (size_t i = 0; i < twin.count; i++)
+        if (!sparse->stored[i]) {
+            verdict(sparse->grads[i] == 0, file, "dense twin", "gradient", "where nothing is stored");
+            twin.grads[i] = 0;
+        }
+    limit(file, "dense twin", "outputs", sqrt(d / (n + 1e-30)), most_output);
+    limit(file, "dense twin", "gradients", distance(sparse->grads, twin.grads, sparse), most_gradient);
+    forget(&twin);
+}
+
 /* list: what each pass must find, as NAME=COUNT .. */
 static void check_level(const char *name_of_file, const char *path, const char *loss, const char *scheme, const char *level, char *list)
 {
@@ -216,7 +256,16 @@ static void check_level(const char *name_of_file, const char *path, const char *
     snprintf(file, sizeof file, "%s%s%s, %s", name_of_file, scheme ? " " : "", scheme ? scheme : "", level);
     mest_error err = {0};
     static result on, off;
-    if (train(path, loss, scheme, level, NULL, &on, &err) != MEST_OK) {
+    char dense[] = "/tmp/mest-passes-XXXXXX";
+    const int fd = scheme ? mkstemp(dense) : -1;
+    if (fd >= 0)
+        close(fd);
+    const mest_status status = train(path, loss, scheme, level, NULL, fd >= 0 ? dense : NULL, &on, &err);
+    if (status == MEST_OK && fd >= 0)
+        compare_dense(file, loss, level, dense, &on);
+    if (fd >= 0)
+        unlink(dense);
+    if (status != MEST_OK) {
         verdict(false, file, "all on", "training", err.msg);
         return;
     }
@@ -240,7 +289,7 @@ static void check_level(const char *name_of_file, const char *path, const char *
     verdict(n_expected == on.n_pass, file, "all", "the list must name every pass that does something", found);
     for (int i = on.n_pass > 1 ? -1 : 0; i < on.n_pass; i++) {
         const char *name = i < 0 ? "all" : on.pass[i].name;
-        if (train(path, loss, scheme, level, name, &off, &err) == MEST_OK)
+        if (train(path, loss, scheme, level, name, NULL, &off, &err) == MEST_OK)
             compare(file, name, &on, &off);
         else if (scheme && strstr(err.msg, "pass"))
             passed++; /* a sparse weight that cannot be reached without the pass: said so, and no dense copy made */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Gradient cases of the recurrent layers. Output 0 is the workspace. */
-#include "ops/rnn.h"
+#include "ops/recurrent.h"
 #include "tests/grad/cases.h"
 
 #define VAR(...) { .shape = GRAD_SHAPE(__VA_ARGS__) }
@@ -17,7 +17,20 @@ static const mest_rnn_params linear = { .direction = "forward", .linear_before_r
 static const mest_rnn_params linear_rows = { .direction = "bidirectional", .linear_before_reset = 1, .layout = 1 };
 static const mest_rnn_params relu = { .direction = "bidirectional", .activations = { 2, (const char *const[]){ "Relu", "Relu" } } };
 
+static const mest_recurrent_params lstm_torch = { .kind = MEST_LSTM, .order = { 0, 3, 1, 2 } }, lstm_back = { .kind = MEST_LSTM, .order = { 2, 0, 1, 3 }, .reverse = true, .first = 8 };
+static const mest_recurrent_params gru_torch = { .kind = MEST_GRU, .order = { 1, 0, 2 }, .linear_before_reset = true }, gru_first = { .kind = MEST_GRU, .order = { 2, 0, 1 }, .reverse = true };
+static const mest_recurrent_params rnn_tanh = { .kind = MEST_RNN }, rnn_relu = { .kind = MEST_RNN, .relu = true, .reverse = true };
+#define RECURRENT(name, params, n_out, ...) LAYER("mest.Recurrent", name, params, n_out, __VA_ARGS__)
+
 const grad_case grad_cases_rnn[] = {
+    RECURRENT("LSTM", lstm_torch, 4, VAR(3, 2, 8), VAR(8, 2)),
+    RECURRENT("LSTM, states, lengths", lstm_torch, 4, VAR(3, 3, 8), VAR(8, 2), VAR(1, 16), LENGTHS(2, 0, 3), VAR(1, 3, 2), VAR(1, 3, 2)),
+    RECURRENT("LSTM, reverse, second direction", lstm_back, 4, VAR(3, 2, 8), VAR(16, 2), VAR(1, 16), ABSENT, VAR(1, 2, 2), VAR(1, 2, 2)),
+    RECURRENT("LSTM, more than a tile", lstm_torch, 4, VAR(2, 18, 4), VAR(4, 1)),
+    RECURRENT("GRU", gru_torch, 3, VAR(3, 2, 6), VAR(6, 2), VAR(1, 12), ABSENT, VAR(1, 2, 2)),
+    RECURRENT("GRU, reset first, lengths", gru_first, 3, VAR(3, 2, 6), VAR(6, 2), VAR(1, 12), LENGTHS(3, 1)),
+    RECURRENT("RNN", rnn_tanh, 3, VAR(3, 2, 2), VAR(2, 2), VAR(1, 4), ABSENT, VAR(1, 2, 2)),
+    RECURRENT("RNN, relu, reverse", rnn_relu, 3, VAR(3, 2, 2), VAR(2, 2)),
     LSTM("no bias, no state", plain, VAR(3, 2, 3), VAR(1, 8, 3), VAR(1, 8, 2)),
     LSTM("states", plain, VAR(3, 2, 3), VAR(1, 12, 3), VAR(1, 12, 3), VAR(1, 24), ABSENT, VAR(1, 2, 3), VAR(1, 2, 3)),
     LSTM("reverse", reverse, VAR(3, 2, 2), VAR(1, 12, 2), VAR(1, 12, 3), VAR(1, 24), ABSENT, VAR(1, 2, 3), VAR(1, 2, 3)),
