@@ -181,7 +181,8 @@ START_TEST(test_convolutions)
 #define DRAW(n) ((int64_t)mest_rng_below(99, (uint64_t)_i, draw++, (uint64_t)(n)))
     uint64_t draw = 0;
     int64_t group = DRAW(3) == 0 ? 1 + DRAW(4) : 1, sizes[5];
-    mest_convolution v = { .n = 1 + DRAW(5), .group = group, .c = group * (1 + DRAW(_i % 4 ? 6 : 70)), .m = group * (1 + DRAW(_i % 3 ? 9 : 150)) };
+    const int64_t images = 1 + DRAW(5), each_in = 1 + DRAW(_i % 4 ? 6 : 70), each_out = 1 + DRAW(_i % 3 ? 9 : 150); /* drawn one after the other */
+    mest_convolution v = { .n = images, .group = group, .c = group * each_in, .m = group * each_out };
     mest_shape x = { .rank = 3 + (int32_t)DRAW(3), .dim = { v.n, v.c } };
     int64_t kernel[3], stride[3], dilation[3], pads[6];
     int spatial = x.rank - 2;
