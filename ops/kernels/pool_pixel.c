@@ -45,7 +45,12 @@ static mest_real average_factor(const pool_run *r, int64_t p, int64_t q, int64_t
     return taps_inside > 0 ? (mest_real)(1.0 / (double)taps_inside) : 0;
 }
 
-static inline mest_real larger(mest_real a, mest_real b) { return a > b || a != a ? a : b; } /* NaN wins, as in PyTorch */
+/* NaN wins, as in PyTorch. Two choices without a branch, or the loops are not vectorized. */
+static inline mest_real larger(mest_real a, mest_real b)
+{
+    const mest_real t = a > b ? a : b;
+    return a != a ? a : t;
+}
 
 static inline void forward_row(const pool_run *r, int64_t row, bool max)
 {
@@ -176,7 +181,7 @@ static void max_grad_tile(void *context, size_t tile)
                     const mest_real *restrict x = image + iy * r->gx.row + ix * r->gx.pixel;
                     mest_real *restrict dx = target + iy * r->gdx.row + ix * r->gdx.pixel;
                     for (int64_t e = 0; e < n; e++) {
-                        const bool hit = x[e] == y[e] || x[e] != x[e];
+                        const bool hit = (x[e] == y[e]) | (x[e] != x[e]);
                         const mest_real left = rest[e];
                         dx[e] += hit ? left : 0;
                         rest[e] = hit ? 0 : left;
