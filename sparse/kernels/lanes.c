@@ -104,13 +104,11 @@ static void backward(const mest_lanes_backward *j, int64_t block, int64_t row, i
     }
 }
 
-static void weight(const mest_lanes_weight *j, int64_t block, int64_t row, int64_t m0, int64_t m1, mest_real *dw)
+static void weight(const mest_lanes_weight *j, int64_t unit0, int64_t unit1, int64_t m0, int64_t m1, mest_real *dw)
 {
-    const char *x = (const char *)(j->x + block * j->x_block + row * j->x_row), *dy = (const char *)(j->dy + block * j->dy_block + row * j->dy_row);
     for (int64_t m = m0; m < m1; m += WEIGHT_M)
-        for (int64_t c = 0; c < j->c; c += 4)
-            for (int64_t tap = 0; tap < j->taps; tap++)
-                weight_tile(j, x, dy, tap, m, c, dw);
+        for (int64_t column = 0; column < j->taps * j->c; column += 4)
+            weight_tile(j, unit0, unit1, m, column, dw);
 }
 
 static void channel_sums(const mest_pixels *p, const mest_real *dy, int64_t c0, int64_t c1, mest_real *db)

@@ -74,8 +74,9 @@ typedef struct mest_lanes_isa {
     void (*forward)(const mest_lanes_forward *job, int64_t block, int64_t row, int32_t r0, int32_t r1);
     /* The same; gradients of the entries are added to dw, indexed like list.w. */
     void (*backward)(const mest_lanes_backward *job, int64_t block, int64_t row, int32_t r0, int32_t r1, mest_real *dw);
-    /* The same for outputs [m0, m1), m0 a multiple of 4: added to dw[(tap * m + output) * c + input]. */
-    void (*weight)(const mest_lanes_weight *job, int64_t block, int64_t row, int64_t m0, int64_t m1, mest_real *dw);
+    /* Rows of positions [unit0, unit1), counted through all image blocks, for outputs [m0, m1), m0 a multiple of 4: added to
+     * dw[(output * taps + tap) * c + input]. */
+    void (*weight)(const mest_lanes_weight *job, int64_t unit0, int64_t unit1, int64_t m0, int64_t m1, mest_real *dw);
     /* db[c] = sum of dy over images and pixels for channels [c0, c1). */
     void (*channel_sums)(const mest_pixels *p, const mest_real *dy, int64_t c0, int64_t c1, mest_real *db);
 } mest_lanes_isa;

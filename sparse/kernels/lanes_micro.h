@@ -281,37 +281,46 @@ INLINE void backward_rows(const int u, const bool with_dx, const mest_lanes_back
 }
 
 /* ---- dense dW ---- */
-/* WEIGHT_M outputs times four inputs of one tap along a row of positions. Channels past the last are read as the last and dropped. */
-INLINE void weight_tile(const mest_lanes_weight *j, const char *x, const char *dy, int64_t tap, int64_t m, int64_t c, mest_real *dw)
+/* WEIGHT_M outputs times four columns (an input and a tap) over rows of positions [unit0, unit1). What lies past the last is read as the last and
+ * dropped. */
+INLINE void weight_tile(const mest_lanes_weight *j, int64_t unit0, int64_t unit1, int64_t m, int64_t column, mest_real *dw)
 {
     const ptrdiff_t real = (ptrdiff_t)sizeof(mest_real), xs = (ptrdiff_t)j->x_step * real, dys = (ptrdiff_t)j->dy_step * real;
-    const char *xp = x + j->tap_off[tap], *dp = dy;
+    const int64_t columns = j->taps * j->c;
     ptrdiff_t at_c[4], at_m[WEIGHT_M];
-    UNROLL for (int k = 0; k < 4; k++) at_c[k] = (ptrdiff_t)((c + k < j->c ? c + k : j->c - 1) * (int64_t)VECTOR_BYTES);
+    UNROLL for (int k = 0; k < 4; k++)
+    {
+        const int64_t i = column + k < columns ? column + k : columns - 1;
+        at_c[k] = j->tap_off[i / j->c] + (ptrdiff_t)(i % j->c * (int64_t)VECTOR_BYTES);
+    }
     UNROLL for (int k = 0; k < WEIGHT_M; k++) at_m[k] = (ptrdiff_t)((m + k < j->m ? m + k : j->m - 1) * (int64_t)VECTOR_BYTES);
     vec acc[WEIGHT_M][4];
     UNROLL for (int a = 0; a < WEIGHT_M; a++)
     {
         UNROLL for (int b = 0; b < 4; b++) acc[a][b] = (vec){0};
     }
-    for (int64_t i = 0; i < j->run; i++, xp += xs, dp += dys) {
-        vec in[4];
-        UNROLL for (int b = 0; b < 4; b++) in[b] = LOAD(xp + at_c[b]);
-        UNROLL for (int a = 0; a < WEIGHT_M; a++)
-        {
-            vec t = LOAD(dp + at_m[a]);
-            UNROLL for (int b = 0; b < 4; b++) acc[a][b] += t * in[b];
+    for (int64_t unit = unit0; unit < unit1; unit++) {
+        const int64_t block = unit / j->rows, row = unit % j->rows;
+        const char *xp = (const char *)(j->x + block * j->x_block + row * j->x_row), *dp = (const char *)(j->dy + block * j->dy_block + row * j->dy_row);
+        for (int64_t i = 0; i < j->run; i++, xp += xs, dp += dys) {
+            vec in[4];
+            UNROLL for (int b = 0; b < 4; b++) in[b] = LOAD(xp + at_c[b]);
+            UNROLL for (int a = 0; a < WEIGHT_M; a++)
+            {
+                vec t = LOAD(dp + at_m[a]);
+                UNROLL for (int b = 0; b < 4; b++) acc[a][b] += t * in[b];
+            }
         }
     }
     UNROLL for (int a = 0; a < WEIGHT_M; a++) if (m + a < j->m)
     {
         quad r;
         reduce4(acc[a], &r);
-        mest_real *to = dw + (tap * j->m + m + a) * j->c + c;
-        if (c + 4 <= j->c) {
+        mest_real *to = dw + (m + a) * columns + column;
+        if (column + 4 <= columns) {
             *(quad_mem *)to += r;
         } else {
-            for (int64_t b = 0; c + b < j->c; b++)
+            for (int64_t b = 0; column + b < columns; b++)
                 to[b] += r[b];
         }
     }

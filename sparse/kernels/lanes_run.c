@@ -5,6 +5,7 @@
 typedef mest_lanes_problem problem;
 typedef mest_lanes_state state;
 
+enum { WEIGHT_POSITIONS = 48 };
 enum { PACK_ROWS = 16 }; /* parts that packing and collecting are cut into */
 
 typedef mest_lanes_job job;
@@ -134,7 +135,7 @@ static void fused_part(void *context, size_t part)
     }
 }
 
-/* dW of a dense weight: parts are [tap][m][c]. */
+/* dW of a dense weight: parts are [m][tap][c]. Sums stay in registers over so many positions that adding up their lanes is little beside them. */
 static void weight_part(void *context, size_t part)
 {
     const job *j = context;
@@ -163,8 +164,9 @@ static void weight_part(void *context, size_t part)
         w.dy_step = s->x.block;
     }
     const int64_t units = w.blocks * w.rows, m0 = 4 * share(quads, rp, s->row_parts), m1 = 4 * share(quads, rp + 1, s->row_parts);
-    for (int64_t u = share(units, pp, s->position_parts); u < share(units, pp + 1, s->position_parts); u++)
-        s->isa->weight(&w, u / w.rows, u % w.rows, m0, m1 < w.m ? m1 : w.m, j->parts + pp * s->entries);
+    const int64_t end = share(units, pp + 1, s->position_parts), step = mest_ceil_div(WEIGHT_POSITIONS, w.run > 0 ? w.run : 1);
+    for (int64_t u = share(units, pp, s->position_parts); u < end; u += step)
+        s->isa->weight(&w, u, u + step < end ? u + step : end, m0, m1 < w.m ? m1 : w.m, j->parts + pp * s->entries);
 }
 
 static void weight_collect_part(void *context, size_t part)
@@ -175,7 +177,7 @@ static void weight_collect_part(void *context, size_t part)
     for (int64_t k = share(m, (int64_t)part, PACK_ROWS); k < share(m, (int64_t)part + 1, PACK_ROWS); k++)
         for (int64_t i = 0; i < c; i++)
             for (int64_t t = 0; t < taps; t++) {
-                const mest_real *from = j->parts + (t * m + k) * c + i;
+                const mest_real *from = j->parts + (k * taps + t) * c + i;
                 mest_real sum = from[0];
                 for (int32_t n = 1; n < s->position_parts; n++)
                     sum += from[n * s->entries];
