@@ -189,7 +189,7 @@ static const mest_fused_isa rows = {forward_row, gradient_row, moments_row, resu
 #define OPERATOR(name, gradient)                                                                                                       \
     static bool name##_fits(const mest_kernel_query *q, const char **why) { return mest_fused_fits(q, gradient, &MEST_LANES_ISA, why); } \
     static double name##_cost(const mest_kernel_query *q) { return mest_fused_cost(q, gradient, &MEST_LANES_ISA); }                    \
-    static void name##_halo(const mest_kernel_query *q, int input, uint8_t pad[4]) { mest_fused_halo(q, gradient, input, pad); }       \
+    static void name##_halo(const mest_kernel_query *q, int input, uint8_t pad[4]) { mest_fused_halo(q, gradient, &MEST_LANES_ISA, input, pad); }       \
     static mest_status name##_prepare(const mest_kernel_query *q, void **state, size_t *scratch_bytes, mest_error *err)                \
     {                                                                                                                                  \
         return mest_fused_prepare(q, gradient, &MEST_LANES_ISA, &rows, state, scratch_bytes, err);                                     \

@@ -39,15 +39,16 @@ typedef struct mest_fused_state {
     mest_clamp clamp;
     bool gate, through;                    /* through: the tensor read goes through the ring */
     mest_pixels d, u, v;                   /* of the operands that exist */
-    int64_t units;                         /* rows of strips in all: image blocks * segments * n_rows */
+    int64_t group;                         /* image blocks of a strip, side by side: pixel x of block b is pixel x * group + b of the ring */
+    int64_t units;                         /* rows of strips in all: groups of blocks * segments * n_rows */
     int64_t segments, segment;             /* strips beside each other; positions of a row in one */
-    int64_t n_rows, run;                   /* rows of positions and positions in a row, of one image block */
+    int64_t n_rows, run;                   /* rows of positions and positions in a row, of one image block; small images are run `group` at once */
     int64_t step_y, step_x;                /* rows and columns of the tensor read, from position to position */
     int64_t low_y, low_x, span_y, span_x;  /* taps of position 0: from low, span of them */
     int64_t ring_rows, ring_row, pixel;    /* rows before one is overwritten; elements of a row and of a pixel (of the ring) */
-    int64_t dx_pixel;                      /* of the rows of X and dX in scratch */
+    int64_t dx_pixel;                      /* of the rows of X and dX in scratch; with a group, columns of one parity lie together */
     int32_t parts;
-    size_t ring_at, x_at, dx_at, sums_at, worker_reals; /* scratch of a worker, in elements */
+    size_t ring_at, x_at, dx_at, y_at, sums_at, worker_reals; /* scratch of a worker, in elements */
     size_t workers_at, stats_at;           /* bytes from the start of scratch */
     size_t stats_doubles;                  /* of one part: mean or sum, squares or products */
 } mest_fused_state;
@@ -59,7 +60,7 @@ typedef enum mest_fused_in { /* by name, see ops/fused_conv.c */
 
 bool mest_fused_fits(const mest_kernel_query *q, bool gradient, const mest_lanes_isa *isa, const char **why);
 double mest_fused_cost(const mest_kernel_query *q, bool gradient, const mest_lanes_isa *isa);
-void mest_fused_halo(const mest_kernel_query *q, bool gradient, int input, uint8_t pad[4]);
+void mest_fused_halo(const mest_kernel_query *q, bool gradient, const mest_lanes_isa *isa, int input, uint8_t pad[4]);
 mest_status mest_fused_prepare(const mest_kernel_query *q, bool gradient, const mest_lanes_isa *isa, const mest_fused_isa *rows, void **state,
                                size_t *scratch_bytes, mest_error *err);
 mest_status mest_fused_forward(const mest_args *a);

@@ -16,7 +16,24 @@ static const mest_type *out(const mest_kernel_query *q, int i) { return i < q->n
 static bool lanes(const mest_type *t, int v) { return !t || (t->dtype == MEST_F32 && t->layout.kind == MEST_PIXEL && t->layout.v == v); }
 
 /* Is the tensor whose taps are read made from something else, row by row? */
-static bool through(const mest_kernel_query *q, bool gradient) { return in(q, gradient ? FUSED_DMAP : FUSED_MAP) != NULL; }
+static bool mapped(const mest_kernel_query *q, bool gradient) { return in(q, gradient ? FUSED_DMAP : FUSED_MAP) != NULL; }
+
+/* Image blocks that are run side by side, where a row of one alone would not fill a panel: a divisor of their number. */
+static int64_t group_of(const mest_kernel_query *q, bool gradient, const mest_lanes_isa *isa)
+{
+    const char *why;
+    mest_lanes_problem p;
+    if (!mest_lanes_problem_of(q, op_of(gradient), &p, &why) || (!gradient && p.g.stride_x > 1))
+        return 1;
+    const int64_t most = gradient ? isa->run_backward : isa->run_single, run = gradient ? mest_ceil_div(p.g.w, p.g.stride_x) : p.g.q;
+    const int64_t blocks = mest_ceil_div(p.g.n, isa->v);
+    int64_t n = 1;
+    for (int64_t d = 2; d <= blocks && n * run < most && run <= most / 2; d++)
+        n = blocks % d == 0 ? d : n;
+    return n * run <= 2 * most ? n : 1;
+}
+
+static bool through(const mest_kernel_query *q, bool gradient, const mest_lanes_isa *isa) { return mapped(q, gradient) || group_of(q, gradient, isa) > 1; }
 
 bool mest_fused_fits(const mest_kernel_query *q, bool gradient, const mest_lanes_isa *isa, const char **why)
 {
@@ -29,7 +46,7 @@ bool mest_fused_fits(const mest_kernel_query *q, bool gradient, const mest_lanes
         return false;
     if (gradient && out(q, 3) && !in(q, FUSED_U))
         return false;
-    if (gradient && out(q, 2) && through(q, gradient)) {
+    if (gradient && out(q, 2) && mapped(q, gradient)) {
         *why = "the gradient of a bias wants dY in memory";
         return false;
     }
@@ -47,10 +64,10 @@ bool mest_fused_fits(const mest_kernel_query *q, bool gradient, const mest_lanes
 double mest_fused_cost(const mest_kernel_query *q, bool gradient, const mest_lanes_isa *isa) { return mest_lanes_cost(q, op_of(gradient), isa) * 1.1; }
 
 /* What goes through the ring gets its halo there. */
-void mest_fused_halo(const mest_kernel_query *q, bool gradient, int input, uint8_t pad[4])
+void mest_fused_halo(const mest_kernel_query *q, bool gradient, const mest_lanes_isa *isa, int input, uint8_t pad[4])
 {
     memset(pad, 0, 4);
-    if (input == (gradient ? FUSED_DY : FUSED_X) && !through(q, gradient))
+    if (input == (gradient ? FUSED_DY : FUSED_X) && !through(q, gradient, isa))
         mest_lanes_halo(q, op_of(gradient), input, pad);
 }
 
@@ -90,15 +107,15 @@ static void ring(state *s)
     s->segment = s->run;
     if (!s->through)
         return;
-    const int64_t columns = budget / (rows * s->pixel * bytes);
+    const int64_t columns = budget / (rows * s->group * s->pixel * bytes);
     int64_t fits = (columns - s->span_x) / s->step_x + 1;
     fits = most(fits, 8);
-    if (fits < s->run) {
+    if (fits < s->run && s->group == 1) {
         s->segments = mest_ceil_div(s->run, fits);
         s->segment = mest_ceil_div(s->run, s->segments);
         s->segments = mest_ceil_div(s->run, s->segment);
     }
-    s->ring_row = ((s->segment - 1) * s->step_x + s->span_x) * s->pixel;
+    s->ring_row = ((s->segment - 1) * s->step_x + s->span_x) * s->group * s->pixel;
     const int64_t all = (s->n_rows - 1) * s->step_y + s->span_y;
     s->ring_rows = most(s->span_y, budget / (s->ring_row * bytes) - (s->span_y - 1));
     s->ring_rows = s->span_y == 1 ? 1 : least(s->ring_rows, least(all, 4 * s->span_y));
@@ -107,7 +124,7 @@ static void ring(state *s)
 static void cut(state *s, int threads)
 {
     mest_lanes_state *l = &s->lanes;
-    s->units = l->y.blocks * s->segments * s->n_rows;
+    s->units = l->y.blocks / s->group * s->segments * s->n_rows;
     const double flops = 2.0 * (double)l->entries * (double)(l->y.blocks * l->isa->v * l->y.h * l->y.w) * (l->want_dx && l->want_dw ? 2 : 1);
     const int64_t rows = l->p.gradient ? l->p.g.c : mest_ceil_div(l->p.g.m, l->key.height);
     int64_t n = least((int64_t)(flops / 2e6), s->units / most(4, 4 * (s->span_y - 1)));
@@ -133,12 +150,14 @@ static size_t scratch(const mest_kernel_query *q, state *s)
     size_t n = 0;
     s->ring_at = n;
     n += s->through ? align16((size_t)((s->ring_rows + s->span_y - 1) * s->ring_row)) : 0;
-    const int64_t columns = s->segment * l->p.g.stride_x;
+    const int64_t columns = s->segment * l->p.g.stride_x * s->group;
     s->dx_pixel = l->x.pixel;
     s->x_at = n;
-    n += l->p.gradient && in(q, FUSED_MAP) ? align16((size_t)(columns * s->dx_pixel)) : 0;
+    n += l->p.gradient && (in(q, FUSED_MAP) || s->group > 1) ? align16((size_t)(columns * s->dx_pixel)) : 0;
     s->dx_at = n;
     n += l->want_dx ? align16((size_t)(columns * s->dx_pixel)) : 0;
+    s->y_at = n;
+    n += !l->p.gradient && s->group > 1 ? align16((size_t)(s->segment * s->group * l->y.pixel)) : 0;
     s->sums_at = n;
     n += out(q, l->p.gradient ? 3 : 1) ? align16((size_t)(2 * channels * v + channels)) : 0;
     s->worker_reals = n + 64;
@@ -163,7 +182,8 @@ mest_status mest_fused_prepare(const mest_kernel_query *q, bool gradient, const 
     s->rows = rows;
     s->clamp = params->clamp;
     s->gate = gradient && params->gate;
-    s->through = through(q, gradient);
+    s->group = group_of(q, gradient, isa);
+    s->through = through(q, gradient, isa);
     if (gradient && in(q, FUSED_D))
         s->d = mest_pixel_geometry(q->in[FUSED_D]);
     if (gradient && in(q, FUSED_U))
@@ -174,7 +194,7 @@ mest_status mest_fused_prepare(const mest_kernel_query *q, bool gradient, const 
     s->pixel = read->pixel;
     positions(s);
     ring(s);
-    MEST_TRY_OUT(mest_lanes_lists(q, &s->lanes, s->pixel, s->through ? s->ring_row : read->row, err));
+    MEST_TRY_OUT(mest_lanes_lists(q, &s->lanes, s->group * s->pixel, s->through ? s->ring_row : read->row, err));
     cut(s, q->threads ? q->threads->n : 1);
     *scratch_bytes = scratch(q, s);
     *out_state = s;

@@ -21,12 +21,12 @@ typedef struct run {
 typedef struct strip {
     const run *r;
     const state *s;
-    mest_real *ring, *x, *dx, *sums;
+    mest_real *ring, *x, *dx, *y, *sums;
     mest_real *shift;              /* moments: what they are taken about */
-    int64_t block, segment, next;  /* next: first row of the strip not yet in the ring, counted from its topmost tap */
+    int64_t block, segment, next;  /* first block of the group; next: first row of the strip not yet in the ring, counted from its topmost tap */
     int64_t from, columns;         /* first position and positions of the segment */
     int64_t c0, c1;                /* channels of the result */
-    int64_t summed;                /* terms in the float sums of a lane */
+    int64_t summed, lanes;         /* terms in the float sums of a lane; lanes that hold images */
     double *stat;
     double terms;
 } strip;
@@ -37,30 +37,37 @@ static int64_t lanes_of(const mest_pixels *g, int64_t block) { return least(g->v
 
 /* ---- the ring ---- */
 
-/* Row `row` of the tensor read, columns of the segment and taps beside it; zero outside of the image. */
+static void copy_row(int64_t n, int64_t elements, const mest_real *from, int64_t fp, mest_real *to, int64_t top)
+{
+    for (int64_t p = 0; p < n; p++)
+        memcpy(to + p * top, from + p * fp, (size_t)elements * sizeof *to);
+}
+
+/* Row `row` of the tensor read, columns of the segment and taps beside it, of all blocks of the group; zero outside of the image. */
 static void make_row(const strip *t, int64_t row, mest_real *to)
 {
     const state *s = t->s;
     const run *r = t->r;
     const bool gradient = s->lanes.p.gradient;
     const mest_pixels *g = gradient ? &s->lanes.y : &s->lanes.x;
-    const int64_t first = t->from * s->step_x + s->low_x, n = (t->columns - 1) * s->step_x + s->span_x;
+    const int64_t first = t->from * s->step_x + s->low_x, n = (t->columns - 1) * s->step_x + s->span_x, column = s->group * s->pixel;
     const int64_t a = row < 0 || row >= g->h ? n : least(n, first < 0 ? -first : 0), end = row < 0 || row >= g->h ? n : least(n, g->w - first);
     const int64_t b = end < a ? a : end;
-    for (int64_t p = 0; p < a; p++)
-        memset(to + p * s->pixel, 0, (size_t)(g->c * g->v) * sizeof *to);
-    for (int64_t p = b; p < n; p++)
-        memset(to + p * s->pixel, 0, (size_t)(g->c * g->v) * sizeof *to);
-    if (a >= b)
-        return;
-    const int64_t at = g->origin + t->block * g->block + row * g->row + (first + a) * g->pixel;
-    mest_real *out = to + a * s->pixel;
-    if (gradient) {
-        const mest_real *v = r->v + s->v.origin + t->block * s->v.block + row * s->v.row + (first + a) * s->v.pixel;
-        s->rows->gradient_row(b - a, g->c, r->job.dy + at, g->pixel, v, s->v.pixel, r->dmap, lanes_of(g, t->block), out, s->pixel);
-        return;
+    for (int64_t p = 0; p < n * s->group; p++)
+        if (p < a * s->group || p >= b * s->group)
+            memset(to + p * s->pixel, 0, (size_t)(g->c * g->v) * sizeof *to);
+    for (int64_t k = 0; k < s->group && a < b; k++) {
+        const int64_t at = g->origin + (t->block + k) * g->block + row * g->row + (first + a) * g->pixel;
+        mest_real *out = to + a * column + k * s->pixel;
+        if (gradient && r->dmap) {
+            const mest_real *v = r->v + s->v.origin + (t->block + k) * s->v.block + row * s->v.row + (first + a) * s->v.pixel;
+            s->rows->gradient_row(b - a, g->c, r->job.dy + at, g->pixel, v, s->v.pixel, r->dmap, lanes_of(g, t->block + k), out, column);
+        } else if (!gradient && r->map) {
+            s->rows->forward_row(b - a, g->c, r->job.x + at, g->pixel, r->map, g->c, s->clamp, out, column);
+        } else {
+            copy_row(b - a, g->c * g->v, (gradient ? r->job.dy : r->job.x) + at, g->pixel, out, column);
+        }
     }
-    s->rows->forward_row(b - a, g->c, r->job.x + at, g->pixel, r->map, g->c, s->clamp, out, s->pixel);
 }
 
 /* First tap of position row `i` in the ring; the rows up to its last tap are made. */
@@ -97,7 +104,7 @@ static void fold(strip *t)
 {
     if (!t->summed)
         return;
-    const int64_t n = t->c1 - t->c0, channels = (int64_t)(t->s->stats_doubles - 1) / 2, lanes = lanes_of(&t->s->lanes.y, t->block);
+    const int64_t n = t->c1 - t->c0, channels = (int64_t)(t->s->stats_doubles - 1) / 2, lanes = t->lanes;
     double *first = t->stat + 1 + t->c0, *second = first + channels;
     const double terms = (double)(t->summed * lanes), all = t->terms + terms;
     for (int64_t c = 0; c < n; c++) {
@@ -117,10 +124,19 @@ static void fold(strip *t)
     t->summed = 0;
 }
 
+/* Sums of a row of `block` come next. */
+static void expect(strip *t, int64_t block)
+{
+    const int64_t lanes = lanes_of(&t->s->lanes.y, block);
+    if (lanes != t->lanes || t->summed >= FOLD)
+        fold(t);
+    t->lanes = lanes;
+}
+
 /* Mean of one row of Y, rounded: what the first moments are taken about. */
 static void first_row(strip *t, const mest_real *y, int64_t yp)
 {
-    const int64_t n = t->c1 - t->c0, lanes = lanes_of(&t->s->lanes.y, t->block);
+    const int64_t n = t->c1 - t->c0, lanes = t->lanes;
     memset(t->shift, 0, (size_t)n * sizeof *t->shift);
     t->s->rows->moments_row(t->columns, n, y, yp, t->shift, t->sums);
     for (int64_t c = 0; c < n; c++)
@@ -133,7 +149,7 @@ static strip open_part(const run *r, size_t worker, int64_t position_part, int64
 {
     const state *s = r->s;
     mest_real *base = (mest_real *)(void *)(r->scratch + s->workers_at) + worker * s->worker_reals;
-    strip t = {.r = r, .s = s, .ring = base + s->ring_at, .x = base + s->x_at, .dx = base + s->dx_at, .sums = base + s->sums_at, .block = -1, .c0 = c0,
+    strip t = {.r = r, .s = s, .ring = base + s->ring_at, .x = base + s->x_at, .dx = base + s->dx_at, .y = base + s->y_at, .sums = base + s->sums_at, .block = -1, .c0 = c0,
                .c1 = c1};
     if (s->stats_doubles) {
         t.stat = r->stats + (size_t)position_part * s->stats_doubles;
@@ -146,10 +162,8 @@ static strip open_part(const run *r, size_t worker, int64_t position_part, int64
 static int64_t enter(strip *t, int64_t unit)
 {
     const state *s = t->s;
-    const int64_t row = unit % s->n_rows, segment = unit / s->n_rows % s->segments, block = unit / s->n_rows / s->segments;
+    const int64_t row = unit % s->n_rows, segment = unit / s->n_rows % s->segments, block = unit / s->n_rows / s->segments * s->group;
     if (block != t->block || segment != t->segment) {
-        if (t->stat)
-            fold(t);
         t->block = block;
         t->segment = segment;
         t->next = 0;
@@ -178,7 +192,7 @@ static void forward_part(void *context, size_t worker, size_t part)
     const int64_t first = share(s->units, pp, l->position_parts), end = share(s->units, pp + 1, l->position_parts);
     for (int64_t unit = first; unit < end; unit++) {
         const int64_t row = enter(&t, unit);
-        f.run = t.columns;
+        f.run = t.columns * s->group;
         if (s->through) {
             f.x = taps_of(&t, row);
             f.x_step = s->step_x * s->pixel;
@@ -186,17 +200,22 @@ static void forward_part(void *context, size_t worker, size_t part)
             f.x = r->job.x + l->x.origin + t.block * l->x.block + (row * s->step_y + s->low_y) * l->x.row + (t.from * s->step_x + s->low_x) * l->x.pixel;
             f.x_step = s->step_x * l->x.pixel;
         }
-        f.y = r->job.y + l->y.origin + t.block * l->y.block + row * l->y.row + t.from * l->y.pixel;
+        mest_real *to = r->job.y + l->y.origin + t.block * l->y.block + row * l->y.row + t.from * l->y.pixel;
+        f.y = s->group > 1 ? t.y : to;
         l->isa->forward(&f, 0, 0, r0, r1);
-        if (!t.stat)
-            continue;
-        const mest_real *y = f.y + t.c0 * l->isa->v;
-        if (unit == first)
-            first_row(&t, y, l->y.pixel);
-        s->rows->moments_row(t.columns, t.c1 - t.c0, y, l->y.pixel, t.shift, t.sums);
-        t.summed += t.columns;
-        if (t.summed >= FOLD)
-            fold(&t);
+        for (int64_t k = 0; k < s->group; k++) {
+            const int64_t own = t.c0 * l->isa->v, step = s->group * l->y.pixel;
+            const mest_real *y = f.y + k * l->y.pixel + own;
+            if (s->group > 1)
+                copy_row(t.columns, (t.c1 - t.c0) * l->isa->v, y, step, to + k * l->y.block + own, l->y.pixel);
+            if (!t.stat)
+                continue;
+            expect(&t, t.block + k);
+            if (unit == first && k == 0)
+                first_row(&t, y, step);
+            s->rows->moments_row(t.columns, t.c1 - t.c0, y, step, t.shift, t.sums);
+            t.summed += t.columns;
+        }
     }
     if (!t.stat)
         return;
@@ -256,50 +275,82 @@ mest_status mest_fused_forward(const mest_args *a)
 
 /* ---- gradient ---- */
 
-/* What one row of inputs needs: X' and where dX goes. */
+/* Columns of inputs of one row as the passes see them: those of one parity, of all blocks of the group. */
+typedef struct parity {
+    int64_t columns, step;  /* of one block; elements from position to position */
+    const mest_real *x;
+    mest_real *dx;
+} parity;
+
+/* X' of a row where it is not read as it lies: made from X by the map, or brought together from the blocks of the group. */
+static parity parity_of(const strip *t, int64_t y, int64_t px, bool make)
+{
+    const run *r = t->r;
+    const state *s = t->s;
+    const mest_lanes_state *l = &s->lanes;
+    const int64_t stride = l->p.g.stride_x, x0 = t->from * stride, n = least(t->columns * stride, l->p.g.w - x0), v = l->isa->v;
+    const int64_t apart = s->group > 1 ? px * t->columns * s->group * s->dx_pixel : px * s->dx_pixel, own = t->c0 * v;
+    const mest_real *x = r->job.x + l->x.origin + t->block * l->x.block + y * l->x.row + (x0 + px) * l->x.pixel;
+    parity p = {.columns = mest_ceil_div(n - px, stride), .step = s->group > 1 ? s->dx_pixel : stride * s->dx_pixel, .x = x, .dx = t->dx + apart};
+    if (!r->map && s->group == 1)
+        return p; /* dx_pixel is X's own */
+    p.x = t->x + apart;
+    for (int64_t k = 0; k < s->group && make && p.columns > 0; k++) {
+        mest_real *to = t->x + apart + k * s->dx_pixel + own; /* dX may lie over X: other channels are another part's to write */
+        const mest_real *from = x + k * l->x.block + own;
+        if (r->map)
+            s->rows->forward_row(p.columns, t->c1 - t->c0, from, stride * l->x.pixel, r->map + t->c0, l->p.g.c, s->clamp, to, s->group * p.step);
+        else
+            copy_row(p.columns, (t->c1 - t->c0) * v, from, stride * l->x.pixel, to, s->group * p.step);
+    }
+    return p;
+}
+
+/* dX of a row, from scratch to where it goes, with what is added, the gate and the sums. */
+static void finish_row(strip *t, int64_t y, int64_t px, const parity *p)
+{
+    const run *r = t->r;
+    const state *s = t->s;
+    const mest_lanes_state *l = &s->lanes;
+    const int64_t stride = l->p.g.stride_x, own = t->c0 * l->isa->v, x0 = t->from * stride + px, step = s->group * p->step;
+    for (int64_t k = 0; k < s->group; k++) {
+        if (t->stat)
+            expect(t, t->block + k);
+#define ROW(base, geometry) ((base) + (geometry).origin + (t->block + k) * (geometry).block + y * (geometry).row + x0 * (geometry).pixel + own)
+        s->rows->result_row(p->columns, t->c1 - t->c0, p->dx + k * s->dx_pixel + own, step, r->add ? ROW(r->add, s->d) : NULL, stride * s->d.pixel,
+                            s->gate ? p->x + k * s->dx_pixel + own : NULL, step, s->clamp, t->stat ? ROW(r->u, s->u) : NULL, stride * s->u.pixel,
+                            t->stat ? r->mean + t->c0 : NULL, ROW(r->job.dx, l->dx), stride * l->dx.pixel, t->stat ? t->sums : NULL);
+#undef ROW
+        t->summed += p->columns;
+    }
+}
+
+/* One row of inputs. */
 static void gradient_row(strip *t, int64_t y, const mest_real *taps, int64_t taps_pixel, int32_t r0, int32_t r1, mest_real *dw)
 {
     const run *r = t->r;
     const state *s = t->s;
     const mest_lanes_state *l = &s->lanes;
     const mest_conv_geometry *g = &l->p.g;
-    const int64_t x0 = t->from * g->stride_x, n = least(t->columns * g->stride_x, g->w - x0), v = l->isa->v, py = y % g->stride_y;
-    const mest_real *x = r->job.x + l->x.origin + t->block * l->x.block + y * l->x.row + x0 * l->x.pixel;
-    if (r->map) {
-        const int64_t own = t->c0 * v; /* dX may lie over X: other channels are another part's to write */
-        s->rows->forward_row(n, t->c1 - t->c0, x + own, l->x.pixel, r->map + t->c0, g->c, s->clamp, t->x + own, s->dx_pixel);
-        x = t->x;
-    }
-    const int64_t x_pixel = r->map ? s->dx_pixel : l->x.pixel;
+    const int64_t group_rows = !l->sparse && g->group > 1 ? g->c / g->group : 0, group_shift = group_rows ? g->m / g->group * l->isa->v : 0;
     for (int64_t px = 0; px < g->stride_x; px++) {
-        const int64_t columns = mest_ceil_div(n - px, g->stride_x);
-        const mest_lanes_list list = mest_lanes_of(&r->job, (int32_t)(py * g->stride_x + px));
-        const int64_t group_rows = !l->sparse && g->group > 1 ? g->c / g->group : 0, group_shift = group_rows ? g->m / g->group * v : 0;
-        if (columns <= 0)
+        const parity p = parity_of(t, y, px, dw || s->gate);
+        if (p.columns <= 0)
             continue;
+        const mest_lanes_list list = mest_lanes_of(&r->job, (int32_t)(y % g->stride_y * g->stride_x + px));
         if (dw) {
-            const mest_lanes_backward b = {.blocks = 1, .rows = 1, .run = columns, .x = x + px * x_pixel, .x_step = g->stride_x * x_pixel,
-                                           .dx = r->job.dx ? t->dx + px * s->dx_pixel : NULL, .dx_step = g->stride_x * s->dx_pixel, .dy = taps,
-                                           .dy_step = taps_pixel, .group_rows = group_rows, .group_shift = group_shift, .list = list};
+            const mest_lanes_backward b = {.blocks = 1, .rows = 1, .run = p.columns * s->group, .x = p.x, .x_step = p.step, .dx = r->job.dx ? p.dx : NULL,
+                                           .dx_step = p.step, .dy = taps, .dy_step = taps_pixel, .group_rows = group_rows, .group_shift = group_shift,
+                                           .list = list};
             l->isa->backward(&b, 0, 0, r0, r1, dw);
         } else {
-            const mest_lanes_forward f = {.blocks = 1, .rows = 1, .run = columns, .x = taps, .x_step = taps_pixel, .y = t->dx + px * s->dx_pixel,
-                                          .y_step = g->stride_x * s->dx_pixel, .outs = g->c, .group_rows = group_rows, .group_shift = group_shift,
-                                          .list = list};
+            const mest_lanes_forward f = {.blocks = 1, .rows = 1, .run = p.columns * s->group, .x = taps, .x_step = taps_pixel, .y = p.dx, .y_step = p.step,
+                                          .outs = g->c, .group_rows = group_rows, .group_shift = group_shift, .list = list};
             l->isa->forward(&f, 0, 0, r0, r1);
         }
+        if (r->job.dx)
+            finish_row(t, y, px, &p);
     }
-    if (!r->job.dx)
-        return;
-    const int64_t shift = t->c0 * v;
-#define ROW(base, geometry) ((base) + (geometry).origin + t->block * (geometry).block + y * (geometry).row + x0 * (geometry).pixel + shift)
-    s->rows->result_row(n, t->c1 - t->c0, t->dx + shift, s->dx_pixel, r->add ? ROW(r->add, s->d) : NULL, s->d.pixel, s->gate ? x + shift : NULL, x_pixel,
-                        s->clamp, t->stat ? ROW(r->u, s->u) : NULL, s->u.pixel, t->stat ? r->mean + t->c0 : NULL, ROW(r->job.dx, l->dx), l->dx.pixel,
-                        t->stat ? t->sums : NULL);
-#undef ROW
-    t->summed += n;
-    if (t->stat && t->summed >= FOLD)
-        fold(t);
 }
 
 static void gradient_part(void *context, size_t worker, size_t part)
@@ -316,7 +367,7 @@ static void gradient_part(void *context, size_t worker, size_t part)
         const int64_t row = enter(&t, unit);
         const mest_real *taps;
         if (s->through)
-            taps = taps_of(&t, row) - s->low_y * s->ring_row - s->low_x * s->pixel;
+            taps = taps_of(&t, row) - s->low_y * s->ring_row - s->low_x * s->group * s->pixel;
         else
             taps = r->job.dy + l->y.origin + t.block * l->y.block + row * l->y.row + t.from * l->y.pixel;
         for (int64_t y = row * g->stride_y; y < (row + 1) * g->stride_y && y < g->h; y++)
