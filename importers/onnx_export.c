@@ -6,6 +6,7 @@
 #include <stdio.h>
 
 #include "importers/onnx_write.h"
+#include "runtime/channels.h"
 
 /* ---- value_info ---- */
 
@@ -13,9 +14,9 @@ static mest_status dim_body(onnx_writer *w, const void *what) { return onnx_put_
 
 static mest_status shape_body(onnx_writer *w, const void *what)
 {
-    const mest_param *p = what;
-    for (int i = 0; i < p->shape.rank; i++)
-        MEST_TRY(onnx_put_message(w, 1, dim_body, &p->shape.dim[i]));
+    const mest_shape *s = onnx_shape(w, what);
+    for (int i = 0; i < s->rank; i++)
+        MEST_TRY(onnx_put_message(w, 1, dim_body, &s->dim[i]));
     return MEST_OK;
 }
 
@@ -48,6 +49,40 @@ static mest_status find_sparse(onnx_writer *w, const mest_wire_field *info, int3
         w->name[n] = 0;
         *place = mest_strmap_get(&w->sparse, w->name);
     }
+    return MEST_OK;
+}
+
+/* ---- models that became smaller ---- */
+
+/* The parameter a ValueInfoProto is of, if its shape changed; else NULL. */
+static mest_status find_smaller(onnx_writer *w, const mest_wire_field *info, const mest_param **p)
+{
+    mest_wire wire = { w->source->bytes, info->begin, info->end };
+    mest_wire_field f;
+    *p = NULL;
+    while (w->options->shrunk && w->m->channels && wire.at < wire.end) {
+        MEST_TRY(onnx_next_field(w, &wire, &f));
+        for (int32_t i = 0; f.number == INFO_NAME && f.wire == MEST_WIRE_BYTES && i < w->m->n_params; i++)
+            if (w->m->params[i].axes && strlen(w->m->params[i].name) == f.end - f.begin &&
+                !memcmp(w->m->params[i].name, w->source->bytes + f.begin, f.end - f.begin))
+                *p = &w->m->params[i];
+    }
+    return MEST_OK;
+}
+
+static mest_status check_shrunk(const onnx_writer *w)
+{
+    const mest_channels *c = w->options->shrunk ? w->m->channels : NULL;
+    if (!c)
+        return MEST_OK;
+    MEST_CHECK(!c->baked, w->err, MEST_E_UNSUPPORTED, "export: Reshape '%s' has the number of channels in its shape; only the full size can be written",
+               c->baked_node);
+    for (int32_t i = 0; i < w->notes->n_dense; i++)
+        MEST_CHECK(w->notes->dense[i].mirror < 0 || !w->m->params[w->notes->dense[i].mirror].axes, w->err, MEST_E_UNSUPPORTED,
+                   "export: '%s' is in the file twice, once transposed; only the full size can be written", w->m->params[w->notes->dense[i].mirror].name);
+    for (int32_t i = 0; i < c->n_convs; i++)
+        MEST_CHECK(w->m->graph.nodes[c->conv[i].node].origin >= 0, w->err, MEST_E_UNSUPPORTED,
+                   "export: Conv '%s' is in a function of the file; only the full size can be written", w->m->graph.nodes[c->conv[i].node].name);
     return MEST_OK;
 }
 
@@ -84,6 +119,14 @@ static mest_status graph_body(onnx_writer *w, const mest_wire_field *graph)
             MEST_TRY(onnx_put_initializer(w, &notes->sparse[sparse++], &f, true));
             continue;
         } else if (f.number == GRAPH_INPUT || f.number == GRAPH_VALUE_INFO) {
+            if (w->options->shrunk && w->m->channels && f.number == GRAPH_VALUE_INFO)
+                continue; /* shapes of before: whoever wants them infers them anew */
+            const mest_param *smaller;
+            MEST_TRY(find_smaller(w, &f, &smaller));
+            if (smaller) { /* files of IR 3: initializers are inputs too */
+                MEST_TRY(onnx_put_message(w, GRAPH_INPUT, onnx_param_info_body, smaller));
+                continue;
+            }
             MEST_TRY(find_sparse(w, &f, &place));
             if (place >= 0 && f.number == GRAPH_INPUT)
                 continue; /* a sparse initializer cannot be the default of an input */
@@ -201,12 +244,17 @@ static mest_status model_body(onnx_writer *w)
 static mest_status prepare(onnx_writer *w, mest_region *region)
 {
     int64_t all = 0, stored = 0;
+    MEST_TRY(check_shrunk(w));
     mest_strmap_init(&w->sparse, region);
     for (int32_t i = 0; i < w->m->n_params; i++) {
         const mest_param *p = &w->m->params[i];
         if (p->sparse || (onnx_untouched(p) && p->payload.linear)) {
             all += p->count;
             stored += onnx_entries(p);
+        }
+        if (p->axes && p->axes->kind != MEST_CHANNEL_VECTOR) {
+            all += p->axes->file_count;
+            stored += p->count;
         }
         if (!onnx_goes_sparse(w, p))
             continue;

@@ -2,6 +2,7 @@
 /* Nodes on their way out. Most are copied byte for byte; BatchNormalization and Dropout can be brought to the form for inference or for
  * training, since a runtime takes the file at its word: in training form it normalises with the statistics of the batch it is given. */
 #include "importers/onnx_write.h"
+#include "runtime/channels.h"
 
 enum { NODE_OUTPUT = 2, NODE_OP = 4, NODE_ATTRIBUTE = 5, NODE_DOMAIN = 7, ATTRIBUTE_NAME = 1, ATTRIBUTE_I = 3, ATTRIBUTE_TYPE = 20, TYPE_INT = 2 };
 
@@ -13,6 +14,7 @@ typedef struct node_job {
     const mest_onnx_move *moved; /* its inputs that read other initializers */
     int32_t n_moved;
     const mest_bn_fold *fold;       /* it needs the bias of this */
+    int64_t group;               /* the attribute of that name becomes this; 0: as it is */
 } node_job;
 
 static bool is_text(const onnx_writer *w, const mest_wire_field *f, const char *text)
@@ -61,18 +63,31 @@ static mest_status put_input(onnx_writer *w, const node_job *job, const mest_wir
     return onnx_copy_field(w, f);
 }
 
-/* A node that keeps its form. */
+static mest_status group_body(onnx_writer *w, const void *what)
+{
+    MEST_TRY(onnx_put_text(w, ATTRIBUTE_NAME, "group"));
+    MEST_TRY(onnx_put_int(w, ATTRIBUTE_I, *(const int64_t *)what));
+    return onnx_put_int(w, ATTRIBUTE_TYPE, TYPE_INT);
+}
+
+/* A node that keeps its form, a depthwise convolution with the channels it has now. */
 static mest_status plain_body(onnx_writer *w, const void *what)
 {
     const node_job *job = what;
     mest_wire wire = { w->source->bytes, job->node->begin, job->node->end };
     mest_wire_field f;
     int32_t inputs = 0;
+    bool replaced = false;
     while (wire.at < wire.end) {
         MEST_TRY(onnx_next_field(w, &wire, &f));
+        if (f.number == NODE_ATTRIBUTE && job->group) {
+            MEST_TRY(is_attribute(w, &f, "group", &replaced));
+            if (replaced)
+                continue;
+        }
         MEST_TRY(f.number == NODE_INPUT ? put_input(w, job, &f, inputs++) : onnx_copy_field(w, &f));
     }
-    return MEST_OK;
+    return job->group ? onnx_put_message(w, NODE_ATTRIBUTE, group_body, &job->group) : MEST_OK;
 }
 
 static mest_status training_mode_body(onnx_writer *w, const void *what)
@@ -176,13 +191,23 @@ static mest_status conv_body(onnx_writer *w, const void *what)
     return put_bias_name(w, NODE_INPUT, job->fold);
 }
 
+/* Channels of a depthwise convolution that has fewer than in the file; 0: it has not, or is none. */
+static int64_t shrunk_group(const onnx_writer *w, int32_t number)
+{
+    const mest_channels *c = w->options->shrunk ? w->m->channels : NULL;
+    for (int32_t i = 0; c && i < c->n_convs; i++)
+        if (w->m->graph.nodes[c->conv[i].node].origin == number)
+            return w->m->params[c->conv[i].param].shape.dim[0];
+    return 0;
+}
+
 mest_status onnx_put_node(onnx_writer *w, const mest_wire_field *node, int32_t number, const mest_onnx_move *moved, int32_t n_moved)
 {
     char op = 0;
-    const node_job job = { node, moved, n_moved, needs_bias(w, number) };
+    const node_job job = { node, moved, n_moved, needs_bias(w, number), shrunk_group(w, number) };
     if (w->form != ONNX_FORM_AS_IS)
         MEST_TRY(find_op(w, node, &op));
-    onnx_body body = op == 'B' ? batch_normalization_body : op == 'D' && w->m->opset >= 12 ? dropout_body : job.fold ? conv_body : n_moved ? plain_body : NULL;
+    onnx_body body = op == 'B' ? batch_normalization_body : op == 'D' && w->m->opset >= 12 ? dropout_body : job.fold ? conv_body : n_moved || job.group ? plain_body : NULL;
     return body ? onnx_put_message(w, GRAPH_NODE, body, &job) : onnx_copy_field(w, node);
 }
 

@@ -4,6 +4,7 @@
 #include <stdio.h>
 
 #include "importers/onnx_write.h"
+#include "runtime/channels.h"
 
 enum { CHUNK = 1024 }; /* elements converted at a time */
 
@@ -134,11 +135,15 @@ static void fold_values(const onnx_writer *w, const mest_param *p, int64_t first
 }
 
 bool onnx_untouched(const mest_param *p) { return !p->fold && !p->sparse && (!p->loaded || p->role == MEST_ROLE_CONSTANT); }
+bool onnx_shrinks(const onnx_writer *w, const mest_param *p) { return w->options->shrunk && p->axes; }
+const mest_shape *onnx_shape(const onnx_writer *w, const mest_param *p) { return onnx_shrinks(w, p) ? &p->shape : mest_param_file_shape(p); }
 
 static mest_status put_dense_values(onnx_writer *w, const mest_param *p)
 {
     size_t size = mest_dtype_file_size(p->payload.dtype);
-    uint64_t bytes = (uint64_t)p->count * size;
+    const bool small = onnx_shrinks(w, p);
+    const int64_t count = small ? p->count : mest_param_file_count(p);
+    uint64_t bytes = (uint64_t)count * size;
     MEST_TRY(onnx_put_length(w, TENSOR_RAW, bytes));
     if (!w->to) {
         w->n += bytes;
@@ -152,9 +157,12 @@ static mest_status put_dense_values(onnx_writer *w, const mest_param *p)
         return MEST_OK;
     }
     float x[CHUNK];
-    for (int64_t i = 0; i < p->count; i += CHUNK) {
-        int64_t n = p->count - i < CHUNK ? p->count - i : CHUNK;
-        MEST_TRY(mest_param_read(p, i, n, x, w->err));
+    for (int64_t i = 0; i < count; i += CHUNK) {
+        int64_t n = count - i < CHUNK ? count - i : CHUNK;
+        for (int64_t k = 0; small && k < n; k++)
+            x[k] = (float)p->values[i + k];
+        if (!small)
+            MEST_TRY(mest_param_read(p, i, n, x, w->err));
         fold_values(w, p, i, n, x);
         MEST_TRY(put_floats(w, p->payload.dtype, x, (size_t)n));
     }
@@ -164,7 +172,7 @@ static mest_status put_dense_values(onnx_writer *w, const mest_param *p)
 /* Rows [first, first + n) of the transposed values of p into x[n * rows of p]; p [rows, cols] is read row by row. */
 static mest_status read_transposed(onnx_writer *w, const mest_param *p, int64_t first, int64_t n, float *row, float *x)
 {
-    const int64_t rows = p->shape.dim[0], cols = p->shape.dim[1];
+    const int64_t rows = mest_param_file_shape(p)->dim[0], cols = mest_param_file_shape(p)->dim[1];
     for (int64_t i = 0; i < rows; i++) {
         MEST_TRY(mest_param_read(p, i * cols, cols, row, w->err));
         for (int64_t k = 0; k < n; k++)
@@ -177,10 +185,10 @@ enum { TRANSPOSED_BYTES = 4 << 20 }; /* held at a time */
 
 static mest_status put_transposed(onnx_writer *w, const mest_param *p)
 {
-    const int64_t rows = p->shape.dim[0], cols = p->shape.dim[1];
+    const int64_t rows = mest_param_file_shape(p)->dim[0], cols = mest_param_file_shape(p)->dim[1];
     int64_t most = TRANSPOSED_BYTES / ((int64_t)sizeof(float) * rows);
     most = most < 1 ? 1 : most > cols ? cols : most;
-    uint64_t bytes = (uint64_t)p->count * mest_dtype_file_size(p->payload.dtype);
+    uint64_t bytes = (uint64_t)mest_param_file_count(p) * mest_dtype_file_size(p->payload.dtype);
     MEST_TRY(onnx_put_length(w, TENSOR_RAW, bytes));
     if (!w->to) {
         w->n += bytes;
@@ -251,23 +259,31 @@ typedef struct tensor_job {
     bool indices, transposed;
 } tensor_job;
 
+static mest_status put_dims(onnx_writer *w, const mest_param *p)
+{
+    const mest_shape *s = onnx_shape(w, p);
+    for (int i = 0; i < s->rank; i++)
+        MEST_TRY(onnx_put_int(w, TENSOR_DIMS, s->dim[i]));
+    return MEST_OK;
+}
+
 static mest_status tensor_body(onnx_writer *w, const void *what)
 {
     const tensor_job *job = what;
+    const bool changed = !job->old || (job->p && (job->p->reshaped || onnx_shrinks(w, job->p)));
     if (job->old) { /* all but the data */
         mest_wire wire = { w->source->bytes, job->old->begin, job->old->end };
         mest_wire_field f;
         while (wire.at < wire.end) {
             MEST_TRY(onnx_next_field(w, &wire, &f));
-            if (f.number == TENSOR_DIMS && job->p && job->p->reshaped)
+            if (f.number == TENSOR_DIMS && changed)
                 continue;
             if (f.number <= 2 || f.number == TENSOR_NAME || f.number == 12 || f.number >= 16)
                 MEST_TRY(onnx_copy_field(w, &f));
         }
     }
-    if (!job->old || (job->p && job->p->reshaped))
-        for (int i = 0; i < job->p->shape.rank; i++)
-            MEST_TRY(onnx_put_int(w, TENSOR_DIMS, job->p->shape.dim[i]));
+    if (changed)
+        MEST_TRY(put_dims(w, job->p));
     if (!job->old) {
         MEST_TRY(onnx_put_int(w, TENSOR_TYPE, job->p->payload.dtype));
         MEST_TRY(onnx_put_text(w, TENSOR_NAME, job->p->name));

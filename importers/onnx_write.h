@@ -56,6 +56,9 @@ mest_status onnx_put_message(onnx_writer *w, uint32_t field, onnx_body write, co
 mest_status onnx_next_field(onnx_writer *w, mest_wire *wire, mest_wire_field *f);
 mest_status onnx_copy_field(onnx_writer *w, const mest_wire_field *f);
 
+/* Does the file get the present, smaller shape of the parameter (structured schemes)? The shape it gets. */
+bool onnx_shrinks(const onnx_writer *w, const mest_param *p);
+const mest_shape *onnx_shape(const onnx_writer *w, const mest_param *p);
 /* Still what the file has, whether or not somebody loaded it. */
 bool onnx_untouched(const mest_param *p);
 /* Is it written as a sparse initializer, and with how many entries? */

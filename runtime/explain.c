@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "runtime/channels.h"
 #include "runtime/session.h"
 
 static void add(char *text, size_t size, const char *piece)
@@ -78,7 +79,7 @@ static int64_t parameter_bytes(const mest_session *s)
         if (p->sparse)
             n += p->sparse->cap_units * p->sparse->unit_elements * (int64_t)sizeof(mest_real) + (int64_t)p->sparse->index_size;
         else if (p->loaded)
-            n += p->count * (int64_t)sizeof(mest_real);
+            n += mest_param_room(p) * (int64_t)sizeof(mest_real);
     }
     return n + (int64_t)mest_derived_bytes(s->derived);
 }

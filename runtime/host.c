@@ -2,6 +2,8 @@
 /* Life of the host, the table of its services, and how proposals are applied. */
 #include "runtime/host_parts.h"
 
+#include "runtime/channels.h"
+
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -26,6 +28,8 @@ static void free_snapshot(mest_host *host, mest_host_param *p)
     if (p->grad_snapshot)
         mest_free(host->heap, p->grad_snapshot, mest_host_cap_values(p), sizeof *p->grad_snapshot);
     p->grad_snapshot = NULL;
+    if (p->group)
+        mest_channels_forget(host->model, p->group - 1);
 }
 
 void mest_host_free_arrays(mest_host *host)
@@ -154,7 +158,15 @@ static mest_status apply_param(mest_host *host, mest_host_param *p, mest_error *
         MEST_CHECK(host->scratch, err, MEST_E_INTERNAL, "schedulers: no scratch was planned");
         if (p->turned) /* marks go by place, and places move */
             memset(p->turned, 0, (size_t)p->sparse->cap_units);
-        MEST_TRY(mest_sparse_edit(p->sparse, p->drop.ids, p->drop.n, p->grow.ids, p->grow.n, follow, n, host->scratch, err));
+        if (p->group) {
+            const bool between = host->phase == MEST_HOST_BEGIN || host->phase == MEST_HOST_END;
+            MEST_CHECK(between || p->drop.n == p->grow.n, err, MEST_E_UNSUPPORTED, "scheduler %s: %s: their number can change between epochs only", host->who,
+                       p->name);
+            MEST_TRY(mest_channels_edit(host->model, host->optimizer, p->group - 1, p->drop.ids, p->drop.n, p->grow.ids, p->grow.n, follow, n,
+                                        host->scratch, host->seed, host->now, err));
+        } else {
+            MEST_TRY(mest_sparse_edit(p->sparse, p->drop.ids, p->drop.n, p->grow.ids, p->grow.n, follow, n, host->scratch, err));
+        }
         if (host->account)
             mest_watch_note(host->account, (int)(p - host->params), p->drop.ids, p->drop.n, p->grow.ids, p->grow.n);
     }

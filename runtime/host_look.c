@@ -2,6 +2,8 @@
 /* Services that look: nothing changes here. */
 #include "runtime/host_parts.h"
 
+#include "runtime/channels.h"
+
 #include <inttypes.h>
 #include <math.h>
 #include <string.h>
@@ -67,6 +69,21 @@ mest_status mest_host_active_units(mest_host *host, int param, int64_t first, in
     return MEST_OK;
 }
 
+mest_status mest_host_only_weights(const mest_host *host, const char *does, mest_error *err)
+{
+    for (int i = 0; i < host->n_params; i++)
+        MEST_CHECK(!host->params[i].group, err, MEST_E_UNSUPPORTED, "scheduler %s: it %s, but %s are removed as a whole", host->who, does,
+                   host->params[i].name);
+    return MEST_OK;
+}
+
+/* Scores of channels are made when they are asked for: of a weight they are its values. */
+static void refresh(mest_host *host, const mest_host_param *p)
+{
+    if (p->group)
+        mest_channels_score(host->model, p->group - 1);
+}
+
 static const mest_real *snapshot(const mest_host *host, const mest_host_param *p) { return host->gradients_taken ? p->grad_snapshot : NULL; }
 
 mest_status mest_host_unit_scores(mest_host *host, int param, double lambda, bool normalised, int64_t first, int64_t n, float *scores,
@@ -76,6 +93,7 @@ mest_status mest_host_unit_scores(mest_host *host, int param, double lambda, boo
     if (!p)
         return MEST_E_ARGUMENT;
     MEST_TRY(check_lambda(host, p, lambda, err));
+    refresh(host, p);
     mest_sparse_scores(p->sparse, snapshot(host, p), lambda, normalised, first, n, scores);
     return MEST_OK;
 }
@@ -86,6 +104,7 @@ mest_status mest_host_lowest_units(mest_host *host, int param, double lambda, bo
     if (!p)
         return MEST_E_ARGUMENT;
     MEST_TRY(check_lambda(host, p, lambda, err));
+    refresh(host, p);
     return mest_sparse_lowest(p->sparse, snapshot(host, p), lambda, normalised, k, units, err);
 }
 
@@ -105,6 +124,7 @@ mest_status mest_host_get_values(mest_host *host, int param, int64_t first, int6
     mest_host_param *p = find_active(host, param, first, n, err);
     if (!p)
         return MEST_E_ARGUMENT;
+    refresh(host, p);
     const mest_real *from = p->sparse->values + first * p->sparse->unit_elements;
     for (int64_t i = 0; i < n * p->sparse->unit_elements; i++)
         values[i] = (float)from[i];
@@ -116,6 +136,7 @@ mest_status mest_host_unit_momentum(mest_host *host, int param, int64_t first, i
     mest_host_param *p = find_active(host, param, first, n, err);
     if (!p)
         return MEST_E_ARGUMENT;
+    MEST_CHECK(!p->group, err, MEST_E_UNSUPPORTED, "scheduler %s: %s: channels have no momentum of their own", host->who, p->name);
     MEST_CHECK(p->has_momentum, err, MEST_E_STATE, "scheduler %s: the optimizer keeps no momentum", host->who);
     mest_sparse_norms(p->sparse, p->slots[0], first, n, norms);
     return MEST_OK;
@@ -126,6 +147,7 @@ mest_status mest_host_unit_products(mest_host *host, int param, int64_t first, i
     mest_host_param *p = find_active(host, param, first, n, err);
     if (!p)
         return MEST_E_ARGUMENT;
+    MEST_CHECK(!p->group, err, MEST_E_UNSUPPORTED, "scheduler %s: %s: channels have no products of weight and gradient", host->who, p->name);
     const mest_real *g = snapshot(host, p), *w = p->sparse->values;
     MEST_CHECK(g, err, MEST_E_STATE, "scheduler %s: no gradients are kept", host->who);
     for (int64_t i = 0; i < n; i++) {

@@ -7,6 +7,8 @@
 
 /* The parameter a scheduler named; NULL, with err, when there is none. */
 mest_host_param *mest_host_find(mest_host *host, int param, mest_error *err);
+/* MEST_E_UNSUPPORTED if channels are removed as a whole; `does`: what of the scheduler is not for them. */
+mest_status mest_host_only_weights(const mest_host *host, const char *does, mest_error *err);
 mest_status mest_host_check_range(mest_host *host, const mest_host_param *p, int64_t first, int64_t n, mest_error *err);
 
 /* Is the id in the list? O(log n). */

@@ -2,6 +2,8 @@
 /* Services that ask for something. Everything a scheduler says is checked here; what it proposes waits until its callback returned. */
 #include "runtime/host_parts.h"
 
+#include "runtime/channels.h"
+
 #include <inttypes.h>
 #include <math.h>
 #include <string.h>
@@ -104,6 +106,8 @@ static mest_status make_snapshots(mest_host *host, mest_error *err)
 {
     for (int i = 0; i < host->n_params; i++) {
         mest_host_param *p = &host->params[i];
+        if (p->group)
+            MEST_TRY(mest_channels_keep(host->model, p->group - 1, err));
         if (p->grad_snapshot)
             continue;
         MEST_NEW(host->heap, p->grad_snapshot, mest_host_cap_values(p), err, "gradient snapshot");
@@ -251,6 +255,7 @@ mest_status mest_host_set_values(mest_host *host, int param, const int64_t *unit
     MEST_TRY(check_phase(host, err));
     MEST_CHECK(!p->frozen || n == 0, err, MEST_E_STATE, "scheduler %s: %s is frozen, its units stay as they are", host->who, p->name);
     MEST_TRY(check_order(host, "unit", p->name, units, n, mest_sparse_ids(p->sparse), err));
+    MEST_CHECK(!p->group, err, MEST_E_UNSUPPORTED, "scheduler %s: %s: channels cannot be given values", host->who, p->name);
     MEST_CHECK(n == 0 || values, err, MEST_E_PLUGIN, "scheduler %s: %s: no values for %" PRId64 " units", host->who, p->name, n);
     for (int64_t i = 0; i < n; i++) {
         bool stays = mest_proposal_has(&p->grow, units[i]) || (mest_sparse_active(p->sparse, units[i]) && !mest_proposal_has(&p->drop, units[i]));
@@ -274,6 +279,7 @@ mest_status mest_host_skip_update(mest_host *host, mest_error *err)
 mest_status mest_host_perturb(mest_host *host, double l1, double noise, mest_error *err)
 {
     MEST_CHECK(host->phase == MEST_HOST_STEP, err, MEST_E_STATE, "scheduler %s: perturb is for step_begin", host->who);
+    MEST_TRY(mest_host_only_weights(host, "looks at gradients of single weights", err));
     MEST_CHECK(l1 >= 0 && noise >= 0 && isfinite(l1) && isfinite(noise), err, MEST_E_ARGUMENT, "scheduler %s: l1 %g and noise %g must be finite and not negative",
                host->who, l1, noise);
     for (int i = 0; i < host->n_params; i++) {
@@ -294,6 +300,7 @@ mest_status mest_host_perturb(mest_host *host, double l1, double noise, mest_err
 static mest_status check_probe(mest_host *host, const char *what, const mest_probe *probe, mest_error *err)
 {
     MEST_CHECK(host->phase == MEST_HOST_STEP && host->prober, err, MEST_E_STATE, "scheduler %s: %s is for step_begin", host->who, what);
+    MEST_TRY(mest_host_only_weights(host, "looks at gradients of single weights", err));
     MEST_CHECK(probe && probe->struct_size >= sizeof *probe, err, MEST_E_ARGUMENT, "scheduler %s: mest_probe without struct_size", host->who);
     MEST_CHECK(probe->n_top >= 0 && (probe->n_top == 0 || probe->top), err, MEST_E_PLUGIN, "scheduler %s: a list of %d wishes", host->who,
                probe->n_top);

@@ -40,6 +40,7 @@ static mest_status check_begin(const mest_host *host, const char *what, mest_err
 mest_status mest_host_remember(mest_host *host, mest_error *err)
 {
     MEST_TRY(check_begin(host, "remember", err));
+    MEST_TRY(mest_host_only_weights(host, "goes back to earlier weights", err));
     MEST_TRY(make_copies(host, err));
     if (host->keeper)
         MEST_TRY(host->keeper(host->keeper_self, false, err));
@@ -85,6 +86,7 @@ mest_status mest_host_schedule_at(mest_host *host, int64_t epoch, int64_t n_epoc
 mest_status mest_host_freeze(mest_host *host, int param, mest_error *err)
 {
     MEST_TRY(check_begin(host, "freeze", err));
+    MEST_TRY(mest_host_only_weights(host, "freezes layers", err));
     mest_host_param *p = mest_host_find(host, param, err);
     if (!p)
         return MEST_E_ARGUMENT;

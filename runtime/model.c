@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The public handle of a model: loading, inspection, freezing. Sparsification and export have files of their own. */
 #include "runtime/mapfile.h"
+#include "runtime/channels.h"
 #include "runtime/snapshot.h"
 
 #include <inttypes.h>
@@ -63,6 +64,7 @@ void mest_model_destroy(mest_model *model)
     if (!model)
         return;
     mest_registry_destroy(model->registry, &model->heap);
+    mest_channels_destroy(model);
     for (int32_t i = 0; i < model->n_params; i++) {
         mest_param *p = &model->params[i];
         mest_sparse_destroy(p->sparse);
@@ -104,8 +106,11 @@ mest_status mest_model_parameter(const mest_model *model, int index, mest_tensor
     MEST_CHECK(index >= 0 && index < model->n_params, err, MEST_E_ARGUMENT, "parameter %d of %d", index, model->n_params);
     const mest_param *p = &model->params[index];
     mest_tensor_info t = { .name = p->name, .dtype = (int)p->payload.dtype, .role = p->role, .role_reason = p->role_reason, .scheme = "dense" };
-    describe_type(&t, &p->shape);
+    const int64_t count = mest_param_file_count(p);
+    describe_type(&t, mest_param_file_shape(p));
     t.stored = p->count;
+    if (p->axes)
+        t.scheme = mest_param_channel_scheme(p);
     if (p->sparse) {
         t.scheme = p->sparse->name;
         t.stored = mest_sparse_nnz(p->sparse);
@@ -113,7 +118,7 @@ mest_status mest_model_parameter(const mest_model *model, int index, mest_tensor
         t.scheme = "sparse";
         t.stored = p->payload.nnz;
     }
-    t.sparsity = p->count ? 1 - (double)t.stored / (double)p->count : 0;
+    t.sparsity = count ? 1 - (double)t.stored / (double)count : 0;
     return give(info, &t, sizeof t, err);
 }
 
@@ -176,8 +181,9 @@ mest_status mest_model_read_parameter(const mest_model *model, int index, float 
     mest_error_clear(err);
     MEST_CHECK(index >= 0 && index < model->n_params, err, MEST_E_ARGUMENT, "parameter %d of %d", index, model->n_params);
     const mest_param *p = &model->params[index];
-    MEST_CHECK(count == (size_t)p->count, err, MEST_E_ARGUMENT, "parameter '%s' has %" PRId64 " elements, not %zu", p->name, p->count, count);
-    return mest_param_read(p, 0, p->count, out, err);
+    const int64_t all = mest_param_file_count(p);
+    MEST_CHECK(count == (size_t)all, err, MEST_E_ARGUMENT, "parameter '%s' has %" PRId64 " elements, not %zu", p->name, all, count);
+    return mest_param_read(p, 0, all, out, err);
 }
 
 mest_status mest_model_entries(const mest_model *model, int index, int64_t first, int64_t n, int64_t *positions, int64_t *n_read, mest_error *err)

@@ -53,6 +53,7 @@ typedef struct mest_param {
     uint32_t value_version;  /* dense: +1 whenever values change */
     double target_sparsity;
     const mest_bn_fold *fold;   /* weight or bias of a Conv with an unfolded BatchNormalization behind it; NULL otherwise */
+    struct mest_axes *axes;  /* structured sparsity (runtime/channels.h): shape and count are those of the channels that are there */
 } mest_param;
 
 typedef struct mest_mapping {  /* a mapped file: the model, external data */
@@ -94,6 +95,7 @@ struct mest_model {
     int32_t n_folds;
     bool folds_measured;
     struct mest_head *head;  /* runtime/head.h; NULL: the head is the file's */
+    struct mest_channels *channels; /* structured sparsity: groups of channels; NULL: none */
     struct mest_onnx_notes *notes; /* what the exporter must know of the file (importers/onnx.h) */
 };
 

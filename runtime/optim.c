@@ -2,6 +2,8 @@
 /* State of the optimizer, and the pass that appends update nodes. */
 #include "runtime/optim.h"
 
+#include "runtime/channels.h"
+
 #include <stdio.h>
 #include <string.h>
 
@@ -19,7 +21,7 @@ mest_status mest_optimizer_init(mest_optimizer *o, mest_model *model, const char
     return MEST_OK;
 }
 
-static int64_t capacity_of(const mest_param *p) { return p->sparse ? p->sparse->cap_units * p->sparse->unit_elements : p->count; }
+static int64_t capacity_of(const mest_param *p) { return p->sparse ? p->sparse->cap_units * p->sparse->unit_elements : mest_param_room(p); }
 
 mest_status mest_optimizer_allocate(mest_optimizer *o, mest_error *err)
 {

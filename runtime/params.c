@@ -3,6 +3,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "runtime/channels.h"
 #include "runtime/model.h"
 #include "runtime/rng.h"
 
@@ -86,12 +87,17 @@ mest_status mest_payload_read(const mest_payload *p, int64_t first, int64_t n, f
 
 mest_status mest_param_read(const mest_param *p, int64_t first, int64_t n, float *out, mest_error *err)
 {
-    MEST_CHECK(first >= 0 && n >= 0 && first <= p->count && n <= p->count - first, err, MEST_E_ARGUMENT,
-               "parameter '%s': elements %" PRId64 " to %" PRId64 " of %" PRId64, p->name, first, first + n, p->count);
+    const int64_t count = mest_param_file_count(p);
+    MEST_CHECK(first >= 0 && n >= 0 && first <= count && n <= count - first, err, MEST_E_ARGUMENT,
+               "parameter '%s': elements %" PRId64 " to %" PRId64 " of %" PRId64, p->name, first, first + n, count);
     if (!p->loaded)
         return mest_payload_read(&p->payload, first, n, out, err);
     if (p->sparse) {
         mest_sparse_read(p->sparse, first, n, out);
+        return MEST_OK;
+    }
+    if (p->axes) {
+        mest_channels_expand(p, p->values, p->axes->gone, first, n, out);
         return MEST_OK;
     }
     for (int64_t i = 0; i < n; i++)
@@ -104,6 +110,8 @@ mest_status mest_param_load(mest_model *m, mest_param *p, mest_error *err)
     if (p->loaded)
         return MEST_OK;
     MEST_CHECK(!p->sparse, err, MEST_E_STATE, "parameter '%s' is sparse but has no values yet", p->name);
+    if (p->axes)
+        return mest_channels_load(m, p, err);
     MEST_CHECK(p->count >= 0 && p->count < INT64_MAX / 16, err, MEST_E_LIMIT, "parameter '%s' is too large", p->name);
     size_t n = (size_t)p->count + 16;
     mest_real *values = mest_alloc(&m->heap, n, sizeof *values);

@@ -2,6 +2,8 @@
 /* The list of schedulers: finding, loading, calling, saving them. */
 #include "runtime/plugin.h"
 
+#include "runtime/channels.h"
+
 #include <dlfcn.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -220,6 +222,7 @@ static mest_status at_boundary(mest_schedulers *list, mest_host_phase phase, con
         mest_error own = { MEST_OK, "" };
         mest_status status;
         mest_host_enter(list->host, phase, item->name, i);
+        list->host->now = (uint64_t)(of_epoch ? epoch->epoch : step->epoch) << 40 | (uint64_t)(of_epoch ? epoch->step : step->step);
         if (of_epoch) {
             mest_epoch now = *epoch;
             if (list->host->samples)
@@ -420,6 +423,8 @@ mest_status mest_schedulers_load(mest_schedulers *list, mest_state_io read, void
             MEST_NEW(host->heap, p->grad_snapshot, cap, err, "gradient snapshot");
             memset(p->grad_snapshot, 0, cap * sizeof *p->grad_snapshot);
         }
+        if (p->group)
+            MEST_TRY(mest_channels_keep(host->model, p->group - 1, err));
         if (!flags[1])
             continue;
         uint64_t n;

@@ -35,9 +35,12 @@ typedef struct mest_proposal {
     int32_t width;
 } mest_proposal;
 
+struct mest_optimizer;
+
 typedef struct mest_host_param {
     const char *name;
-    int32_t model_param;              /* its number among the model's parameters */
+    int32_t model_param;              /* its number among the model's parameters; of a group, one that makes the channels */
+    int32_t group;                    /* 1 + number of a group of channels (structured sparsity), whose units `sparse` holds; 0: a weight */
     mest_sparse *sparse;
     double target_sparsity;
     mest_real *slots[MEST_HOST_SLOTS]; /* optimizer state: cap_units * unit_elements values each; remapped by every edit */
@@ -83,6 +86,9 @@ struct mest_host {
     mest_status (*freezer)(void *self, int model_param, mest_error *err);
     bool rewind;                   /* asked for in this epoch_begin */
     int64_t lr_epoch, lr_epochs;   /* this epoch's place in the learning-rate schedule; lr_epochs 0: its own */
+    mest_model *model;             /* of the groups; NULL while there are none */
+    struct mest_optimizer *optimizer;
+    uint64_t now;                  /* epoch and step of the callback: keys what grows */
 };
 
 /* What one round of callbacks did. */

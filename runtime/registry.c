@@ -186,6 +186,7 @@ mest_status mest_registry_publish(mest_model *m, const mest_publish_options *opt
 {
     mest_registry *r = m->registry;
     mest_publish_options o;
+    MEST_CHECK(!m->channels, err, MEST_E_UNSUPPORTED, "publish: versions of a model whose layers change size (schemes filter and channel) are not kept");
     MEST_TRY(checked_options(options, &o, info, r, m->n_sessions > 0, err));
     mest_snapshot *now = mest_model_acquire(m), *s;
     mest_version_info none = {.id = 0};

@@ -2,6 +2,8 @@
 /* Sessions: configuration, programs by purpose and size, single steps, inference. */
 #include "runtime/session.h"
 
+#include "runtime/channels.h"
+
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -92,22 +94,31 @@ static mest_status check_output(const mest_model *m, const char *name, mest_erro
     return MEST_OK;
 }
 
-/* The host sees the sparse trainable parameters, in graph order. */
+/* The host sees the sparse trainable parameters, in graph order, then the groups of channels. */
 static mest_status open_host(mest_session *s, mest_error *err)
 {
     int n = 0;
-    s->host_param = mest_alloc(s->heap, (size_t)s->model->n_params + 1, sizeof *s->host_param);
+    s->host_param = mest_alloc(s->heap, 2 * (size_t)s->model->n_params + 1, sizeof *s->host_param); /* no more groups than parameters */
     MEST_CHECK(s->host_param, err, MEST_E_NOMEM, "session: out of memory");
     for (int i = 0; i < s->model->n_params; i++)
         if (s->model->params[i].sparse && s->model->params[i].role == MEST_ROLE_TRAINABLE)
             s->host_param[n++] = i;
+    const mest_channels *c = s->model->channels;
+    const int n_weights = n;
+    for (int g = 0; c && g < c->n_groups; g++)
+        s->host_param[n++] = c->group[g].maker;
     MEST_TRY(mest_host_init(&s->host, s->heap, s->config.seed, n, err));
+    s->host.model = s->model;
+    s->host.optimizer = &s->optimizer;
     for (int k = 0; k < n; k++) {
-        mest_param *p = &s->model->params[s->host_param[k]];
-        s->host.params[k].name = p->name;
-        s->host.params[k].model_param = s->host_param[k];
-        s->host.params[k].sparse = p->sparse;
-        s->host.params[k].target_sparsity = p->target_sparsity;
+        const mest_param *p = &s->model->params[s->host_param[k]];
+        mest_host_param *hp = &s->host.params[k];
+        const mest_channel_group *g = k >= n_weights ? &c->group[k - n_weights] : NULL;
+        hp->group = g ? 1 + k - n_weights : 0;
+        hp->name = g ? g->name : p->name;
+        hp->model_param = s->host_param[k];
+        hp->sparse = g ? g->units : p->sparse;
+        hp->target_sparsity = g ? g->target : p->target_sparsity;
     }
     s->host.keeper = mest_session_keeper;
     s->host.freezer = mest_session_freezer;
@@ -201,7 +212,7 @@ void mest_session_destroy(mest_session *s)
     mest_free(heap, s->frozen, (size_t)s->model->n_params + 1, 1);
     mest_schedulers_destroy(s->schedulers);
     mest_host_free(&s->host);
-    mest_free(heap, s->host_param, (size_t)s->model->n_params + 1, sizeof *s->host_param);
+    mest_free(heap, s->host_param, 2 * (size_t)s->model->n_params + 1, sizeof *s->host_param);
     mest_session_drop_programs(s);
     mest_session_feed_free(s);
     mest_derived_destroy(s->derived);
@@ -237,6 +248,8 @@ mest_status mest_session_prepare(mest_session *s, mest_error *err)
     if (s->prepared)
         return MEST_OK;
     MEST_TRY(mest_host_plan(&s->host, err)); /* capacities are final after this */
+    if (s->model->channels)
+        MEST_TRY(mest_channels_reserve(s->model, err));
     /* programs that ran before (an evaluation) hold lists of the old capacity */
     mest_session_drop_programs(s);
     mest_derived_destroy(s->derived);
@@ -250,7 +263,7 @@ mest_status mest_session_prepare(mest_session *s, mest_error *err)
         mest_host_param *hp = &s->host.params[k];
         hp->n_slots = 0;
         hp->has_momentum = s->optimizer.rule->has_momentum && state->slot[0];
-        for (int i = 0; i < MEST_OPTIM_SLOTS; i++)
+        for (int i = 0; i < MEST_OPTIM_SLOTS && !hp->group; i++)
             if (state->slot[i])
                 hp->slots[hp->n_slots++] = state->slot[i];
     }
@@ -290,6 +303,26 @@ static mest_status refused(const mest_session *s, mest_error *err)
     return MEST_OK;
 }
 
+/* Layers that will have more channels than now need more memory for a step. It is taken before the run: a step of that size is planned
+ * once, and the arena keeps its size. */
+static mest_status reserve_peak(mest_session *s, mest_program_spec *spec, mest_error *err)
+{
+    mest_channels *c = s->model->channels;
+    mest_program *largest = NULL;
+    bool grows = false;
+    for (int32_t g = 0; c && g < c->n_groups; g++)
+        grows |= c->group[g].units->cap_units > c->group[g].units->active_units;
+    if (!grows || s->survey || spec->batch <= s->peak_batch)
+        return MEST_OK;
+    mest_channels_pretend(s->model, true);
+    const mest_status status = build_program(s, spec, &largest, err);
+    mest_program_destroy(largest);
+    mest_channels_pretend(s->model, false);
+    s->channels_version = c->version;
+    s->peak_batch = status == MEST_OK ? spec->batch : s->peak_batch;
+    return status;
+}
+
 /* A new program, as the session is configured. */
 static mest_status new_program(mest_session *s, mest_program_kind kind, int64_t n, bool counts_only, mest_program **program, mest_error *err)
 {
@@ -323,7 +356,9 @@ static mest_status new_program(mest_session *s, mest_program_kind kind, int64_t 
     MEST_CHECK(shapes, err, MEST_E_NOMEM, "session: out of memory");
     mest_session_input_shapes(s, shapes);
     spec.input_shapes = shapes;
-    mest_status status = build_program(s, &spec, program, err);
+    mest_status status = kind == MEST_PROGRAM_TRAIN && !counts_only ? reserve_peak(s, &spec, err) : MEST_OK;
+    if (status == MEST_OK)
+        status = build_program(s, &spec, program, err);
     mest_free(s->heap, shapes, (size_t)s->model->graph.n_inputs + 1, sizeof *shapes);
     if (status == MEST_OK) { /* lent for the build only */
         (*program)->spec.input_shapes = NULL;
@@ -354,6 +389,10 @@ mest_status mest_session_node_counts(mest_session *s, int64_t batch, mest_node_c
 mest_status mest_session_program(mest_session *s, mest_program_kind kind, int64_t n, mest_program **program, mest_error *err)
 {
     MEST_TRY(refused(s, err));
+    if (s->model->channels && s->channels_version != s->model->channels->version) { /* layers have other sizes now */
+        mest_session_drop_programs(s);
+        s->channels_version = s->model->channels->version;
+    }
     int base = (int)kind * 2;
     int64_t full = kind == MEST_PROGRAM_TRAIN ? s->config.batch : s->config.eval_batch;
     int slot = base + (n != full);
@@ -407,11 +446,13 @@ double mest_session_lr(const mest_session *s, int64_t epoch, double fraction)
 double mest_session_sparsity(const mest_model *m)
 {
     int64_t all = 0, stored = 0;
-    for (int i = 0; i < m->n_params; i++)
-        if (m->params[i].sparse) {
-            all += m->params[i].count;
-            stored += mest_sparse_nnz(m->params[i].sparse);
-        }
+    for (int i = 0; i < m->n_params; i++) {
+        const mest_param *p = &m->params[i];
+        if (!p->sparse && !(p->axes && p->axes->kind != MEST_CHANNEL_VECTOR))
+            continue;
+        all += mest_param_file_count(p);
+        stored += p->sparse ? mest_sparse_nnz(p->sparse) : p->count;
+    }
     return all ? 1 - (double)stored / (double)all : 0;
 }
 
@@ -451,7 +492,8 @@ mest_status mest_session_read_gradient(mest_session *s, int parameter, float *ou
     MEST_CHECK(s && out && parameter >= 0 && parameter < s->model->n_params, err, MEST_E_ARGUMENT, "gradient: no such parameter");
     MEST_CHECK(s->config.keep_gradients, err, MEST_E_STATE, "gradient: the session was created without keep_gradients");
     const mest_param *param = &s->model->params[parameter];
-    MEST_CHECK(count == (size_t)param->count, err, MEST_E_ARGUMENT, "gradient of '%s' has %" PRId64 " elements", param->name, param->count);
+    const int64_t all = mest_param_file_count(param);
+    MEST_CHECK(count == (size_t)all, err, MEST_E_ARGUMENT, "gradient of '%s' has %" PRId64 " elements", param->name, all);
     for (int slot = 0; slot < 2; slot++) {
         mest_program *p = s->programs[MEST_PROGRAM_TRAIN * 2 + slot];
         mest_id g = p ? mest_program_param_grad(p, parameter) : MEST_NONE;
@@ -460,6 +502,8 @@ mest_status mest_session_read_gradient(mest_session *s, int parameter, float *ou
             continue;
         if (param->sparse)
             mest_sparse_dense_rows(param->sparse, data, 0, param->sparse->rows, out);
+        else if (param->axes)
+            mest_channels_expand(param, data, 0, 0, all, out);
         else
             for (size_t i = 0; i < count; i++)
                 out[i] = (float)data[i];
@@ -489,7 +533,7 @@ bool mest_session_pattern(const mest_session *s, int index, mest_pattern_info *i
         return false;
     const mest_host_param *p = &s->host.params[index];
     const mest_sparse *w = p->sparse;
-    mest_pattern_info full = {.name = p->name, .parameter = s->host_param[index], .n_units = w->n_units, .n_active = w->active_units};
+    mest_pattern_info full = {.name = p->name, .parameter = s->host_param[index], .n_units = w->n_units, .n_active = w->active_units, .n_reserved = w->cap_units};
     full.density = (double)mest_sparse_nnz(w) / ((double)w->rows * (double)w->cols);
     if (s->host.account) {
         mest_watch_param *seen = &s->host.account->params[index];

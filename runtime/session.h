@@ -53,6 +53,8 @@ struct mest_session {
     mest_program *programs[MEST_PROGRAM_SLOTS];
     mest_profile profile;   /* programs point at it */
     bool measuring;         /* inference programs measure unfolded layers */
+    uint32_t channels_version; /* of the model's channels when programs were built */
+    int64_t peak_batch;           /* steps of up to so many samples have memory for the most channels the groups may have */
     bool plain_gradients;   /* training programs end with the gradients, in plain layouts: checks of gradients */
     struct mest_survey *survey; /* not NULL while verdicts are made: programs get it */
     mest_host host;

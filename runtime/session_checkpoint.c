@@ -16,6 +16,7 @@
 #include <zlib.h>
 
 #include "runtime/checkpoint.h"
+#include "runtime/channels.h"
 #include "runtime/head.h"
 #include "runtime/session.h"
 
@@ -67,6 +68,9 @@ static int identity_text(mest_session *s, char *text, size_t size)
             for (int k = 0; k < p->sparse->choices && (size_t)n < size; k++) /* a mask's number says which one it is of these */
                 n += snprintf(text + n, size - (size_t)n, "%s%03x%s", k ? " " : "masks ", p->sparse->patterns.mask[k], k + 1 < p->sparse->choices ? "" : "\n");
     }
+    for (int g = 0; s->model->channels && g < s->model->channels->n_groups && n > 0 && (size_t)n < size; g++)
+        n += snprintf(text + n, size - (size_t)n, "%.60s=%s %.6g\n", s->model->channels->group[g].name, s->model->channels->group[g].units->name,
+                      s->model->channels->group[g].target);
     return n;
 }
 
@@ -127,6 +131,21 @@ static mest_status write_param(mest_session *s, mest_checkpoint_writer *w, int i
     return mest_checkpoint_end(w, err);
 }
 
+/* Which channels are there: number and units of each group. */
+static mest_status write_channels(const mest_channels *c, mest_checkpoint_writer *w, mest_error *err)
+{
+    MEST_TRY(mest_checkpoint_begin(w, "channels", err));
+    for (int32_t g = 0; g < c->n_groups; g++) {
+        const mest_sparse *units = c->group[g].units;
+        MEST_TRY(mest_checkpoint_append(w, &units->active_units, sizeof units->active_units, err));
+        for (int64_t i = 0, id; i < units->active_units; i++) {
+            units->format->units(units, i, 1, &id);
+            MEST_TRY(mest_checkpoint_append(w, &id, sizeof id, err));
+        }
+    }
+    return mest_checkpoint_end(w, err);
+}
+
 static mest_status write_all(mest_session *s, mest_checkpoint_writer *w, const char *identity, size_t n, mest_error *err)
 {
     MEST_TRY(mest_checkpoint_put(w, "identity", identity, n, err));
@@ -144,6 +163,8 @@ static mest_status write_all(mest_session *s, mest_checkpoint_writer *w, const c
         MEST_TRY(mest_checkpoint_append(w, s->classes, (size_t)s->samples.count * sizeof *s->classes, err));
     }
     MEST_TRY(mest_checkpoint_end(w, err));
+    if (s->model->channels)
+        MEST_TRY(write_channels(s->model->channels, w, err));
     for (int i = 0; i < s->model->n_params; i++)
         if (s->model->params[i].role != MEST_ROLE_CONSTANT)
             MEST_TRY(write_param(s, w, i, err));
@@ -228,6 +249,24 @@ static mest_status read_param(mest_session *s, const mest_checkpoint *file, int 
     return mest_section_finish(&sec, err);
 }
 
+static mest_status read_channels(mest_model *m, const mest_checkpoint *file, mest_error *err)
+{
+    mest_section sec;
+    MEST_TRY(mest_section_find(&sec, file, "channels", err));
+    for (int32_t g = 0; g < m->channels->n_groups; g++) {
+        mest_sparse *units = m->channels->group[g].units;
+        int64_t n;
+        const void *ids;
+        MEST_TRY(mest_section_read(&sec, &n, sizeof n, err));
+        MEST_CHECK(n >= 0 && n <= units->cap_units, err, MEST_E_FORMAT, "checkpoint '%s': %s: %" PRId64 " units, at most %" PRId64 " fit",
+                   mest_checkpoint_path(file), m->channels->group[g].name, n, units->cap_units);
+        MEST_TRY(mest_section_lend(&sec, &ids, (size_t)n * sizeof(int64_t), err));
+        MEST_TRY(mest_sparse_from_units(units, ids, n, NULL, err));
+    }
+    mest_channels_resize(m);
+    return mest_section_finish(&sec, err);
+}
+
 static mest_status read_samples(mest_session *s, const mest_checkpoint *file, mest_error *err)
 {
     mest_section sec;
@@ -296,6 +335,8 @@ static mest_status read_all(mest_session *s, const mest_checkpoint *file, char *
     MEST_TRY(mest_section_read(&sec, &loss_sum, sizeof loss_sum, err));
     MEST_TRY(mest_section_finish(&sec, err));
     MEST_TRY(read_samples(s, file, err));
+    if (s->model->channels)
+        MEST_TRY(read_channels(s->model, file, err));
     if (mest_section_exists(file, "frozen")) { /* before the parameters: frozen ones have no slots */
         const void *frozen;
         MEST_TRY(mest_section_find(&sec, file, "frozen", err));

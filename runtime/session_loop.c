@@ -113,6 +113,7 @@ mest_status mest_session_step_on(mest_session *s, const void *const *inputs, con
     if (!s->at.epoch_open) {
         mest_host_report report = {0};
         MEST_TRY(mest_session_begin_epoch(s, &report, err));
+        MEST_TRY(mest_session_program(s, MEST_PROGRAM_TRAIN, n, &job.program, err)); /* layers may have other sizes now */
     }
     job.snapshot = s->at.snapshot_grads; /* which step is the last of the epoch only the caller knows */
     job.about = (mest_training_step){.struct_size = sizeof job.about, .step = s->at.step, .epoch = s->at.epoch, .n_epochs = mest_session_epochs(s),

@@ -4,6 +4,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "runtime/channels.h"
 #include "runtime/perturb.h"
 #include "runtime/probe.h"
 #include "runtime/session.h"
@@ -12,7 +13,11 @@
 static void lend_snapshots(mest_session *s, mest_real *const *arrays)
 {
     for (int k = 0; k < s->host.n_params; k++)
-        s->optimizer.state[s->host_param[k]].snapshot = arrays ? arrays[k] : s->host.params[k].grad_snapshot;
+        if (!s->host.params[k].group)
+            s->optimizer.state[s->host_param[k]].snapshot = arrays ? arrays[k] : s->host.params[k].grad_snapshot;
+    for (int i = 0; s->model->channels && i < s->model->n_params; i++)
+        if (s->model->params[i].axes)
+            s->optimizer.state[i].snapshot = s->model->params[i].axes->snapshot;
 }
 
 /* ---- statistics: a forward pass in training form moves them ---- */
@@ -186,5 +191,8 @@ mest_status mest_session_learn(mest_session *s, double lr, bool snapshot, mest_e
     mest_gradient_reader_close(&reader, status == MEST_OK);
     s->host.watch = NULL;
     s->host.gradients_taken |= run.snapshot_grads && status == MEST_OK;
+    for (int k = 0; k < s->host.n_params && run.snapshot_grads && status == MEST_OK; k++)
+        if (s->host.params[k].group && s->host.params[k].grad_snapshot)
+            mest_channels_gradient_norms(s->model, s->host.params[k].group - 1, s->host.params[k].grad_snapshot);
     return status;
 }

@@ -11,6 +11,7 @@
 #include "mest/plugin.h"
 #include "ops/nn.h"
 #include "runtime/match.h"
+#include "runtime/channels.h"
 #include "runtime/distribution.h"
 #include "runtime/mapfile.h"
 #include "runtime/ratios.h"
@@ -175,6 +176,7 @@ typedef struct plan {
     double sparsity;
     bool given;            /* the sparsity is that of a rule, the ratios file or the scheme itself: no distribution changes it */
     bool counts;           /* a layer's weight: part of what a distribution shares */
+    mest_channel_wish wish; /* structured: instead of sparse */
     usage u;
 } plan;
 
@@ -272,6 +274,7 @@ typedef struct job {
     mest_ratios ratios;
     mest_patterns patterns;    /* n == 0: the default */
     plan *plans;               /* one a parameter */
+    bool structured;           /* some are to lose channels */
 } job;
 
 static mest_status read_patterns(job *j, mest_error *err)
@@ -320,7 +323,9 @@ static mest_status decide(job *j, int32_t i, mest_error *err)
     one->counts = u->sparse_possible;
     one->sparsity = r.sparsity >= 0 ? r.sparsity : ratio ? ratio->sparsity : s->ratios ? 0 : s->sparsity;
     one->given = r.sparsity >= 0 || ratio != NULL;
-    if (one->sparsity < 0 && strcmp(r.scheme, "dense") != 0) { /* nobody said: what the scheme itself leaves out, once its weight is there */
+    if (one->sparsity < 0 && mest_rule_structured(r.scheme)) {
+        one->sparsity = 0;
+    } else if (one->sparsity < 0 && strcmp(r.scheme, "dense") != 0) { /* nobody said: what the scheme itself leaves out, once its weight is there */
         mest_scheme scheme;
         MEST_TRY(mest_scheme_find(r.scheme, &scheme, err));
         if (!scheme.format->least_sparsity)
@@ -342,6 +347,11 @@ static mest_status decide(job *j, int32_t i, mest_error *err)
         }
     }
     r.named = named;
+    if (mest_rule_structured(r.scheme)) {
+        one->wish = (mest_channel_wish){!strcmp(r.scheme, "filter") ? "filter" : "channel", one->sparsity, named};
+        j->structured = true;
+        return MEST_OK;
+    }
     MEST_TRY(open_sparse(m, i, &r, j->patterns.n ? &j->patterns : NULL, one, err));
     if (one->sparse && one->sparsity < 0) {
         one->sparsity = mest_sparse_least_sparsity(one->sparse); /* 0 for what stands in for it */
@@ -384,6 +394,30 @@ static mest_status distribute(job *j, mest_error *err)
     return status;
 }
 
+/* Structured schemes: the model becomes smaller before anything is filled. */
+static mest_status remove_channels(job *j, mest_error *err)
+{
+    mest_model *m = j->m;
+    mest_channel_wish *wish;
+    mest_channels *c = NULL;
+    MEST_CHECK(!strcmp(j->s->distribution, "uniform"), err, MEST_E_UNSUPPORTED, "sparsify: distribution %s is not for schemes filter and channel",
+               j->s->distribution);
+    MEST_NEW(&m->heap, wish, m->n_params + 1, err, "channels");
+    for (int32_t i = 0; i < m->n_params; i++) {
+        wish[i] = j->plans[i].wish;
+        if (j->plans[i].sparse)
+            wish[i].scheme = j->plans[i].sparse->name;
+    }
+    mest_status status = mest_channels_find(&c, m, wish, err);
+    mest_free(&m->heap, wish, (size_t)m->n_params + 1, sizeof *wish);
+    MEST_TRY(status);
+    MEST_TRY(mest_channels_install(m, c, j->s, err));
+    for (int32_t i = 0; i < m->n_params; i++)
+        if (m->params[i].axes)
+            MEST_TRY(mest_param_load(m, &m->params[i], err));
+    return MEST_OK;
+}
+
 static mest_status sparsify(job *j, mest_error *err)
 {
     mest_model *m = j->m;
@@ -400,6 +434,8 @@ static mest_status sparsify(job *j, mest_error *err)
         MEST_TRY(decide(j, i, err));
     if (s->sparsity > 0 && strcmp(s->distribution, "uniform") != 0)
         MEST_TRY(distribute(j, err));
+    if (j->structured)
+        MEST_TRY(remove_channels(j, err));
     for (int32_t i = 0; i < m->n_params; i++) {
         mest_param *p = &m->params[i];
         if (j->plans[i].sparse)

@@ -144,6 +144,8 @@ static void stage_of_target(const mest_self *m, double target, int stage, double
 {
     *prune_to = m->prune_to.n ? m->prune_to.at[stage] : target + (m->rate.n ? m->rate.at[stage] : 0) * (1 - target);
     *grow_to = m->grow_to.n ? m->grow_to.at[stage] : target - (m->bound.n ? m->bound.at[stage] : 0);
+    if (!m->grow_to.n && *grow_to < 0)
+        *grow_to = 0; /* a layer that is nearly dense (distribution erk) has room for less than the bound */
 }
 
 static bool same(double a, double b) { return a - b < 1e-9 && b - a < 1e-9; }
@@ -156,7 +158,7 @@ static mest_status check_target(const mest_self *m, const char *name, double tar
         const char *fault = NULL;
         stage_of_target(m, target, st, &prune_to, &grow_to);
         if (grow_to < -1e-9)
-            fault = "bound adds more than there is room for";
+            fault = "grow_to must not be negative";
         else if (prune_to < target - 1e-9)
             fault = "prune_to must not be below the target";
         else if (grow_to > prune_to + 1e-9)
@@ -184,9 +186,10 @@ static mest_status look(const mest_self *m, mest_host *host, int param, mest_spa
 /* Checks the stages against each parameter's target, and reserves the peak: the densest stage. */
 static mest_status prepare(mest_self *m, mest_host *host, mest_error *err)
 {
-    for (int p = 0; p < m->api->sparse_count(host); p++) {
+    const int n = m->api->sparse_count(host);
+    double most = 0, target, prune_to, grow_to;
+    for (int p = 0; p < n; p++) {
         mest_sparse_info info;
-        double target, prune_to, grow_to;
         mest_status status = look(m, host, p, &info, &target, err);
         if (status == MEST_OK)
             status = check_target(m, info.name, target, err);
@@ -196,7 +199,11 @@ static mest_status prepare(mest_self *m, mest_host *host, mest_error *err)
         }
         if (status != MEST_OK)
             return status;
+        most = target > most ? target : most;
     }
+    for (int st = 0; st < m->bound.n && n > 0; st++)
+        if (m->bound.at[st] > most + 1e-9)
+            return mest_plugin_fail(err, MEST_E_ARGUMENT, "scheduler mest: stage %d: bound %g is more than any weight has room for", st, m->bound.at[st]);
     return MEST_OK;
 }
 

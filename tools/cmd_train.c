@@ -29,6 +29,22 @@ static int measure_original(tool *t, mest_metrics *metrics)
     return code ? code : tool_load_model(t);
 }
 
+typedef struct peak { int64_t all, now, reserved; } peak;
+
+/* Units of all patterns: how many there are, are stored, have room. Capacities are final once a step is planned. */
+static peak peak_of(const tool *t)
+{
+    peak sum = {0};
+    mest_pattern_info p = {.struct_size = sizeof p};
+    for (int i = 0; mest_session_pattern(t->session, i, &p); i++) {
+        sum.all += p.n_units;
+        sum.now += p.n_active;
+        sum.reserved += p.n_reserved;
+        p.struct_size = sizeof p;
+    }
+    return sum;
+}
+
 static void log_start(tool *t, const train_report *r)
 {
     const settings *s = t->s;
@@ -59,6 +75,10 @@ static void log_start(tool *t, const train_report *r)
     json_number(event, "threads", c->threads);
     json_number(event, "planned_bytes", (double)r->plan.total_bytes);
     json_number(event, "activation_bytes", (double)r->plan.arena_bytes);
+    const peak units = peak_of(t);
+    json_number(event, "units", (double)units.all);
+    json_number(event, "units_stored", (double)units.now);
+    json_number(event, "units_reserved", (double)units.reserved);
     json_text(event, "resume", r->resumed);
     (void)json_emit(t, event); /* the events of the run find out whether the log can be written */
 }
@@ -66,9 +86,13 @@ static void log_start(tool *t, const train_report *r)
 static void tell_start(tool *t, const train_report *r)
 {
     char bytes[32], text[1200];
+    const peak units = peak_of(t);
     report_bytes(bytes, sizeof bytes, r->plan.total_bytes);
     tool_note(t, "%" PRId64 " samples to train on, %" PRId64 " held out; %s planned; method %s", t->data_info.count,
               t->has_val ? t->val_info.count : 0, bytes, tool_method(t->s));
+    if (units.reserved > units.now)
+        tool_note(t, "up to %" PRId64 " of %" PRId64 " units (%.2f %%) will be stored, %" PRId64 " are now: memory for the most is reserved and in what is planned",
+                  units.reserved, units.all, 100 * (double)units.reserved / (double)units.all, units.now);
     tool_normalisation_text(&t->data, text, sizeof text);
     if (t->s->measure)
         tool_note(t, "measured: %s", text);
@@ -93,7 +117,10 @@ static int interrupted(tool *t)
 static int export_to(tool *t, const char *path)
 {
     const settings *s = t->s;
-    mest_export_options options = {.struct_size = sizeof options, .sparse = strcmp(s->export_as, "sparse") == 0, .form = s->export_form};
+    mest_export_options options = {.struct_size = sizeof options,
+                                   .sparse = strcmp(s->export_as, "sparse") == 0,
+                                   .form = s->export_form,
+                                   .shrunk = strcmp(s->export_as, "shrunk") == 0};
     mest_error err = {0};
     char version[32], sparsity[32], normalisation[1200];
     int v = mest_version();

@@ -111,7 +111,7 @@ const option option_table[] = {
     GROUP("sparsity", "Sparsity"),
     REAL("sparsity", true, "S", "0", sparsity, 0, 0.9999, "part of each sparse weight that is not stored; 0: dense training"),
     TEXT("scheme", 0, true, "NAME|RULES", "block4", scheme,
-         "csr: single elements; blockH: H output channels by 1 (block: block4); punchedFxC; pattern: masks of 3x3 kernels; nmN:M, nmN:MxR; "
+         "csr: single elements; blockH: H output channels by 1 (block: block4); punchedFxC; pattern: masks of 3x3 kernels; nmN:M, nmN:MxR; filter, channel: whole channels, layers become smaller; "
          "layer by layer: PATTERN=NAME,..,NAME"),
     CHOICE("distribution", false, "uniform|erk|er", "uniform", distribution,
            "--sparsity is that of each weight, or of all together by the Erdos-Renyi rule, with or without kernels"),
@@ -136,7 +136,8 @@ const option option_table[] = {
 
     GROUP("output", "Output"),
     TEXT("output", 'o', true, "FILE", NULL, output, "trained model (.onnx); --infer: outputs (.npy, .csv, or - for CSV on stdout)"),
-    CHOICE("export", false, "dense|sparse", "dense", export_as, "sparse weights as dense ones with zeros, or as sparse_initializer"),
+    CHOICE("export", false, "dense|sparse|shrunk", "dense", export_as,
+           "sparse weights as dense ones with zeros, or as sparse_initializer; shrunk: without the channels that filter and channel removed"),
     CHOICE("export-form", false, "as-is|inference|training", "as-is", export_form,
            "BatchNormalization and Dropout as in the file, or in the form that other runtimes use for inference or training"),
     TEXT("output-dir", 0, true, "DIR", NULL, output_dir, "folder of the run: checkpoint, log.jsonl, model.onnx, summary.json"),

@@ -141,7 +141,7 @@ MEST_NODISCARD MEST_API mest_status mest_model_unfold_batch_norm(mest_model *mod
 
 typedef struct mest_sparsity {
     uint32_t struct_size;
-    const char *scheme;       /* "csr", "block4" ("block" is short for it), "punched8x4", "pattern", "nm2:4", "nm2:4x4"; NULL: csr. Or layer
+    const char *scheme;       /* "csr", "block4" ("block" is short for it), "punched8x4", "pattern", "nm2:4", "nm2:4x4", "filter", "channel"; NULL: csr. Or layer
                                * by layer "PATTERN=SCHEME[:SPARSITY],...,SCHEME": first match wins, a SCHEME alone is for all others */
     double sparsity;          /* 0..1 of each sparse parameter; 0 leaves everything dense; -1: what a scheme says by itself (nmN:M
                                * 1 - N/M, pattern 5/9), and dense with the others */
@@ -175,6 +175,8 @@ typedef struct mest_export_options {
     const char *const *metadata; /* key, value, key, value, ..., NULL: added to metadata_props (replacing equal keys); may be NULL */
     const char *form;         /* of BatchNormalization and Dropout: "as-is" (NULL), as the file has them; "inference", what other runtimes need to give
                                * the outputs of mest_session_infer; "training", what a file needs to be trained elsewhere */
+    bool shrunk;              /* schemes filter and channel: tensors have the sizes of the channels that are there, value_info is left out.
+                               * false: the sizes of the file, removed channels are zeros */
 } mest_export_options;
 
 /* Writes the model with its present weights: original nodes and names, opset and IR as in the file (IR >= 8 with sparse).

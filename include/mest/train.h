@@ -310,6 +310,7 @@ typedef struct mest_pattern_info {
     int64_t removed, grown;
     int64_t earlier, survivors;  /* units that grew in the mutation before this one, and how many of them it left */
     double distance;             /* to the pattern the run began with: 1 - |in both| / |in either| (Jaccard), 0 the same .. 1 disjoint */
+    int64_t n_reserved;          /* units there is room for, once a training step is planned: the most that schedulers will have */
 } mest_pattern_info;
 
 /* Pattern number `index` of the sparse trainable parameters, 0, 1, .. in graph order. False past the end. */

@@ -42,36 +42,41 @@ def inference_form(path, to):
 def compare(name, program, work, model, train_data, x, options):
     inputs = os.path.join(work, "x.npy")
     numpy.save(inputs, x)
-    for scheme in ("block", "csr"):
-        sparse = ["--sparsity", "0.9", "--scheme", scheme, "--method", "static"]
-        for export in ("dense", "sparse"):
-            label = f"{name} ({scheme}, {export})"
-            out, y = os.path.join(work, "out.onnx"), os.path.join(work, "y.npy")
-            done = common.run(program, model, "--train", *train_data, *options, "--max-steps", 3, *sparse, "--export", export,
-                              "--no-eval-before", "-q", "--progress", "off", "-o", out)
-            if done is None or common.run(program, out, "--infer", "--data", f"npy:{inputs}", "-o", y, "-b", len(x), "-q") is None:
-                continue
-            try:
-                onnx.checker.check_model(out)
-            except onnx.checker.ValidationError as e:
-                common.verdict(label, False, f"the checker of ONNX: {e}")
-                continue
-            n_sparse = len(onnx.load(out).graph.sparse_initializer)
-            if (n_sparse > 0) != (export == "sparse") and name != "mlp":
-                common.verdict(label, False, f"{n_sparse} sparse initializers")
-            try:
-                want = outputs(inference_form(out, os.path.join(work, "infer.onnx")), x)
-            except Exception as e:  # pylint: disable=broad-except
-                common.verdict(label, False, f"ONNX Runtime: {str(e)[:300]}")
-                continue
-            got = numpy.load(y)
-            if got.shape != want.shape:
-                common.verdict(label, False, f"shape {got.shape} instead of {want.shape}")
-                continue
-            worst = float(numpy.abs(got - want).max() / max(1.0, float(numpy.abs(want).max())))
-            if os.environ.get("MEST_VERBOSE"):
-                print(f"{label:40} {worst:.2e}")
-            common.verdict(label, worst <= TOLERANCE, f"outputs differ by {worst:.2e}")
+    forms = [("block", "dense"), ("block", "sparse"), ("csr", "dense"), ("csr", "sparse"), ("filter", "dense"), ("filter", "shrunk"), ("channel", "shrunk")]
+    for scheme, export in forms:
+        whole = scheme in ("filter", "channel")
+        sparse = ["--sparsity", "0.5" if whole else "0.9", "--scheme", scheme, "--method", "mest-em" if whole else "static"]
+        if whole:
+            sparse += ["--dense-layers", "none"]
+        label = f"{name} ({scheme}, {export})"
+        out, y = os.path.join(work, "out.onnx"), os.path.join(work, "y.npy")
+        done = common.run(program, model, "--train", *train_data, *options, "--max-steps", 3, *sparse, "--export", export,
+                          "--no-eval-before", "-q", "--progress", "off", "-o", out)
+        if done is None or common.run(program, out, "--infer", "--data", f"npy:{inputs}", "-o", y, "-b", len(x), "-q") is None:
+            continue
+        try:
+            onnx.checker.check_model(out)
+        except onnx.checker.ValidationError as e:
+            common.verdict(label, False, f"the checker of ONNX: {e}")
+            continue
+        if export == "shrunk" and os.path.getsize(out) > 0.8 * os.path.getsize(model):
+            common.verdict(label, False, f"{os.path.getsize(out)} bytes of {os.path.getsize(model)}")
+        n_sparse = len(onnx.load(out).graph.sparse_initializer)
+        if (n_sparse > 0) != (export == "sparse") and name != "mlp":
+            common.verdict(label, False, f"{n_sparse} sparse initializers")
+        try:
+            want = outputs(inference_form(out, os.path.join(work, "infer.onnx")), x)
+        except Exception as e:  # pylint: disable=broad-except
+            common.verdict(label, False, f"ONNX Runtime: {str(e)[:300]}")
+            continue
+        got = numpy.load(y)
+        if got.shape != want.shape:
+            common.verdict(label, False, f"shape {got.shape} instead of {want.shape}")
+            continue
+        worst = float(numpy.abs(got - want).max() / max(1.0, float(numpy.abs(want).max())))
+        if os.environ.get("MEST_VERBOSE"):
+            print(f"{label:40} {worst:.2e}")
+        common.verdict(label, worst <= TOLERANCE, f"outputs differ by {worst:.2e}")
 
 
 def main():

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "mest/train.h"
+#include "runtime/channels.h"
 #include "runtime/model.h"
 #include "runtime/session.h"
 #include "tests/onnx_write.h"
@@ -102,9 +103,8 @@ typedef struct run {
 
 static int stage_of(int64_t epoch) { return (double)epoch >= .75 * EPOCHS ? 2 : (double)epoch >= .5625 * EPOCHS ? 1 : 0; }
 
-static void check_pattern(const mest_param *p, double sparsity, const char *claim)
+static void check_pattern(const mest_sparse *s, double sparsity, const char *claim)
 {
-    const mest_sparse *s = p->sparse;
     mest_error own = {MEST_OK, ""};
     check(s->active_units == mest_sparse_units_at(s, sparsity), claim, (double)s->active_units, (double)mest_sparse_units_at(s, sparsity));
     check(s->format->check(s, &own) == MEST_OK, own.msg, 0, 0);
@@ -121,13 +121,51 @@ static void check_pattern(const mest_param *p, double sparsity, const char *clai
         check(most <= s->scheme.n, "elements of an N:M group", (double)most, (double)s->scheme.n);
 }
 
+/* Weight k of those a scheduler sees: sparse parameters, then groups of channels. NULL: there are no more. */
+static mest_sparse *pattern_of(const mest_model *m, int k, double *target)
+{
+    for (int i = 0; i < m->n_params; i++)
+        if (m->params[i].sparse && k-- == 0) {
+            *target = m->params[i].target_sparsity;
+            return m->params[i].sparse;
+        }
+    if (!m->channels || k >= m->channels->n_groups)
+        return NULL;
+    *target = m->channels->group[k].target;
+    return m->channels->group[k].units;
+}
+
+/* Parameters have the shapes of their groups, and no more values than that. */
+static void check_shapes(const mest_model *m)
+{
+    for (int i = 0; i < m->n_params; i++) {
+        const mest_param *p = &m->params[i];
+        if (!p->axes)
+            continue;
+        int64_t count = p->shape.rank > 2 ? mest_shape_span(&p->shape, 2, p->shape.rank) : 1;
+        for (int axis = 0; axis < 2 && axis < p->shape.rank; axis++) {
+            int64_t n = p->axes->axis[axis].n_parts ? 0 : p->axes->file_shape.dim[axis];
+            for (int32_t q = 0; q < p->axes->axis[axis].n_parts; q++) {
+                const mest_channel_part *part = &p->axes->axis[axis].part[q];
+                n += (part->group < 0 ? part->n : m->channels->group[part->group].units->active_units) * part->repeat;
+            }
+            check(p->shape.dim[axis] == n, "channels of a parameter", (double)p->shape.dim[axis], (double)n);
+            count *= n;
+        }
+        check(p->count == count && p->count <= p->axes->room, "values of a parameter", (double)p->count, (double)count);
+    }
+}
+
 static bool look(void *user, const mest_event *e)
 {
     const run *r = user;
     const int st = stage_of(e->epoch);
-    for (int i = 0; e->kind == MEST_EVENT_EPOCH && i < r->model->n_params; i++)
-        if (r->model->params[i].sparse)
-            check_pattern(&r->model->params[i], r->model->params[i].target_sparsity - r->mode->bound[st], "units in an epoch");
+    mest_sparse *s;
+    double target;
+    for (int k = 0; e->kind == MEST_EVENT_EPOCH && (s = pattern_of(r->model, k, &target)); k++)
+        check_pattern(s, target - r->mode->bound[st], "units in an epoch");
+    if (e->kind == MEST_EVENT_EPOCH)
+        check_shapes(r->model);
     return !(e->kind == MEST_EVENT_EPOCH && e->epoch + 1 == r->stop_after);
 }
 
@@ -176,6 +214,7 @@ static void take(const run *r, state *s)
     for (int i = 0; i < r->model->n_params; i++) {
         const mest_param *p = &r->model->params[i];
         append(s, mest_param_data(p), (size_t)mest_param_stored(p) * sizeof(mest_real));
+        append(s, &p->count, sizeof p->count);
         for (int64_t u = 0, id; p->sparse && u < p->sparse->active_units; u++) {
             p->sparse->format->units(p->sparse, u, 1, &id);
             append(s, &id, sizeof id);
@@ -204,14 +243,12 @@ static void run_scheme(const char *model, const char *scheme, double sparsity, c
     MUST(mest_session_evaluate(r.session, &source, NULL, &after, &err));
     check(after.loss < before.loss, "loss after training", after.loss, before.loss);
     int sparse = 0;
-    for (int i = 0; i < r.model->n_params; i++) {
-        const mest_param *p = &r.model->params[i];
-        if (!p->sparse)
-            continue;
-        sparse++;
-        check_pattern(p, p->target_sparsity, "units at the end");
-        const int64_t peak = mest_sparse_units_at(p->sparse, p->target_sparsity - m->bound[0]), start = mest_sparse_units_at(p->sparse, p->target_sparsity);
-        check(p->sparse->cap_units == (peak > start ? peak : start), "units reserved", (double)p->sparse->cap_units, (double)peak);
+    mest_sparse *s;
+    double target;
+    for (; (s = pattern_of(r.model, sparse, &target)); sparse++) {
+        check_pattern(s, target, "units at the end");
+        const int64_t peak = mest_sparse_units_at(s, target - m->bound[0]), start = mest_sparse_units_at(s, target);
+        check(s->cap_units == (peak > start ? peak : start), "units reserved", (double)s->cap_units, (double)peak);
     }
     check(sparse >= 3, "sparse weights", sparse, 3);
     take(&r, &whole);
@@ -238,9 +275,8 @@ static void run_scheme(const char *model, const char *scheme, double sparsity, c
     /* nothing learns: what grew stays 0, and stays */
     open_run(&r, model, scheme, sparsity, 0, 1);
     MUST(mest_session_train(r.session, &source, &o, &err));
-    for (int i = 0; i < r.model->n_params; i++)
-        if (r.model->params[i].sparse)
-            check_pattern(&r.model->params[i], r.model->params[i].target_sparsity, "units of a run without learning");
+    for (int k = 0; (s = pattern_of(r.model, k, &target)); k++)
+        check_pattern(s, target, "units of a run without learning");
     close_run(&r);
 }
 
@@ -292,7 +328,8 @@ int main(void)
         return 2;
     write_model(path);
     static const struct { const char *scheme; double sparsity; } all[] = {
-        {"csr", .9}, {"block4", .8}, {"block16", .75}, {"punched8x4", .75}, {"pattern", .8}, {"nm2:4", .5}, {"nm1:4", .75}, {"nm2:8", .75}, {"nm2:4x4", .5},
+        {"csr", .9}, {"block4", .8}, {"block16", .75}, {"punched8x4", .75}, {"pattern", .8}, {"nm2:4", .5}, {"nm1:4", .75}, {"nm2:8", .75}, {"nm2:4x4", .5}, {"filter", .5},
+        {"channel", .5},
     };
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         for (size_t m = 0; m < sizeof modes / sizeof *modes; m++)
