@@ -8,6 +8,7 @@
 
 #include "commands.h"
 #include "json.h"
+#include "pictures.h"
 #include "progress.h"
 #include "report.h"
 #include "rundir.h"
@@ -257,8 +258,10 @@ int cmd_train(tool *t)
         return already_complete(t);
     tell_start(t, &r);
     log_start(t, &r);
-    signals_watch(t->session);
     if (!r.resumed)
+        code = pictures_patterns(t, "start");
+    signals_watch(t->session);
+    if (code == 0 && !r.resumed)
         code = recompute(t, "before");
     if (code == 0 && t->has_val && !s->no_eval_before && !r.resumed)
         code = cmd_measure(t, &t->val, "evaluating before training", &r.start);
@@ -278,6 +281,10 @@ int cmd_train(tool *t)
         code = export_to(t, s->output);
     if (code == 0 && s->output_dir)
         code = export_to(t, t->run_model);
+    if (code == 0)
+        code = pictures_patterns(t, "end");
+    if (code == 0)
+        code = pictures_gallery(t);
     if (code == 0 && !s->output_dir && r.resumed && !s->resume_file)
         unlink(r.resumed); /* the checkpoint of an interruption; the run is complete now */
     return code ? code : report_train(t, &r);

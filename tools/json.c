@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "json.h"
 
+#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
+
+#include "whole_file.h"
 
 cJSON *json_event(const char *name)
 {
@@ -112,18 +114,11 @@ bool json_emit(tool *t, cJSON *object)
 
 bool json_save(const cJSON *object, const char *path)
 {
-    char temporary[4200];
+    whole_file w;
     char *text = object ? cJSON_Print(object) : NULL;
+    bool good = text && whole_open(&w, path) && whole_close(&w, fputs(text, w.file) >= 0 && fputc('\n', w.file) != EOF);
     if (!text)
-        return false;
-    snprintf(temporary, sizeof temporary, "%s.tmp", path);
-    FILE *file = fopen(temporary, "w");
-    bool good = file && fputs(text, file) >= 0 && fputc('\n', file) != EOF && fflush(file) == 0 && fsync(fileno(file)) == 0;
-    if (file)
-        good = fclose(file) == 0 && good;
-    good = good && rename(temporary, path) == 0;
-    if (!good)
-        unlink(temporary);
+        errno = ENOMEM;
     cJSON_free(text);
     return good;
 }

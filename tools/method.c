@@ -6,6 +6,7 @@
 
 #include "mest/plugin.h"
 #include "options.h"
+#include "pictures.h"
 #include "tool.h"
 
 static bool is_mest(const char *name, size_t n, const char **mode)
@@ -120,7 +121,7 @@ static int add_method(tool *t)
 int tool_add_schedulers(tool *t)
 {
     const settings *s = t->s;
-    char options[256];
+    char options[512], counts[4200];
     int code = add_method(t);
     if (code == 0 && s->forget_epoch > 0) {
         int n = snprintf(options, sizeof options, "epoch=%" PRId64, s->forget_epoch);
@@ -128,6 +129,8 @@ int tool_add_schedulers(tool *t)
             snprintf(options + n, sizeof options - (size_t)n, ",remove=%s", s->forget_remove);
         else
             snprintf(options + n, sizeof options - (size_t)n, ",max_forgets=%" PRId64, s->forget_max);
+        if (*pictures_counts(t, counts, sizeof counts))
+            snprintf(options + strlen(options), sizeof options - strlen(options), ",export=%.250s", counts);
         code = add_scheduler(t, "forgetting", options);
     }
     for (int i = 0; code == 0 && i < s->scheduler.n; i++)

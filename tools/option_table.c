@@ -37,6 +37,7 @@ const option option_table[] = {
     MODE("info", MODE_INFO, "nodes before and after folding and fusion, inputs, outputs, parameters and their roles"),
     MODE("check", MODE_CHECK, "does it train? a verdict for each node, what to change, memory and work of a step"),
     MODE("gradcheck", MODE_GRADCHECK, "compare its gradients with differences of the loss, node by node, on --data or made-up samples"),
+    MODE("report", MODE_REPORT, "--report DIR: the folder of a run (--output-dir) as one HTML page, DIR/report.html or -o"),
     MODE("explain", MODE_EXPLAIN, "for each node the kernel chosen and why, operations, bytes; the memory plan"),
 
     GROUP("sweep", "Sweeps"),

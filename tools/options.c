@@ -195,7 +195,7 @@ static bool store(const parser *p, const option *o, const char *text)
         return true;
     case OPT_MODE:
         if (p->s->mode != MODE_NONE && p->s->mode != o->value)
-            return REFUSE(p, "--%s: only one of --train, --eval, --infer, --info and --explain can be given", o->name);
+            return REFUSE(p, "--%s: only one of the modes can be given, see --help=modes", o->name);
         p->s->mode = o->value;
         return true;
     case OPT_TEXT:

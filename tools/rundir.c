@@ -132,7 +132,8 @@ static int prepare_folder(tool *t)
 /* A killed run may have left files that were not finished, ".checkpoint.mest.tmp-PID-N"; the folder is locked, so nobody writes them. */
 static void remove_unfinished(const char *folder)
 {
-    static const char *const names[] = {".checkpoint.mest.tmp-", ".model.onnx.tmp-", ".mest-run-"};
+    static const char *const names[] = {".checkpoint.mest.tmp-", ".model.onnx.tmp-", ".mest-run-",
+                                        "summary.json.tmp-", "pattern-start.json.tmp-", "pattern-end.json.tmp-", "gallery.json.tmp-"};
     char path[4400];
     DIR *dir = opendir(folder);
     for (const struct dirent *entry; dir && (entry = readdir(dir));)
@@ -156,8 +157,13 @@ int rundir_begin(tool *t)
     if (!t->s->resume && exists(t->checkpoint) && unlink(t->checkpoint) != 0)
         return tool_refuse(t, EXIT_FILES, "--output-dir: '%s': %s", t->checkpoint, strerror(errno));
     /* Results of an earlier run would pass for those of this one. */
-    if (!t->s->resume && ((unlink(t->summary) != 0 && errno != ENOENT) || (unlink(t->run_model) != 0 && errno != ENOENT)))
-        return tool_refuse(t, EXIT_FILES, "--output-dir: '%s': %s", folder, strerror(errno));
+    static const char *const results[] = {"summary.json", "model.onnx", "pattern-start.json", "pattern-end.json", "gallery.json", "forgetting.csv"};
+    for (size_t i = 0; !t->s->resume && i < sizeof results / sizeof *results; i++) {
+        char path[sizeof folder + 32];
+        snprintf(path, sizeof path, "%s/%s", folder, results[i]);
+        if (unlink(path) != 0 && errno != ENOENT)
+            return tool_refuse(t, EXIT_FILES, "--output-dir: '%s': %s", path, strerror(errno));
+    }
     return open_logs(t, folder);
 }
 

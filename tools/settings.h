@@ -12,7 +12,7 @@
 #define SETTINGS_REALS 16 /* most numbers of a list option; equals the channels of mest_source_options */
 #define SETTINGS_TEXTS 16 /* how often a repeatable option may be given */
 
-typedef enum run_mode { MODE_NONE = 0, MODE_TRAIN, MODE_EVAL, MODE_INFER, MODE_INFO, MODE_EXPLAIN, MODE_CHECK, MODE_GRADCHECK } run_mode;
+typedef enum run_mode { MODE_NONE = 0, MODE_TRAIN, MODE_EVAL, MODE_INFER, MODE_INFO, MODE_EXPLAIN, MODE_CHECK, MODE_GRADCHECK, MODE_REPORT } run_mode;
 
 typedef struct real_list {
     int n;

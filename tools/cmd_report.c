@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* --report: the folder of a run as one HTML page. All it shows is put into the page, so that it can be moved, mailed and opened anywhere. */
+#include <cjson/cJSON.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "commands.h"
+#include "json.h"
+#include "report.h"
+#include "report_page.h"
+#include "whole_file.h"
+
+enum { STEPS = 4000 }; /* most events within epochs that are shown, the last ones */
+
+typedef struct folder {
+    tool *t;
+    char path[4000]; /* with a slash at the end */
+    cJSON *data;     /* what goes into the page */
+    int64_t broken;  /* lines of the log that are no JSON */
+} folder;
+
+/* A small file of the folder, as JSON; NULL if there is none or it is damaged. */
+static cJSON *read_file(const folder *f, const char *name)
+{
+    char path[4200];
+    cJSON *object = NULL;
+    snprintf(path, sizeof path, "%s%s", f->path, name);
+    FILE *file = fopen(path, "r");
+    struct stat st;
+    if (!file)
+        return NULL;
+    if (fstat(fileno(file), &st) == 0 && S_ISREG(st.st_mode) && st.st_size < 256 << 20) {
+        char *text = malloc((size_t)st.st_size + 1);
+        size_t n = text ? fread(text, 1, (size_t)st.st_size, file) : 0;
+        if (text)
+            object = cJSON_ParseWithLength(text, n);
+        free(text);
+    }
+    fclose(file);
+    return object;
+}
+
+static void add_file(folder *f, const char *name, const char *key)
+{
+    cJSON *object = read_file(f, name);
+    if (object && !cJSON_AddItemToObject(f->data, key, object))
+        cJSON_Delete(object);
+}
+
+/* Events of one kind go into a list; of those that describe the run the last one counts, as it may have been resumed. */
+static void add_event(folder *f, cJSON *event)
+{
+    static const char *const lists[] = {"step", "epoch", "mutation", "samples"};
+    const char *kind = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(event, "event"));
+    for (size_t i = 0; kind && i < sizeof lists / sizeof *lists; i++)
+        if (strcmp(kind, lists[i]) == 0) {
+            cJSON *list = cJSON_GetObjectItemCaseSensitive(f->data, kind);
+            if (!list)
+                list = cJSON_AddArrayToObject(f->data, kind);
+            if (i == 0 && cJSON_GetArraySize(list) >= STEPS)
+                cJSON_DeleteItemFromArray(list, 0);
+            if (!cJSON_AddItemToArray(list, event))
+                cJSON_Delete(event);
+            return;
+        }
+    if (kind && strcmp(kind, "start") == 0) {
+        cJSON_DeleteItemFromObjectCaseSensitive(f->data, kind);
+        if (!cJSON_AddItemToObject(f->data, kind, event))
+            cJSON_Delete(event);
+        return;
+    }
+    cJSON_Delete(event);
+}
+
+/* A line that is no JSON is counted: a power cut may have torn the last one. */
+static int read_log(folder *f)
+{
+    char path[4200], *line = NULL;
+    size_t size = 0;
+    ssize_t n;
+    snprintf(path, sizeof path, "%slog.jsonl", f->path);
+    FILE *file = fopen(path, "r");
+    if (!file)
+        return tool_refuse(f->t, EXIT_FILES, "--report: '%s': %s; the folder of a run (--output-dir) with its log.jsonl is needed", path, strerror(errno));
+    while ((n = getline(&line, &size, file)) > 0) {
+        cJSON *event = cJSON_ParseWithLength(line, (size_t)n);
+        if (cJSON_IsObject(event)) {
+            add_event(f, event);
+        } else {
+            cJSON_Delete(event);
+            f->broken++;
+        }
+    }
+    bool good = !ferror(file);
+    free(line);
+    fclose(file);
+    if (!good)
+        return tool_refuse(f->t, EXIT_FILES, "--report: '%s': %s", path, strerror(errno));
+    if (!cJSON_HasObjectItem(f->data, "epoch") && !cJSON_HasObjectItem(f->data, "step"))
+        return tool_refuse(f->t, EXIT_FILES, "--report: '%s' tells of no epoch; nothing to show", path);
+    return 0;
+}
+
+/* JSON inside a script element: "<" could begin its end. */
+static bool put_data(FILE *out, const char *text)
+{
+    for (; *text; text++)
+        if ((*text == '<' ? fputs("\\u003c", out) : fputc(*text, out)) == EOF)
+            return false;
+    return fputc('\n', out) != EOF;
+}
+
+static int write_page(const folder *f, const char *path)
+{
+    whole_file w;
+    char *text = cJSON_PrintUnformatted(f->data);
+    if (!text)
+        return tool_refuse(f->t, EXIT_LIMIT, "--report: out of memory");
+    bool good = whole_open(&w, path);
+    for (int i = 0; good && report_page[i]; i++)
+        good = strcmp(report_page[i], "@DATA@\n") == 0 ? put_data(w.file, text) : fputs(report_page[i], w.file) >= 0;
+    good = whole_close(&w, good);
+    cJSON_free(text);
+    return good ? 0 : tool_refuse(f->t, EXIT_FILES, "--report: '%s': %s", path, strerror(errno));
+}
+
+static int build(folder *f, const char *path)
+{
+    int code = read_log(f);
+    if (code)
+        return code;
+    add_file(f, "summary.json", "summary");
+    add_file(f, "pattern-start.json", "pattern_start");
+    add_file(f, "pattern-end.json", "pattern_end");
+    add_file(f, "gallery.json", "gallery");
+    if (f->broken)
+        tool_note(f->t, "%lld lines of log.jsonl are damaged and left out", (long long)f->broken);
+    code = write_page(f, path);
+    if (code == 0 && f->t->s->json) {
+        cJSON *event = json_event("report");
+        json_text(event, "output", path);
+        (void)json_emit(f->t, event); /* report_finish tells of a failure */
+    } else if (code == 0) {
+        printf("%s\n", path);
+    }
+    return code;
+}
+
+int cmd_report(tool *t)
+{
+    const settings *s = t->s;
+    folder f = {.t = t};
+    char path[4200];
+    size_t n = strlen(s->model);
+    if (n + 2 > sizeof f.path)
+        return tool_refuse(t, EXIT_FILES, "--report: the path is too long");
+    snprintf(f.path, sizeof f.path, "%s%s", s->model, s->model[n - 1] == '/' ? "" : "/");
+    snprintf(path, sizeof path, "%sreport.html", f.path);
+    f.data = cJSON_CreateObject();
+    int code = f.data ? build(&f, s->output ? s->output : path) : tool_refuse(t, EXIT_LIMIT, "--report: out of memory");
+    cJSON_Delete(f.data);
+    return code ? code : report_finish(t);
+}

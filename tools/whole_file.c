@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "whole_file.h"
+
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+bool whole_open(whole_file *w, const char *path)
+{
+    w->file = NULL;
+    if (strlen(path) >= sizeof w->path) {
+        errno = ENAMETOOLONG;
+        return false;
+    }
+    strcpy(w->path, path);
+    snprintf(w->temporary, sizeof w->temporary, "%s.tmp-%ld", path, (long)getpid());
+    w->file = fopen(w->temporary, "w");
+    return w->file != NULL;
+}
+
+bool whole_close(whole_file *w, bool good)
+{
+    if (!w->file)
+        return false;
+    good = good && fflush(w->file) == 0 && !ferror(w->file) && fsync(fileno(w->file)) == 0;
+    int why = errno;
+    if (fclose(w->file) != 0 && good) {
+        good = false;
+        why = errno;
+    }
+    w->file = NULL;
+    if (good && rename(w->temporary, w->path) != 0) {
+        good = false;
+        why = errno;
+    }
+    if (!good) {
+        unlink(w->temporary);
+        errno = why;
+    }
+    return good;
+}
