@@ -190,12 +190,6 @@ typedef struct mest_host_api {
     /* Only in step_begin: the same during the training step itself, without a pass of its own; results are there in step_end. `probe` and
      * its arrays must live until then. hessian and logit_scale are not possible. One watch a step. */
     mest_status (*watch)(mest_host *host, mest_probe *probe, mest_error *err);
-    /* Only in step_begin: in this step's update every stored weight w of the sparse parameters gets the gradient g + l1 * sign(w) +
-     * noise * n with n standard normal, keyed by seed, parameter, step and place. Units that turn around are noted for turned_units: the
-     * inner product of their weights before and after is negative (one weight: its sign changed; a weight of 0 does not turn). */
-    mest_status (*perturb)(mest_host *host, double l1, double noise, mest_error *err);
-    /* Only in step_end of a step that was disturbed: *n = number of units that turned around; the first `room` of them, ascending. */
-    mest_status (*turned_units)(mest_host *host, int param, int64_t room, int64_t *units, int64_t *n, mest_error *err);
     /* Sum over the elements of each unit of weight times kept gradient (of keep_gradients or probe), signed; MEST_E_STATE if none is kept. */
     mest_status (*unit_products)(mest_host *host, int param, int64_t first, int64_t n, float *products, mest_error *err);
 
@@ -217,6 +211,13 @@ typedef struct mest_host_api {
      * is. Backward passes end behind it: no gradients, no updates, no optimizer state, and activations that only they needed are not kept.
      * BatchNormalization still follows its batches. MEST_E_ARGUMENT when nothing would be left to train. */
     mest_status (*freeze)(mest_host *host, int param, mest_error *err);
+
+    /* Only in step_begin: in this step's update every stored weight w of the sparse parameters gets the gradient g + l1 * sign(w) +
+     * noise * n with n standard normal, keyed by seed, parameter, step and place. Units that turn around are noted for turned_units: the
+     * inner product of their weights before and after is negative (one weight: its sign changed; a weight of 0 does not turn). */
+    mest_status (*perturb)(mest_host *host, double l1, double noise, mest_error *err);
+    /* Only in step_end of a step that was disturbed: *n = number of units that turned around; the first `room` of them, ascending. */
+    mest_status (*turned_units)(mest_host *host, int param, int64_t room, int64_t *units, int64_t *n, mest_error *err);
 } mest_host_api;
 
 /* Does the host know a service (field) of the table? Hosts before it have a shorter table. */
