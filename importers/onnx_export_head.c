@@ -99,7 +99,8 @@ const mest_head_sizes *onnx_head_sizes(const onnx_writer *w, const char *name)
 static mest_status tensor_body(onnx_writer *w, const void *what)
 {
     const mest_head_sizes *s = what;
-    MEST_TRY(onnx_put_int(w, TENSOR_DIMS, s->n));
+    if (!s->scalar)
+        MEST_TRY(onnx_put_int(w, TENSOR_DIMS, s->n));
     MEST_TRY(onnx_put_int(w, TENSOR_TYPE, INT64));
     MEST_TRY(onnx_put_text(w, TENSOR_NAME, s->name));
     MEST_TRY(onnx_put_length(w, TENSOR_RAW, (uint64_t)s->n * sizeof *s->data));

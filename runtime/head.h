@@ -19,6 +19,7 @@ typedef struct mest_head_sizes {
     const char *name;
     const int64_t *data;   /* n of them */
     int64_t n;
+    bool scalar;           /* of rank 0 */
 } mest_head_sizes;
 
 typedef struct mest_head {

@@ -255,6 +255,67 @@ START_TEST(test_matmul)
 }
 END_TEST
 
+/* Behind a MatMul of tokens a sum over them; behind a convolution a Resize whose sizes are computed from its own Shape. */
+START_TEST(test_computed_sizes)
+{
+    mest_tensor_info w;
+    onnx_bytes g = body();
+    onnx_node(&g, "Reshape:r3,tokens:t");
+    onnx_node(&g, "Transpose:t:tt:perm=0/2/1");
+    onnx_node(&g, "MatMul:tt,w:m");
+    onnx_node(&g, "Add:m,b:z");
+    onnx_node(&g, "ReduceSum:z,over:y:keepdims=0");
+    ints(&g, "tokens", 3, (int64_t[]){0, 0, -1});
+    ints(&g, "over", 1, (int64_t[]){1});
+    onnx_weight(&g, "w", 2, (int64_t[]){16, 10}, wave);
+    onnx_weight(&g, "b", 1, (int64_t[]){10}, wave);
+    onnx_value(&g, 12, "y", 1, (int64_t[]){10});
+    onnx_save(&g, path);
+    mest_model *m = load(path);
+    OK(mest_model_new_head(m, NULL, 4, 1, NULL, err));
+    find(m, "w", &w);
+    ck_assert(w.dim[0] == 16 && w.dim[1] == 4);
+    goes_on(m, 4);
+    mest_model_destroy(m);
+
+    for (int i = 0; i < 3; i++) { /* the second has the number of classes in a piece of its sizes; the third computes it from others */
+        g = body();
+        onnx_node(&g, "Conv:r3,w,b:z");
+        if (i == 0) {
+            onnx_node(&g, "Shape:z:s");
+            onnx_node(&g, "Slice:s,from,to:two");
+        } else {
+            onnx_node(&g, "Shape:x:s");
+            onnx_node(&g, "Slice:s,from,one:n");
+            if (i == 2)
+                onnx_node(&g, "Add:five,five:ten");
+            ints(&g, i == 2 ? "five" : "ten", 1, (int64_t[]){i == 2 ? 5 : 10});
+            onnx_node(&g, "Concat:n,ten:two:axis=0");
+        }
+        onnx_node(&g, "Concat:two,side:sizes:axis=0");
+        onnx_node(&g, "Resize:z,,,sizes:u");
+        onnx_node(&g, "GlobalAveragePool:u:p");
+        onnx_node(&g, "Flatten:p:y");
+        ints(&g, "from", 1, (int64_t[]){0});
+        ints(&g, "one", 1, (int64_t[]){1});
+        ints(&g, "to", 1, (int64_t[]){2});
+        ints(&g, "side", 2, (int64_t[]){2 * SIDE, 2 * SIDE});
+        onnx_weight(&g, "w", 4, (int64_t[]){10, 16, 1, 1}, wave);
+        onnx_weight(&g, "b", 1, (int64_t[]){10}, wave);
+        onnx_value(&g, 12, "y", 1, (int64_t[]){10});
+        onnx_save(&g, path);
+        m = load(path);
+        if (i < 2) {
+            OK(mest_model_new_head(m, NULL, 4, 1, NULL, err));
+            goes_on(m, 4);
+        } else {
+            FAILS(MEST_E_UNSUPPORTED, mest_model_new_head(m, NULL, 4, 1, NULL, err), "the number is fixed in front of it");
+        }
+        mest_model_destroy(m);
+    }
+}
+END_TEST
+
 static void refuses(onnx_bytes *g, const char *text)
 {
     mest_tensor_info w;
@@ -276,7 +337,7 @@ START_TEST(test_refusals)
     onnx_node(&g, "Gemm:f,w:z:transB=1");
     onnx_node(&g, "Gemm:z,w:back"); /* an autoencoder's tied weight */
     onnx_node(&g, "Gemm:back,w:y:transB=1");
-    refuses(&g, "is shared: Gemm 'back' reads it too");
+    refuses(&g, "of Gemm 'y' is shared: Gemm 'z' reads it too");
     g = body();
     onnx_node(&g, "GlobalAveragePool:r3:p");
     onnx_node(&g, "Flatten:p:f");
@@ -459,6 +520,7 @@ int main(void)
     tcase_add_test(c, test_sparse_head);
     tcase_add_test(c, test_conv);
     tcase_add_test(c, test_matmul);
+    tcase_add_test(c, test_computed_sizes);
     tcase_add_test(c, test_refusals);
     tcase_add_test(c, test_frozen_prefix);
     tcase_add_test(c, test_patterns);

@@ -34,6 +34,10 @@ def heads():
     yield "conv, pool, reshape by a constant", \
         [node("Constant", [], ["s"], value=numbers("", -1, OLD)), node("Conv", ["r", "w"], ["c"]), node("GlobalAveragePool", ["c"], ["q"]), node("Reshape", ["q", "s"], ["y"])], \
         [weight("w", OLD, 8, 1, 1)], [OLD], {"c": [OLD, 6, 6]}
+    yield "conv, pool, a shape made of pieces", \
+        [node("Conv", ["r", "w", "b"], ["c"]), node("GlobalAveragePool", ["c"], ["q"]), node("Shape", ["r"], ["s"]), node("Slice", ["s", "zero", "one"], ["n"]),
+         node("Constant", [], ["k"], value_int=OLD), node("Unsqueeze", ["k", "zero"], ["m"]), node("Concat", ["n", "m"], ["t"], axis=0), node("Reshape", ["q", "t"], ["y"])], \
+        [weight("w", OLD, 8, 1, 1), weight("b", OLD), numbers("zero", 0), numbers("one", 1)], [OLD], {"c": [OLD, 6, 6]}
     yield "conv, mean, squeeze", \
         [node("Conv", ["r", "w", "b"], ["c"]), node("ReduceMean", ["c"], ["q"], axes=[2, 3], keepdims=1), node("Squeeze", ["q", "a"], ["y"])], \
         [weight("w", OLD, 8, 3, 3), weight("b", OLD), numbers("a", 2, 3)], [OLD], {"q": [OLD, 1, 1]}
