@@ -55,81 +55,155 @@ static int64_t place(const mest_operand *o, int64_t image, int64_t z, int64_t y,
     return image / o->v * o->block + image % o->v * o->lane + z * o->step[0] + y * o->step[1] + x * o->step[2];
 }
 
-/* Offsets of positions from..from+n-1. */
+/* Offsets of positions from..from+n-1: lanes turn fastest, then x, y, z, then blocks of images. */
 static void find_positions(walk *w, int64_t from, int64_t n)
 {
     const mest_outer *o = w->o;
     const mest_window *k = &o->window;
+    int64_t lane = from % w->v, pixel = from / w->v % w->pixels, first = from / w->v / w->pixels * w->v;
+    int64_t x = pixel % k->out[2], y = pixel / k->out[2] % k->out[1], z = pixel / k->out[2] / k->out[1];
     w->n = n;
     for (int64_t i = 0; i < n; i++) {
-        int64_t at = from + i, lane = at % w->v, pixel = at / w->v % w->pixels, image = at / w->v / w->pixels * w->v + lane;
-        int64_t x = pixel % k->out[2], y = pixel / k->out[2] % k->out[1], z = pixel / k->out[2] / k->out[1];
+        const int64_t image = first + lane;
         if (image >= o->n) { /* an operand without these lanes must not be read there */
             w->rows_at[i] = -1;
-            continue;
+        } else {
+            w->rows_at[i] = place(&o->rows, image, z, y, x);
+            if (o->rows_map)
+                w->with_at[i] = place(&o->rows_with, image, z, y, x);
+            w->start[i][0] = z * k->stride[0] - k->lo[0];
+            w->start[i][1] = y * k->stride[1] - k->lo[1];
+            w->start[i][2] = x * k->stride[2] - k->lo[2];
+            w->cols_at[i] = place(&o->cols, image, w->start[i][0], w->start[i][1], w->start[i][2]);
         }
-        w->rows_at[i] = place(&o->rows, image, z, y, x);
-        if (o->rows_map)
-            w->with_at[i] = place(&o->rows_with, image, z, y, x);
-        w->cols_at[i] = place(&o->cols, image, 0, 0, 0);
-        w->start[i][0] = z * k->stride[0] - k->lo[0];
-        w->start[i][1] = y * k->stride[1] - k->lo[1];
-        w->start[i][2] = x * k->stride[2] - k->lo[2];
+        if (++lane < w->v)
+            continue;
+        lane = 0;
+        if (++x < k->out[2])
+            continue;
+        x = 0;
+        if (++y < k->out[1])
+            continue;
+        y = 0;
+        if (++z < k->out[0])
+            continue;
+        z = 0;
+        first += w->v;
     }
 }
 
+/* Do the w->v lanes of a position lie beside each other? */
+static bool side_by_side(const walk *w, const mest_operand *o) { return o->lane == 1 && o->v == w->v; }
+
 static void pack_rows(const walk *w, int64_t row0, int64_t n_rows, mest_real *a)
 {
-    const mest_operand *from = &w->o->rows;
+    const mest_outer *o = w->o;
+    const bool beside = side_by_side(w, &o->rows) && (!o->rows_map || side_by_side(w, &o->rows_with));
+    const int64_t step = beside ? w->v : 1;
     for (int64_t r = 0; r < n_rows; r++) {
-        const mest_real *data = from->data + (row0 + r) * from->channel;
-        for (int64_t i = 0; i < w->n; i++)
-            a[r * DEPTH + i] = w->rows_at[i] < 0 ? 0 : data[w->rows_at[i]];
-        if (!w->o->rows_map)
-            continue;
-        const mest_real *with = w->o->rows_with.data + (row0 + r) * w->o->rows_with.channel, *map = w->o->rows_map + row0 + r;
-        const int64_t k = w->o->rows_channels;
-        for (int64_t i = 0; i < w->n; i++)
-            if (w->rows_at[i] >= 0)
-                a[r * DEPTH + i] = (a[r * DEPTH + i] * map[k] + map[3 * k]) + (with[w->with_at[i]] - map[0]) * map[2 * k];
+        const mest_real *data = o->rows.data + (row0 + r) * o->rows.channel, *with = NULL;
+        mest_real map[4] = { 0 };
+        for (int m = 0; o->rows_map && m < 4; m++)
+            map[m] = o->rows_map[m * o->rows_channels + row0 + r];
+        if (o->rows_map)
+            with = o->rows_with.data + (row0 + r) * o->rows_with.channel;
+        for (int64_t i = 0; i < w->n; i += step) { /* lanes past the batch are there to be read, where lanes lie side by side */
+            const int64_t at = w->rows_at[i], n = w->n - i < step ? w->n - i : step;
+            mest_real *to = a + r * DEPTH + i;
+            if (at < 0)
+                memset(to, 0, (size_t)n * sizeof *to);
+            else if (!with)
+                for (int64_t l = 0; l < n; l++)
+                    to[l] = data[at + l];
+            else
+                for (int64_t l = 0; l < n; l++)
+                    to[l] = (data[at + l] * map[1] + map[3]) + (with[w->with_at[i] + l] - map[0]) * map[2];
+            for (int64_t l = n; l-- > 1 && w->rows_at[i + l] < 0;) /* they add nothing */
+                to[l] = 0;
+        }
     }
 }
 
 /* What the map of channel c and the activation make of a column's value. */
+static inline mest_real map_value(const mest_outer *o, mest_real mean, mest_real scale, mest_real shift, mest_real value)
+{
+    const mest_real t = (value - mean) * scale + shift, low = t < o->lo ? o->lo : t;
+    return low > o->hi ? o->hi : low;
+}
+
 static mest_real mapped(const mest_outer *o, int64_t c, mest_real value)
 {
     const mest_real *map = o->cols_map + c;
-    const mest_real t = (value - map[0]) * map[o->cols_channels] + map[2 * o->cols_channels], low = t < o->lo ? o->lo : t;
-    return low > o->hi ? o->hi : low;
+    return map_value(o, map[0], map[o->cols_channels], map[2 * o->cols_channels], value);
+}
+
+/* A column of a panel: where its element lies, counted from the first one of the window, its place in the window, its channel. */
+typedef struct column {
+    int64_t at, tap[3], channel;
+} column;
+
+static void find_columns(const walk *w, int64_t channel0, int64_t col0, int64_t n_cols, column *col)
+{
+    const mest_window *k = &w->o->window;
+    const mest_operand *from = &w->o->cols;
+    const int64_t taps = mest_window_volume(k->kernel);
+    for (int64_t j = 0; j < n_cols; j++) {
+        const int64_t tap = (col0 + j) % taps;
+        col[j] = (column){ .channel = channel0 + (col0 + j) / taps,
+                           .tap = { tap / k->kernel[2] / k->kernel[1] * k->dilation[0], tap / k->kernel[2] % k->kernel[1] * k->dilation[1],
+                                    tap % k->kernel[2] * k->dilation[2] } };
+        col[j].at = col[j].channel * from->channel + col[j].tap[0] * from->step[0] + col[j].tap[1] * from->step[1] + col[j].tap[2] * from->step[2];
+    }
+}
+
+/* Position i of a panel; edge: parts of the window may be outside of the image. */
+static void pack_position(const walk *w, const column *col, int64_t n_cols, int64_t i, bool edge, mest_real *to)
+{
+    const mest_window *k = &w->o->window;
+    const mest_real *data = w->o->cols.data;
+    const int64_t at = w->cols_at[i];
+    for (int64_t j = 0; j < n_cols; j++) {
+        bool inside = true;
+        for (int d = 2; d >= 0 && edge && inside; d--) /* x first: it is out most often */
+            inside = (uint64_t)(w->start[i][d] + col[j].tap[d]) < (uint64_t)k->in[d];
+        to[j] = inside ? data[at + col[j].at] : 0;
+        if (inside && w->o->cols_map)
+            to[j] = mapped(w->o, col[j].channel, to[j]);
+    }
 }
 
 /* panel[i][j] = column col0 + j at position i; channel0: first channel of the group. */
 static void pack_cols(const walk *w, int64_t channel0, int64_t col0, int64_t n_cols, mest_real *panel)
 {
     const mest_window *k = &w->o->window;
-    const mest_operand *from = &w->o->cols;
-    const int64_t taps = mest_window_volume(k->kernel);
-    const bool inside = mest_window_volume(k->in) == 1 && taps == 1; /* a matrix: nothing to clip */
+    const mest_real *data = w->o->cols.data;
+    column col[MEST_PANEL];
+    mest_real map[3][MEST_PANEL];
+    int64_t reach[3]; /* a window that starts below it is inside */
+    find_columns(w, channel0, col0, n_cols, col);
+    for (int64_t j = 0; j < n_cols && w->o->cols_map; j++)
+        for (int m = 0; m < 3; m++)
+            map[m][j] = w->o->cols_map[m * w->o->cols_channels + col[j].channel];
+    for (int d = 0; d < 3; d++)
+        reach[d] = k->in[d] - (k->kernel[d] - 1) * k->dilation[d];
     if (n_cols < MEST_PANEL)
         memset(panel, 0, (size_t)(w->n * MEST_PANEL) * sizeof *panel);
-    for (int64_t j = 0; j < n_cols; j++) {
-        int64_t c = (col0 + j) / taps, tap = (col0 + j) % taps;
-        int64_t dx = tap % k->kernel[2] * k->dilation[2], dy = tap / k->kernel[2] % k->kernel[1] * k->dilation[1],
-                dz = tap / k->kernel[2] / k->kernel[1] * k->dilation[0];
-        const mest_real *data = from->data + (channel0 + c) * from->channel;
-        for (int64_t i = 0; i < w->n; i++) {
-            mest_real value = 0;
-            bool read = w->rows_at[i] >= 0 && inside;
-            if (read) {
-                value = data[w->cols_at[i]];
-            } else if (w->rows_at[i] >= 0) {
-                int64_t z = w->start[i][0] + dz, y = w->start[i][1] + dy, x = w->start[i][2] + dx;
-                read = z >= 0 && z < k->in[0] && y >= 0 && y < k->in[1] && x >= 0 && x < k->in[2];
-                if (read)
-                    value = data[w->cols_at[i] + z * from->step[0] + y * from->step[1] + x * from->step[2]];
-            }
-            panel[i * MEST_PANEL + j] = read && w->o->cols_map ? mapped(w->o, channel0 + c, value) : value;
+    for (int64_t i = 0; i < w->n; i++) {
+        mest_real *to = panel + i * MEST_PANEL;
+        const int64_t at = w->cols_at[i], *x = w->start[i];
+        if (w->rows_at[i] < 0) {
+            memset(to, 0, MEST_PANEL * sizeof *to);
+            continue;
         }
+        const bool inside = x[0] >= 0 && x[0] < reach[0] && x[1] >= 0 && x[1] < reach[1] && x[2] >= 0 && x[2] < reach[2];
+        if (!inside || n_cols < MEST_PANEL) {
+            pack_position(w, col, n_cols, i, !inside, to);
+            continue;
+        }
+        for (int j = 0; j < MEST_PANEL; j++)
+            to[j] = data[at + col[j].at];
+        for (int j = 0; j < MEST_PANEL && w->o->cols_map; j++) /* as `mapped` does it */
+            to[j] = map_value(w->o, map[0][j], map[1][j], map[2][j], to[j]);
     }
 }
 
