@@ -126,7 +126,10 @@ mest_status mest_onnx_map_external(mest_model *m, const char *model_path, const 
                tensor, location);
     char *path;
     MEST_TRY(resolve(&m->region, model_path, location, tensor, &path, err));
-    MEST_TRY(map_file(m, path, location, "external data", O_NOFOLLOW, mapping, err));
+    mest_error why = { 0 };
+    mest_status status = map_file(m, path, location, "external data", O_NOFOLLOW, mapping, &why);
+    if (status != MEST_OK)
+        return mest_fail(err, status, "tensor '%s': %s", tensor, why.msg);
     m->external_bytes += (int64_t)(*mapping)->size;
     return MEST_OK;
 }

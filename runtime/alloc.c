@@ -6,6 +6,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "runtime/oneline.h"
+
 /* Large blocks are mappings of their own: what is given back is gone from the process at once, and nothing is lost to holes. The C library
  * does the same below a threshold that it raises as it goes. Sanitizers want to see every block. */
 #if defined(__SANITIZE_ADDRESS__)
@@ -123,6 +125,7 @@ void mest_logf(mest_heap *heap, mest_log_level level, const char *format, ...)
     va_start(ap, format);
     vsnprintf(text, sizeof text, format, ap);
     va_end(ap);
+    mest_one_line(text);
     heap->logger.log(heap->logger.user, level, text);
 }
 

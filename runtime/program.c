@@ -194,7 +194,11 @@ mest_status mest_program_finish(mest_program *p, mest_error *err)
     MEST_TRY(mest_recompute(p, err));
     MEST_TRY(mest_plan_memory(p, err));
     MEST_TRY(make_args(p, err));
-    return p->spec.survey ? MEST_OK : mest_arena_reserve(p->spec.arena, p->arena_bytes, err);
+    mest_error why = {MEST_OK, ""};
+    const mest_status status = p->spec.survey ? MEST_OK : mest_arena_reserve(p->spec.arena, p->arena_bytes, &why);
+    if (status == MEST_OK || p->peak_node < 0 || p->peak_node >= g->n_nodes)
+        return status == MEST_OK ? status : mest_fail(err, status, "%s", why.msg);
+    return mest_fail(err, status, "%s; most of it is alive at node '%.100s' (%s)", why.msg, g->nodes[p->peak_node].name, g->nodes[p->peak_node].op->name);
 }
 
 mest_status mest_program_build(mest_program **program, mest_model *model, const mest_program_spec *spec, mest_error *err)

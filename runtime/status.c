@@ -4,6 +4,8 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#include "runtime/oneline.h"
+
 const char *mest_status_text(mest_status status)
 {
     switch (status) {
@@ -25,6 +27,7 @@ mest_status mest_fail(mest_error *err, mest_status code, const char *format, ...
         va_start(ap, format);
         vsnprintf(err->msg, sizeof err->msg, format, ap);
         va_end(ap);
+        mest_one_line(err->msg);
     }
     return code;
 }
