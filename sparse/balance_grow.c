@@ -51,7 +51,8 @@ static int64_t taken_next(taken_groups *t, int64_t *slots, int64_t *active)
         n++;
         *active += held == slot;
         t->active.at += a == slot;
-        t->grow += g == slot;
+        if (g == slot)
+            t->grow++;
         while (list_slot(s, t->exclude, t->exclude_end) == slot) /* several choices of one slot may be excluded */
             t->exclude++;
     }

@@ -106,8 +106,10 @@ static int64_t taken_next(taken_walk *w)
     least = least < e ? least : e;
     if (least != INT64_MAX) {
         w->active.at += a == least;
-        w->grow += g == least;
-        w->exclude += e == least;
+        if (g == least)
+            w->grow++;
+        if (e == least)
+            w->exclude++; /* not "+= e == least": without a list the pointer is NULL, and nothing may be added to that, not even 0 */
     }
     return least;
 }
