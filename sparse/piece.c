@@ -51,11 +51,17 @@ static void places(const mest_piece *p, int64_t k, int32_t *at)
         at[e] = col[e] < 0 ? -1 : (int32_t)(row[e] * p->width + col[e] - p->col0);
 }
 
+/* Is every unit one column of the piece, from its first row to its last? */
+static bool upright(const mest_sparse *s)
+{
+    return !s->format->element || (s->choices == 1 && s->cell_cols == 1 && s->cell_units == 1 && s->row_span == s->unit_elements);
+}
+
 float mest_piece_norm(const mest_piece *p, int64_t slot, int32_t choice)
 {
     const mest_sparse *s = p->s;
     double sum = 0;
-    if (!s->format->element) {
+    if (upright(s)) {
         if (s->unit_elements == 1)
             return fabsf(p->value[slot - p->col0]);
         for (int32_t e = 0; e < s->unit_elements; e++) {
@@ -75,10 +81,38 @@ float mest_piece_norm(const mest_piece *p, int64_t slot, int32_t choice)
     return (float)sqrt(sum);
 }
 
+void mest_piece_norms(const mest_piece *p, float *out)
+{
+    const mest_sparse *s = p->s;
+    if (!upright(s)) {
+        for (int64_t i = 0; i < p->n_slots; i++)
+            out[i] = mest_piece_norm(p, p->slot0 + i, 0);
+        return;
+    }
+    const float *from = p->value + (p->slot0 - p->col0); /* the first slot's column */
+    if (s->unit_elements == 1) {
+        for (int64_t i = 0; i < p->n_slots; i++)
+            out[i] = fabsf(from[i]);
+        return;
+    }
+    enum { BAND = 64 }; /* sums in registers and the first cache */
+    for (int64_t first = 0; first < p->n_slots; first += BAND) {
+        double sum[BAND] = {0};
+        const int64_t n = p->n_slots - first < BAND ? p->n_slots - first : BAND;
+        for (int32_t e = 0; e < s->unit_elements; e++) {
+            const float *row = from + e * p->width + first;
+            for (int64_t i = 0; i < n; i++)
+                sum[i] += (double)row[i] * (double)row[i];
+        }
+        for (int64_t i = 0; i < n; i++)
+            out[first + i] = (float)sqrt(sum[i]);
+    }
+}
+
 void mest_piece_values(const mest_piece *p, int64_t slot, int32_t choice, mest_real *out)
 {
     const mest_sparse *s = p->s;
-    if (!s->format->element) {
+    if (upright(s)) {
         for (int32_t e = 0; e < s->unit_elements; e++)
             out[e] = (mest_real)p->value[e * p->width + slot - p->col0];
         return;

@@ -21,6 +21,8 @@ void mest_piece_rewind(mest_piece *p);
 mest_status mest_piece_next(mest_piece *p, mest_error *err);
 /* L2 norm of choice `choice` of slot `slot` (of the piece's unit row). */
 float mest_piece_norm(const mest_piece *p, int64_t slot, int32_t choice);
+/* The norms of all n_slots slots of the piece, choice 0: the same numbers, many at a time. */
+void mest_piece_norms(const mest_piece *p, float *out);
 /* Values of its entries, padding 0. */
 void mest_piece_values(const mest_piece *p, int64_t slot, int32_t choice, mest_real *out);
 

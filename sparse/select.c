@@ -20,6 +20,7 @@ static uint32_t descending(float norm) { return ~mest_float_bits(norm); }
 static mest_status largest(mest_sparse *s, mest_piece *p, int64_t n_units, mest_error *err)
 {
     const int64_t slots = s->unit_cols;
+    float norm[MEST_PIECE];
     mest_kth kth;
     mest_kth_init(&kth, n_units);
     for (int pass = 0; pass < MEST_KTH_PASSES && n_units > 0 && n_units < s->n_units; pass++) {
@@ -28,8 +29,9 @@ static mest_status largest(mest_sparse *s, mest_piece *p, int64_t n_units, mest_
             MEST_TRY(mest_piece_next(p, err));
             if (p->n_cols == 0)
                 break;
+            mest_piece_norms(p, norm);
             for (int64_t i = 0; i < p->n_slots; i++)
-                mest_kth_count(&kth, descending(mest_piece_norm(p, p->slot0 + i, 0)));
+                mest_kth_count(&kth, descending(norm[i]));
         }
         mest_kth_next(&kth);
     }
@@ -42,9 +44,10 @@ static mest_status largest(mest_sparse *s, mest_piece *p, int64_t n_units, mest_
         MEST_TRY_OUT(mest_piece_next(p, err));
         if (p->n_cols == 0)
             break;
+        mest_piece_norms(p, norm);
         for (int64_t i = 0; i < p->n_slots; i++) {
             const int64_t slot = p->slot0 + i;
-            if (n_units < s->n_units && !mest_kth_take(&kth, descending(mest_piece_norm(p, slot, 0))))
+            if (n_units < s->n_units && !mest_kth_take(&kth, descending(norm[i])))
                 continue;
             mest_piece_values(p, slot, 0, s->values + n * s->unit_elements);
             mest_appender_put(&to, p->b * slots + slot);
