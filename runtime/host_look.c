@@ -190,5 +190,5 @@ bool mest_host_sample_active(mest_host *host, int64_t id)
 
 int64_t mest_host_sample_class(mest_host *host, int64_t id)
 {
-    return host->samples && host->sample_class && id >= 0 && id < host->samples->count ? host->sample_class[id] : -1;
+    return host->samples && host->sample_class && id >= 0 && id < host->samples->count && host->sample_class[id] >= 0 ? host->sample_class[id] : -1;
 }

@@ -334,6 +334,9 @@ static mest_status read_all(mest_session *s, const mest_checkpoint *file, char *
     MEST_TRY(mest_section_read(&sec, numbers, sizeof numbers, err));
     MEST_TRY(mest_section_read(&sec, &loss_sum, sizeof loss_sum, err));
     MEST_TRY(mest_section_finish(&sec, err));
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) /* 2^53 steps are more than any run has; sums of such numbers do not overflow */
+        MEST_CHECK(numbers[i] >= 0 && numbers[i] <= (int64_t)1 << 53, err, MEST_E_FORMAT, "checkpoint '%s': section 'state': number %zu is %" PRId64,
+                   mest_checkpoint_path(file), i, numbers[i]);
     MEST_TRY(read_samples(s, file, err));
     if (s->model->channels)
         MEST_TRY(read_channels(s->model, file, err));
