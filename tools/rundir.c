@@ -23,6 +23,14 @@ static bool exists(const char *path)
     return stat(path, &st) == 0;
 }
 
+/* A checkpoint, or the one before it: where a file system has no links, a run that is killed between two renames leaves only that. */
+static bool has_checkpoint(const char *path)
+{
+    char before[4200];
+    snprintf(before, sizeof before, "%s.prev", path);
+    return exists(path) || exists(before);
+}
+
 int rundir_check_writable(tool *t, const char *option, const char *path)
 {
     char probe[4200];
@@ -123,7 +131,7 @@ static int prepare_folder(tool *t)
         code = tool_refuse(t, EXIT_FILES, "--output-dir: '%s' is the input model and would be overwritten", t->run_model);
     if (code == 0)
         code = lock_folder(t, folder);
-    if (code == 0 && exists(t->checkpoint) && !s->resume && !s->overwrite)
+    if (code == 0 && has_checkpoint(t->checkpoint) && !s->resume && !s->overwrite)
         code = tool_refuse(t, EXIT_FILES, "--output-dir: '%s' holds the checkpoint of an earlier run: --resume goes on, --overwrite begins anew",
                            folder);
     return code;
@@ -154,7 +162,9 @@ int rundir_begin(tool *t)
     snprintf(folder, sizeof folder, "%s", t->checkpoint);
     *strrchr(folder, '/') = 0;
     remove_unfinished(*folder ? folder : "/");
-    if (!t->s->resume && exists(t->checkpoint) && unlink(t->checkpoint) != 0)
+    char before[sizeof t->checkpoint + 8]; /* of another run: it must not stand in for one of this */
+    snprintf(before, sizeof before, "%s.prev", t->checkpoint);
+    if (!t->s->resume && ((unlink(before) != 0 && errno != ENOENT) || (unlink(t->checkpoint) != 0 && errno != ENOENT)))
         return tool_refuse(t, EXIT_FILES, "--output-dir: '%s': %s", t->checkpoint, strerror(errno));
     /* Results of an earlier run would pass for those of this one. */
     static const char *const results[] = {"summary.json", "model.onnx", "pattern-start.json", "pattern-end.json", "gallery.json", "forgetting.csv"};
@@ -189,11 +199,11 @@ int rundir_prepare(tool *t)
         snprintf(t->checkpoint, sizeof t->checkpoint, "%s.checkpoint", s->output);
     if (code)
         return code;
-    if (s->resume && s->resume_file && !exists(s->resume_file))
+    if (s->resume && s->resume_file && !has_checkpoint(s->resume_file))
         return tool_refuse(t, EXIT_FILES, "--resume: '%s': %s", s->resume_file, strerror(errno));
     if (s->resume && !s->resume_file && !*t->checkpoint)
         return tool_refuse(t, EXIT_USAGE, "--resume: from where? Give a file, or --output-dir");
-    if (s->resume && !s->resume_file && !exists(t->checkpoint))
+    if (s->resume && !s->resume_file && !has_checkpoint(t->checkpoint))
         tool_note(t, "--resume: no checkpoint at '%s' yet; the run begins at its beginning", t->checkpoint);
     return 0;
 }
@@ -206,7 +216,7 @@ const char *rundir_resume_path(const tool *t)
         return NULL;
     if (t->s->resume_file)
         return t->s->resume_file;
-    return exists(t->checkpoint) ? t->checkpoint : NULL;
+    return has_checkpoint(t->checkpoint) ? t->checkpoint : NULL;
 }
 
 const char *rundir_interrupt_path(const tool *t) { return t->checkpoint; }

@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# kill -9 at ten moments of one run, each time resumed: the final model is that of the run that was never interrupted, byte for byte, and
+# kill -9 at twenty moments of one run, each time resumed: the final model is that of the run that was never interrupted, byte for byte, and
 # nothing but the run's own files is left.
 run=$1 json_lines=$2 examples=$5
 . "$(dirname "$0")/lib.sh"
@@ -20,9 +20,9 @@ gives 0 "$model" --train $recipe --output-dir straight
 whole=$(awk "BEGIN { print $(date +%s.%N) - $began }")
 kills=0 resume='' seed=$(awk 'BEGIN { srand(); print srand() }')
 echo "moments by seed $seed"
-while [ $kills -lt 10 ]; do
-    # up to a twelfth of the whole run: some die before their first new checkpoint, all ten together get about half way
-    pause=$(awk "BEGIN { srand($seed + $kills); print 0.02 + rand() * $whole / 12 }")
+while [ $kills -lt 20 ]; do
+    # up to a twentieth of the whole run: some die before their first new checkpoint, all twenty together get about half way
+    pause=$(awk "BEGIN { srand($seed + $kills); print 0.02 + rand() * $whole / 20 }")
     # shellcheck disable=SC2086
     "$run" "$model" --train $recipe --output-dir killed $resume > out 2> err < /dev/null &
     pid=$!
