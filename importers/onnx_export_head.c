@@ -6,12 +6,6 @@
 
 enum { NODE_OUTPUT = 2, NODE_OP = 4, NODE_ATTRIBUTE = 5, ATTRIBUTE_NAME = 1, ATTRIBUTE_T = 5, ATTRIBUTE_TYPE = 20, TYPE_TENSOR = 4, INT64 = 7 };
 
-static bool is_text(const onnx_writer *w, const mest_wire_field *f, const char *text)
-{
-    const size_t n = f->end - f->begin;
-    return f->wire == MEST_WIRE_BYTES && n == strlen(text) && !memcmp(w->source->bytes + f->begin, text, n);
-}
-
 /* ---- declared shapes ---- */
 
 /* ValueInfo -> TypeProto -> Tensor -> TensorShape -> Dimension: the field of each that leads to the next. */
@@ -71,14 +65,14 @@ mest_status onnx_put_head_info(onnx_writer *w, const mest_wire_field *info, bool
         if (f.number != INFO_NAME)
             continue;
         for (int32_t i = 0; i < h->n_results; i++)
-            if (is_text(w, &f, h->results[i].name)) {
+            if (onnx_is_text(w, &f, h->results[i].name)) {
                 info_job job = { info, 0, h->results[i].axis };
                 *done = true;
                 return onnx_put_message(w, info->number, info_body, &job);
             }
         const int32_t params[] = { h->weight, h->bias };
         for (int i = 0; i < 2; i++)
-            if (params[i] >= 0 && is_text(w, &f, w->m->params[params[i]].name)) {
+            if (params[i] >= 0 && onnx_is_text(w, &f, w->m->params[params[i]].name)) {
                 *done = true;
                 return onnx_put_message(w, info->number, onnx_param_info_body, &w->m->params[params[i]]);
             }
@@ -142,9 +136,9 @@ static const mest_head_sizes *sizes_of_node(const onnx_writer *w, const mest_wir
     const mest_head_sizes *found = NULL;
     bool is_constant = false;
     while (wire.at < wire.end && !mest_wire_next(&wire, &f)) {
-        is_constant |= f.number == NODE_OP && is_text(w, &f, "Constant");
+        is_constant |= f.number == NODE_OP && onnx_is_text(w, &f, "Constant");
         for (int32_t i = 0; f.number == NODE_OUTPUT && i < w->m->head->n_sizes; i++)
-            if (is_text(w, &f, w->m->head->sizes[i].name))
+            if (onnx_is_text(w, &f, w->m->head->sizes[i].name))
                 found = &w->m->head->sizes[i];
     }
     return is_constant ? found : NULL;

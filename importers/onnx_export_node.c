@@ -17,12 +17,6 @@ typedef struct node_job {
     int64_t group;               /* the attribute of that name becomes this; 0: as it is */
 } node_job;
 
-static bool is_text(const onnx_writer *w, const mest_wire_field *f, const char *text)
-{
-    size_t n = f->end - f->begin;
-    return f->wire == MEST_WIRE_BYTES && n == strlen(text) && !memcmp(w->source->bytes + f->begin, text, n);
-}
-
 /* Operator of a NodeProto; '\0' for one that has one form only. 'B': BatchNormalization, 'D': Dropout. */
 static mest_status find_op(onnx_writer *w, const mest_wire_field *node, char *op)
 {
@@ -33,9 +27,9 @@ static mest_status find_op(onnx_writer *w, const mest_wire_field *node, char *op
     while (wire.at < wire.end) {
         MEST_TRY(onnx_next_field(w, &wire, &f));
         if (f.number == NODE_OP)
-            *op = is_text(w, &f, "BatchNormalization") ? 'B' : is_text(w, &f, "Dropout") ? 'D' : 0;
+            *op = onnx_is_text(w, &f, "BatchNormalization") ? 'B' : onnx_is_text(w, &f, "Dropout") ? 'D' : 0;
         else if (f.number == NODE_DOMAIN)
-            ours = is_text(w, &f, "") || is_text(w, &f, "ai.onnx");
+            ours = onnx_is_text(w, &f, "") || onnx_is_text(w, &f, "ai.onnx");
     }
     if (!ours)
         *op = 0;
@@ -49,7 +43,7 @@ static mest_status is_attribute(onnx_writer *w, const mest_wire_field *attribute
     *yes = false;
     while (wire.at < wire.end) {
         MEST_TRY(onnx_next_field(w, &wire, &f));
-        *yes |= f.number == ATTRIBUTE_NAME && is_text(w, &f, name);
+        *yes |= f.number == ATTRIBUTE_NAME && onnx_is_text(w, &f, name);
     }
     return MEST_OK;
 }

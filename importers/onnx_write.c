@@ -72,6 +72,12 @@ mest_status onnx_next_field(onnx_writer *w, mest_wire *wire, mest_wire_field *f)
 
 mest_status onnx_copy_field(onnx_writer *w, const mest_wire_field *f) { return onnx_put(w, w->source->bytes + f->start, f->end - f->start); }
 
+bool onnx_is_text(const onnx_writer *w, const mest_wire_field *f, const char *text)
+{
+    const size_t n = f->end - f->begin;
+    return f->wire == MEST_WIRE_BYTES && n == strlen(text) && !memcmp(w->source->bytes + f->begin, text, n);
+}
+
 /* ---- values ---- */
 
 static uint16_t half_of_float(float x)

@@ -55,6 +55,7 @@ mest_status onnx_put_message(onnx_writer *w, uint32_t field, onnx_body write, co
 /* The next field of the original file; as it is to the output. */
 mest_status onnx_next_field(onnx_writer *w, mest_wire *wire, mest_wire_field *f);
 mest_status onnx_copy_field(onnx_writer *w, const mest_wire_field *f);
+bool onnx_is_text(const onnx_writer *w, const mest_wire_field *f, const char *text); /* the field has these bytes */
 
 /* Does the file get the present, smaller shape of the parameter (structured schemes)? The shape it gets. */
 bool onnx_shrinks(const onnx_writer *w, const mest_param *p);
