@@ -156,3 +156,11 @@ def build(name):
     torch.manual_seed(1)
     make, shape, classes = NETS[name]
     return make().train(), shape, classes
+
+
+def prunable(network):
+    """(name, layer) of what the comparison prunes: all convolutions and matrix products but the first, the last and grouped ones; and the names of the others."""
+    layers = [(name, m) for name, m in network.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
+    pruned = [(name, m) for name, m in layers[1:-1] if not (isinstance(m, nn.Conv2d) and m.groups > 1)]
+    kept = {name for name, _ in layers} - {name for name, _ in pruned}
+    return pruned, sorted(kept)

@@ -33,20 +33,14 @@ def forget_high_water():
         file.write("5")
 
 
-def layers_to_prune(network):
-    """What the comparison prunes: all convolutions and matrix products but the first and the last layer and depthwise ones, as mest-run's default."""
-    from torch import nn
-
-    layers = [m for m in network.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
-    return [m for m in layers[1:-1] if not (isinstance(m, nn.Conv2d) and m.groups > 1)]
-
-
 def masks_of(network, sparsity):
     import torch
 
+    from nets import prunable
+
     masks = []
     with torch.no_grad():
-        for layer in layers_to_prune(network):
+        for _, layer in prunable(network)[0]:
             w = layer.weight
             kept = max(1, round(w.numel() * (1 - sparsity)))
             mask = torch.zeros(w.numel())

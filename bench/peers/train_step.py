@@ -4,7 +4,8 @@
 
 For each network, batch and number of threads every program runs in a process of its own and all of them take turns, a few steps at a time, round
 after round. Printed are medians over the rounds: images/s, and the ratio of times within a round to PyTorch's. A machine whose speed wanders slows
-all of them alike; load is printed with the result. Step = forward, cross-entropy, backward, SGD with momentum 0.9, random data.
+all of them alike; load is printed with the result. Step = forward, cross-entropy, backward, SGD with momentum 0.9, random data. Sparse means all
+convolutions and matrix products but the first, the last and grouped ones, for everybody (nets.py).
 
 Needs torch and onnx; sparseprop, and a Python with onnxruntime-training (--ort-python), for those columns.
 """
@@ -18,6 +19,8 @@ import subprocess
 import sys
 import tempfile
 import time
+
+from nets import build, prunable
 
 HERE = pathlib.Path(__file__).resolve().parent
 
@@ -67,6 +70,7 @@ def programs(args, name, model, batch, threads):
         return Program(label, [args.build / "bench" / "train_step", model, "--turns", "--batch", batch, "--threads", threads, *more]
                        + (["--cpu-time"] if args.cpu_time else []))
 
+    dense = ",".join(f"{layer}.weight" for layer in prunable(build(name)[0])[1])
     yield peer("torch", "PyTorch dense")
     if args.compiled:
         yield peer("torch-compiled", "PyTorch compiled")
@@ -81,7 +85,7 @@ def programs(args, name, model, batch, threads):
         if args.sparseprop and sparsity > 0.8:
             yield peer("sparseprop", f"SparseProp {100 * sparsity:g} %", "--sparsity", sparsity)
         for scheme in args.scheme:
-            yield ours(f"MEST {scheme} {100 * sparsity:g} %", "--only", "sparse", "--sparsity", sparsity, "--scheme", scheme)
+            yield ours(f"MEST {scheme} {100 * sparsity:g} %", "--only", "sparse", "--sparsity", sparsity, "--scheme", scheme, "--dense-layers", dense)
 
 
 def measure(args, name, model, batch, threads):
