@@ -137,15 +137,26 @@ static void drop_chunk(const mest_attention *a, int64_t b, int64_t h, int64_t s,
         x[t] = mest_dropout_kept(&a->keep, first + (uint64_t)t) ? x[t] * factor : 0;
 }
 
+/* NaN wins. Two choices without a branch, or the loop is not vectorized. */
+static inline mest_real larger(mest_real a, mest_real b)
+{
+    const mest_real t = a > b ? a : b;
+    return a != a ? a : t;
+}
+
 /* Scores of a row to e^(score - top); returns lse, and 1 / sum in *inverse. */
 static mest_real softmax_row(const panels *p, int64_t np, int64_t r, mest_real *inverse)
 {
-    mest_real top = -(mest_real)INFINITY;
+    mest_real tops[W], top = -(mest_real)INFINITY;
+    for (int t = 0; t < W; t++)
+        tops[t] = top;
     for (int64_t k = 0; k < np; k++) {
         const mest_real *x = p->s + (k * BLOCK + r) * W;
         for (int t = 0; t < W; t++)
-            top = x[t] > top || x[t] != x[t] ? x[t] : top;
+            tops[t] = larger(x[t], tops[t]);
     }
+    for (int t = 0; t < W; t++)
+        top = larger(tops[t], top);
     const bool blind = top == -(mest_real)INFINITY;
     vec sums = {0};
     for (int64_t k = 0; k < np; k++) {
@@ -213,9 +224,16 @@ static void gradients(const job *j, const panels *p, int64_t b, int64_t h, int64
     mest_real all[BLOCK], kept[W];
     scores(j, p, b, h, i0, rows);
     for (int64_t r = 0; r < rows; r++) {
-        double sum = 0;
-        for (int64_t f = 0; f < a->v.size; f++)
-            sum += (double)j->dy[at_y + r * a->y.step + f] * (double)j->y_in[at_y + r * a->y.step + f];
+        const mest_real *dy = j->dy + at_y + r * a->y.step, *y = j->y_in + at_y + r * a->y.step;
+        double sums[8] = {0}, sum = 0; /* eight at a time: one would wait for itself */
+        int64_t f = 0;
+        for (; f + 8 <= a->v.size; f += 8)
+            for (int i = 0; i < 8; i++)
+                sums[i] += (double)dy[f + i] * (double)y[f + i];
+        for (int i = 0; i < 8; i++)
+            sum += sums[i];
+        for (; f < a->v.size; f++)
+            sum += (double)dy[f] * (double)y[f];
         all[r] = (mest_real)sum;
     }
     for (int64_t k = 0; k < np; k++) {

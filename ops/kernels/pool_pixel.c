@@ -157,6 +157,8 @@ static void clear_range(const mest_pixels *g, mest_real *image, int64_t n)
             memset(image + y * g->row + x * g->pixel, 0, (size_t)n * sizeof *image);
 }
 
+enum { GROUP = 32 };
+
 /* dY goes to the first tap equal to Y: `rest` holds what has not found its tap yet. */
 static void max_grad_tile(void *context, size_t tile)
 {
@@ -165,28 +167,43 @@ static void max_grad_tile(void *context, size_t tile)
     const int64_t block = (int64_t)tile / r->chunks, from = (int64_t)tile % r->chunks * r->chunk, n = px_min(r->chunk, k->c * r->gx.v - from);
     const mest_real *image = r->x + r->gx.origin + block * r->gx.block + from;
     mest_real *target = r->out + r->gdx.origin + block * r->gdx.block + from;
-    mest_real rest[512];
     clear_range(&r->gdx, target, n);
     for (int64_t p = 0; p < k->p; p++) {
         int64_t r0, r1, s0, s1;
         taps(p, k->stride_y, k->top, k->dilation_y, k->r, k->h, &r0, &r1);
         for (int64_t q = 0; q < k->q; q++) {
             taps(q, k->stride_x, k->left, k->dilation_x, k->s, k->w, &s0, &s1);
-            const mest_real *restrict y = r->y + r->gy.origin + block * r->gy.block + p * r->gy.row + q * r->gy.pixel + from;
+            const mest_real *y = r->y + r->gy.origin + block * r->gy.block + p * r->gy.row + q * r->gy.pixel + from;
             const mest_real *dy = r->dy + r->gdy.origin + block * r->gdy.block + p * r->gdy.row + q * r->gdy.pixel + from;
-            memcpy(rest, dy, (size_t)n * sizeof *rest);
-            for (int64_t i = r0; i < r1; i++)
-                for (int64_t j = s0; j < s1; j++) {
-                    const int64_t iy = p * k->stride_y - k->top + i * k->dilation_y, ix = q * k->stride_x - k->left + j * k->dilation_x;
-                    const mest_real *restrict x = image + iy * r->gx.row + ix * r->gx.pixel;
-                    mest_real *restrict dx = target + iy * r->gdx.row + ix * r->gdx.pixel;
-                    for (int64_t e = 0; e < n; e++) {
-                        const bool hit = (x[e] == y[e]) | (x[e] != x[e]);
-                        const mest_real left = rest[e];
-                        dx[e] += hit ? left : 0;
-                        rest[e] = hit ? 0 : left;
-                    }
+            const int64_t iy = p * k->stride_y - k->top, ix = q * k->stride_x - k->left;
+            int64_t e = 0;
+            for (; e + GROUP <= n; e += GROUP) { /* so few that Y and the rest stay in registers over the window */
+                mest_real top[GROUP], rest[GROUP];
+                for (int l = 0; l < GROUP; l++) {
+                    top[l] = y[e + l];
+                    rest[l] = dy[e + l];
                 }
+                for (int64_t i = r0; i < r1; i++)
+                    for (int64_t j = s0; j < s1; j++) {
+                        const mest_real *restrict x = image + (iy + i * k->dilation_y) * r->gx.row + (ix + j * k->dilation_x) * r->gx.pixel + e;
+                        mest_real *restrict dx = target + (iy + i * k->dilation_y) * r->gdx.row + (ix + j * k->dilation_x) * r->gdx.pixel + e;
+                        for (int l = 0; l < GROUP; l++) {
+                            const bool hit = (x[l] == top[l]) | (x[l] != x[l]);
+                            dx[l] += hit ? rest[l] : 0;
+                            rest[l] = hit ? 0 : rest[l];
+                        }
+                    }
+            }
+            for (; e < n; e++) {
+                mest_real rest = dy[e];
+                for (int64_t i = r0; i < r1; i++)
+                    for (int64_t j = s0; j < s1; j++) {
+                        const mest_real x = image[(iy + i * k->dilation_y) * r->gx.row + (ix + j * k->dilation_x) * r->gx.pixel + e];
+                        const bool hit = (x == y[e]) | (x != x);
+                        target[(iy + i * k->dilation_y) * r->gdx.row + (ix + j * k->dilation_x) * r->gdx.pixel + e] += hit ? rest : 0;
+                        rest = hit ? 0 : rest;
+                    }
+            }
         }
     }
 }
