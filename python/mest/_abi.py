@@ -37,6 +37,7 @@ ModelOptions = _struct("mest_model_options", "ptr allocator logger; bool keep_al
 TensorInfo = _struct("mest_tensor_info", "text name; int dtype rank; i64 dim[8]; int role; text role_reason scheme; i64 stored; real sparsity")
 Sparsity = _struct("mest_sparsity", "text scheme; real sparsity; text dense_layers rules; bool from_scratch; u64 seed; bool start_dense; "
                    "text distribution ratios patterns")
+HeadInfo = _struct("mest_head_info", "text node op weight bias; i64 classes_before")
 ExportOptions = _struct("mest_export_options", "bool sparse; ptr metadata; text form")
 SampleInput = _struct("mest_sample_input", "-text name; int type rank; i64 dim[7] reserved[2]")
 SourceInfo = _struct("mest_source_info", "i64 count; int input_type input_rank; i64 input_dim[7]; int target_type target_rank; "
@@ -91,6 +92,7 @@ _FUNCTIONS = """
 mest_model_load psp E|mest_model_load_memory ppLp E|mest_model_destroy p v|mest_model_parameter_count p i|mest_model_parameter pip E
 mest_model_input_count p i|mest_model_input pip E|mest_model_output_count p i|mest_model_output pip E|mest_model_metadata ps s
 mest_model_read_parameter pipL E|mest_model_freeze psbp E|mest_model_sparsify pp E|mest_model_export psp E|mest_model_export_memory ppLpp E
+mest_model_new_head pslup E|mest_model_unfold_batch_norm pp E
 mest_source_open psp E|mest_source_close p v|mest_session_create ppp E|mest_session_destroy p v|mest_session_add_scheduler pss E
 mest_session_train ppp E|mest_session_train_epoch pppp E|mest_session_step_inputs ppplp E|mest_session_end_epoch pp E
 mest_session_set_learning_rate pd E|mest_session_evaluate pppp E|mest_session_expect pp E|mest_session_infer_inputs pplpL E

@@ -121,6 +121,19 @@ class Model(_abi.Handle):
         value = _abi.plain("mest_model_metadata", self.handle, key.encode())
         return value.decode() if value is not None else None
 
+    def new_head(self, classes, output=None, seed=42):
+        """Replaces the last layer by a fresh one with so many classes, before anything else is changed; returns the names of its weight and
+        bias (None: it has none)."""
+        info = _abi.new(_abi.HeadInfo)
+        _abi.call("mest_model_new_head", self.handle, output.encode() if output else None, classes, seed, ctypes.byref(info))
+        return info.weight.decode(), info.bias.decode() if info.bias else None
+
+    def unfold_batch_norm(self):
+        """Puts BatchNormalization back where an exporter folded it into convolutions; returns behind how many."""
+        n = ctypes.c_int()
+        _abi.call("mest_model_unfold_batch_norm", self.handle, ctypes.byref(n))
+        return n.value
+
     def freeze(self, pattern, freeze=True):
         """Freezes (or thaws) the parameters whose names match; returns how many."""
         n = ctypes.c_int()

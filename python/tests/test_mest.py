@@ -296,3 +296,20 @@ def test_a_network_of_several_inputs(tmp_path):
     session.publish()
     predictor = mest.Predictor(model)
     assert np.allclose(predictor.infer(x=x, ids=ids), session.infer((ids, x)), atol=1e-5)
+
+
+def test_a_new_head_learns_in_front_of_what_is_frozen(digits):
+    x, y = digits
+    keep = y < 4
+    model = mest.Model(MODEL)
+    weight, bias = model.new_head(4, seed=3)
+    assert model.freeze("*") > 2 and model.freeze(weight, False) == model.freeze(bias, False) == 1
+    assert model.unfold_batch_norm() == 0 # this file has its BatchNormalization
+    assert model.outputs[0].shape[1] == 4 and model.parameter(weight).shape[0] == 4
+    before = {p.name: model.parameter(p.name) for p in model.parameters}
+    with mest.Session(model, epochs=2, lr=0.05, batch=32, threads=1) as session:
+        session.train((x[keep], y[keep]))
+    changed = {p.name for p in model.parameters if not np.array_equal(before[p.name], model.parameter(p.name))}
+    assert changed == {weight, bias}
+    with pytest.raises(mest.Error):
+        model.new_head(5)
