@@ -25,7 +25,7 @@ typedef struct options {
     int64_t batch, steps, warmup, rounds;
     int threads, input_rank, top;
     int64_t input_dim[MEST_SAMPLE_MAX_RANK];
-    bool json, profile, no_xnnpack, from_scratch, turns;
+    bool json, profile, no_xnnpack, from_scratch, turns, infer;
 } options;
 
 typedef struct batches { /* N_BATCHES batches, used one after another */
@@ -112,7 +112,7 @@ static void open_session(const options *o, double sparsity, mest_model **model, 
     mest_train_config config;
     mest_train_config_init(&config);
     config.batch = o->batch;
-    config.eval_batch = 1;
+    config.eval_batch = o->infer ? o->batch : 1;
     config.threads = o->threads;
     config.loss = o->loss;
     config.kernels = o->kernels;
@@ -229,6 +229,16 @@ static double step(mest_session *session, const options *o, const batches *b, in
     return now() - from;
 }
 
+/* Seconds of one inference of a batch; `out` has room for `n_out` floats. */
+static double inference(mest_session *session, const options *o, const batches *b, int64_t i, float *out, size_t n_out)
+{
+    mest_error err = {0};
+    double from = now();
+    if (mest_session_infer(session, b->inputs + (size_t)(i % N_BATCHES) * b->inputs_floats, o->batch, out, n_out, &err) != MEST_OK)
+        die("infer", &err);
+    return now() - from;
+}
+
 static int64_t high_water(void) /* VmHWM in bytes; 0 where there is none */
 {
     FILE *f = fopen("/proc/self/status", "r");
@@ -313,20 +323,29 @@ static void take_turns(const options *o, const batches *b, double sparsity)
     forget_high_water();
     const int64_t before = high_water();
     open_session(o, sparsity, &model, &session);
+    mest_error err = {0};
+    int rank = 0;
+    int64_t dim[MEST_MAX_RANK];
+    size_t n_out = (size_t)o->batch;
+    if (mest_session_output_shape(session, &rank, dim, &err) != MEST_OK)
+        die("shapes", &err);
+    for (int k = 0; k < rank; k++)
+        n_out *= (size_t)dim[k]; /* of one sample */
+    float *out = get(n_out, sizeof *out);
     long long n;
     int64_t i = 0;
     while (scanf("%lld", &n) == 1 && n >= 1 && n <= MAX_STEPS) {
         for (int64_t k = 0; k < n; k++)
-            printf("%s%.9g", k ? ", " : "[", step(session, o, b, i++));
+            printf("%s%.9g", k ? ", " : "[", o->infer ? inference(session, o, b, i++, out, n_out) : step(session, o, b, i++));
         printf("]\n");
         fflush(stdout);
     }
     double not_stored = 0;
     mest_plan_info plan = {.struct_size = sizeof plan};
-    mest_error err = {0};
-    if (mest_session_explain(session, MEST_PROGRAM_TRAIN, o->batch, NULL, NULL, &plan, &err) != MEST_OK)
+    if (mest_session_explain(session, o->infer ? MEST_PROGRAM_INFER : MEST_PROGRAM_TRAIN, o->batch, NULL, NULL, &plan, &err) != MEST_OK)
         die("explain", &err);
     stored(model, &not_stored);
+    free(out);
     printf("{\"before_bytes\":%" PRId64 ",\"peak_bytes\":%" PRId64 ",\"planned_bytes\":%" PRId64 ",\"not_stored\":%.4f}\n", before, high_water(), plan.total_bytes, not_stored);
     mest_session_destroy(session);
     mest_model_destroy(model);
@@ -420,6 +439,7 @@ static const char help[] =
     "  --profile            time by kind of node and the slowest nodes, in steps of their own\n"
     "  --top N              slowest nodes shown [15]\n"
     "  --json               one line of JSON\n"
+    "  --infer              with --turns: inferences instead of training steps\n"
     "  --turns              with --only: each number on standard input is that many steps, answered by their seconds; for programs that compare\n";
 
 static void parse(options *o, int argc, char **argv)
@@ -427,7 +447,7 @@ static void parse(options *o, int argc, char **argv)
     static const struct option table[] = {
         {"sparsity", 1, 0, 's'}, {"scheme", 1, 0, 'c'}, {"dense-layers", 1, 0, 'd'}, {"batch", 1, 0, 'b'}, {"threads", 1, 0, 't'}, {"input-shape", 1, 0, 'i'},
         {"data", 1, 0, 'D'}, {"loss", 1, 0, 'l'}, {"steps", 1, 0, 'n'}, {"warmup", 1, 0, 'w'}, {"rounds", 1, 0, 'r'}, {"only", 1, 0, 'o'}, {"kernels", 1, 0, 'k'},
-        {"no-xnnpack", 0, 0, 'x'}, {"no-fuse", 1, 0, 'F'}, {"recompute", 1, 0, 'R'}, {"from-scratch", 0, 0, 'f'}, {"profile", 0, 0, 'p'}, {"cpu-time", 0, 0, 'C'}, {"top", 1, 0, 'T'}, {"json", 0, 0, 'j'}, {"turns", 0, 0, 'U'}, {"help", 0, 0, 'h'}, {0, 0, 0, 0}};
+        {"no-xnnpack", 0, 0, 'x'}, {"no-fuse", 1, 0, 'F'}, {"recompute", 1, 0, 'R'}, {"from-scratch", 0, 0, 'f'}, {"profile", 0, 0, 'p'}, {"cpu-time", 0, 0, 'C'}, {"top", 1, 0, 'T'}, {"json", 0, 0, 'j'}, {"turns", 0, 0, 'U'}, {"infer", 0, 0, 'I'}, {"help", 0, 0, 'h'}, {0, 0, 0, 0}};
     for (int c; (c = getopt_long(argc, argv, "b:t:h", table, NULL)) != -1;) {
         switch (c) {
         case 's': o->sparsity = atof(optarg); break;
@@ -451,6 +471,7 @@ static void parse(options *o, int argc, char **argv)
         case 'T': o->top = atoi(optarg); break;
         case 'j': o->json = true; break;
         case 'U': o->turns = true; break;
+        case 'I': o->infer = true; break;
         case 'i':
             for (char *at = optarg; o->input_rank < MEST_SAMPLE_MAX_RANK; at++) {
                 o->input_dim[o->input_rank++] = strtoll(at, &at, 10);
@@ -464,7 +485,7 @@ static void parse(options *o, int argc, char **argv)
     }
     o->model = optind + 1 == argc ? argv[optind] : NULL;
     bool only = !o->only || !strcmp(o->only, "sparse") || !strcmp(o->only, "dense");
-    if (!o->model || o->batch < 1 || o->steps < 1 || o->steps > MAX_STEPS || o->rounds < 1 || o->rounds > MAX_STEPS || o->warmup < 0 || !only || (o->turns && !o->only) || o->sparsity < 0 || o->sparsity >= 1) {
+    if (!o->model || o->batch < 1 || o->steps < 1 || o->steps > MAX_STEPS || o->rounds < 1 || o->rounds > MAX_STEPS || o->warmup < 0 || !only || (o->turns && !o->only) || (o->infer && !o->turns) || o->sparsity < 0 || o->sparsity >= 1) {
         fprintf(stderr, "%s", help);
         exit(2);
     }

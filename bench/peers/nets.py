@@ -159,8 +159,10 @@ def build(name):
 
 
 def prunable(network):
-    """(name, layer) of what the comparison prunes: all convolutions and matrix products but the first, the last and grouped ones; and the names of the others."""
+    """(name, layer) of what the comparison prunes: all convolutions and matrix products but a first convolution, the last layer and grouped
+    convolutions; and the names of the others."""
     layers = [(name, m) for name, m in network.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
-    pruned = [(name, m) for name, m in layers[1:-1] if not (isinstance(m, nn.Conv2d) and m.groups > 1)]
+    first = 1 if isinstance(layers[0][1], nn.Conv2d) else 0
+    pruned = [(name, m) for name, m in layers[first:-1] if not (isinstance(m, nn.Conv2d) and m.groups > 1)]
     kept = {name for name, _ in layers} - {name for name, _ in pruned}
     return pruned, sorted(kept)

@@ -6,6 +6,8 @@ KIND: torch           PyTorch eager, dense
       torch-compiled  the same through torch.compile
       torch-masked    PyTorch with masks: weights and their gradients multiplied by 0 and 1
       sparseprop      PyTorch with SparseProp's layers where it finds them faster
+      torch-infer     PyTorch eager, dense, inference
+      ort-infer       ONNX Runtime, inference of the same network, BatchNormalization in its inference form
       ort             ONNX Runtime's on-device training (SGD without momentum: it has no other)
 
 A number on standard input asks for so many steps; the answer is a list of their seconds. At the end of input: peak memory of the process.
@@ -80,6 +82,45 @@ def torch_step(args):
     return step
 
 
+def torch_inference(args):
+    import torch
+
+    from nets import build
+
+    torch.set_num_threads(args.threads)
+    network, shape, _ = build(args.net)
+    network.eval()
+    inputs = torch.randn(4, args.batch, *shape)
+
+    def step(i):
+        with torch.inference_mode():
+            network(inputs[i % 4])
+
+    return step
+
+
+def ort_inference(args):
+    import numpy
+    import onnx
+    import onnxruntime
+
+    model = onnx.load(args.model)
+    for node in model.graph.node:
+        if node.op_type == "BatchNormalization":  # exported in training form
+            del node.output[1:]
+            for attribute in [a for a in node.attribute if a.name == "training_mode"]:
+                node.attribute.remove(attribute)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = args.threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    shape = [d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim][1:]
+    inputs = numpy.random.default_rng(1).standard_normal((4, args.batch, *shape), dtype=numpy.float32)
+    name = session.get_inputs()[0].name
+    return lambda i: session.run(None, {name: inputs[i % 4]})
+
+
 def ort_step(args):
     import numpy
     import onnx
@@ -120,7 +161,7 @@ def ort_step(args):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("kind", choices=["torch", "torch-compiled", "torch-masked", "sparseprop", "ort"])
+    parser.add_argument("kind", choices=["torch", "torch-compiled", "torch-masked", "torch-infer", "sparseprop", "ort", "ort-infer"])
     parser.add_argument("net")
     parser.add_argument("--model", help="the network as ONNX (ort)")
     parser.add_argument("--batch", type=int, default=64)
@@ -133,11 +174,14 @@ def main():
     if args.kind == "ort":
         import onnxruntime  # noqa: F401  what importing it takes is not the step's
         import onnxruntime.training.api  # noqa: F401
+    elif args.kind == "ort-infer":
+        import onnxruntime  # noqa: F401
     else:
         import torch  # noqa: F401
     forget_high_water()
     before = high_water()
-    step = ort_step(args) if args.kind == "ort" else torch_step(args)
+    makers = {"ort": ort_step, "ort-infer": ort_inference, "torch-infer": torch_inference}
+    step = makers.get(args.kind, torch_step)(args)
     if args.kind == "ort":
         forget_high_water()  # the training graph is made once, ahead of time
     clock, done = time.process_time if args.cpu_time else time.perf_counter, 0

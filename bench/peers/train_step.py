@@ -5,7 +5,7 @@
 For each network, batch and number of threads every program runs in a process of its own and all of them take turns, a few steps at a time, round
 after round. Printed are medians over the rounds: images/s, and the ratio of times within a round to PyTorch's. A machine whose speed wanders slows
 all of them alike; load is printed with the result. Step = forward, cross-entropy, backward, SGD with momentum 0.9, random data. Sparse means all
-convolutions and matrix products but the first, the last and grouped ones, for everybody (nets.py).
+convolutions and matrix products but a first convolution, the last layer and grouped convolutions, for everybody (nets.py).
 
 Needs torch and onnx; sparseprop, and a Python with onnxruntime-training (--ort-python), for those columns.
 """
@@ -70,22 +70,29 @@ def programs(args, name, model, batch, threads):
         return Program(label, [args.build / "bench" / "train_step", model, "--turns", "--batch", batch, "--threads", threads, *more]
                        + (["--cpu-time"] if args.cpu_time else []))
 
+    if args.infer:
+        more, kinds = ("--infer",), (("ort-infer", "ONNX Runtime dense"), ("torch-infer", "PyTorch dense"))
+        for kind, label in kinds:
+            yield peer(kind, label, "--model", model)
+    else:
+        more = ()
     dense = ",".join(f"{layer}.weight" for layer in prunable(build(name)[0])[1])
-    yield peer("torch", "PyTorch dense")
+    if not args.infer:
+        yield peer("torch", "PyTorch dense")
     if args.compiled:
         yield peer("torch-compiled", "PyTorch compiled")
     if args.ort_python:
         yield peer("ort", "ONNX Runtime training", "--model", model, python=args.ort_python)
     for sparsity in args.sparsity:
         if sparsity == 0:
-            yield ours("MEST dense", "--only", "dense")
+            yield ours("MEST dense", "--only", "dense", *more)
             continue
         if args.masked:
             yield peer("torch-masked", f"PyTorch masks {100 * sparsity:g} %", "--sparsity", sparsity)
         if args.sparseprop and sparsity > 0.8:
             yield peer("sparseprop", f"SparseProp {100 * sparsity:g} %", "--sparsity", sparsity)
         for scheme in args.scheme:
-            yield ours(f"MEST {scheme} {100 * sparsity:g} %", "--only", "sparse", "--sparsity", sparsity, "--scheme", scheme, "--dense-layers", dense)
+            yield ours(f"MEST {scheme} {100 * sparsity:g} %", "--only", "sparse", "--sparsity", sparsity, "--scheme", scheme, "--dense-layers", dense, *more)
 
 
 def measure(args, name, model, batch, threads):
@@ -133,6 +140,7 @@ def main():
     parser.add_argument("--warmup", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--wall-time", dest="cpu_time", action="store_false", help="wall time; the default is processor time of the process, for a busy machine")
+    parser.add_argument("--infer", action="store_true", help="inference instead of training, beside ONNX Runtime (the base of the ratios) and PyTorch")
     parser.add_argument("--compiled", action="store_true", help="PyTorch through torch.compile as well")
     parser.add_argument("--masked", action="store_true", help="PyTorch with masks as well")
     parser.add_argument("--sparseprop", action="store_true", help="SparseProp as well")
@@ -147,7 +155,7 @@ def main():
     if not args.json:
         print(f"{time.strftime('%Y-%m-%d %H:%M', time.gmtime())} UTC, {args.rounds} rounds of {args.steps} steps, "
               f"{'processor time' if args.cpu_time else 'wall time'}, load {os.getloadavg()[0]:.1f} at the start\n")
-        print("| network | batch | threads | program | images/s | x PyTorch dense (min-max) | peak MB | of which before the model |\n" + "| --- " * 8 + "|")
+        print(f"| network | batch | threads | program | images/s | x {'ONNX Runtime' if args.infer else 'PyTorch'} dense (min-max) | peak MB | of which before the model |\n" + "| --- " * 8 + "|")
     for name in names:
         for threads in args.threads:
             for batch in args.batch:
