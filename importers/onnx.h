@@ -210,6 +210,9 @@ Onnx__AttributeProto *mest_onnx_text_attribute(onnx_importer *im, const char *na
 /* Einsum of three and more operands becomes a chain of Einsum of two. */
 mest_status mest_onnx_split_products(onnx_importer *im);
 
+/* onnx_bag.c: the loops that exporters write for EmbeddingBag become Gather and a reduction. */
+mest_status mest_onnx_bags(onnx_importer *im);
+
 /* onnx_sequence.c: sequences that the file knows become Split, Slice, Concat or nothing. */
 mest_status mest_onnx_sequences(onnx_importer *im);
 

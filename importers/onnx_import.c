@@ -402,6 +402,7 @@ static mest_status build(onnx_importer *im)
     for (size_t i = 0; i < im->pb->graph->n_node && !im->older; i++)
         im->older = !strcmp(im->m->producer, "pytorch") && im->n_origins == 0 && *onnx_text(im->pb->graph->node[i]->name) == '/';
     MEST_TRY(mest_onnx_survey_begin(im));
+    MEST_TRY(mest_onnx_bags(im));
     MEST_TRY(mest_onnx_sequences(im));
     MEST_TRY(mest_onnx_split_products(im));
     MEST_TRY(mest_onnx_check_operators(im));
