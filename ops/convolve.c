@@ -438,3 +438,33 @@ void mest_channel_sums(const mest_threads *threads, int64_t n, int64_t c, int64_
     sums_context s = { n, c, inner, x, sums };
     mest_parallel(threads, (size_t)c, sums_tile, &s);
 }
+
+/* ---- what follows a product, channel by channel ---- */
+
+typedef struct ending {
+    int64_t c, inner;
+    const mest_real *factor, *shift;
+    mest_clamp clamp;
+    mest_real *y;
+} ending;
+
+static void ending_tile(void *context, size_t tile)
+{
+    const ending *e = context;
+    const int64_t c = (int64_t)tile % e->c;
+    const mest_real f = e->factor ? e->factor[c] : 1, s = e->shift ? e->shift[c] : 0;
+    mest_real *y = e->y + (int64_t)tile * e->inner;
+    for (int64_t i = 0; i < e->inner; i++)
+        y[i] = y[i] * f + s;
+    for (int64_t i = 0; e->clamp.on && i < e->inner; i++) { /* in cache still; NaN stays NaN */
+        const mest_real t = y[i] < e->clamp.lo ? e->clamp.lo : y[i];
+        y[i] = t > e->clamp.hi ? e->clamp.hi : t;
+    }
+}
+
+void mest_channel_affine(const mest_threads *threads, int64_t n, int64_t c, int64_t inner, const mest_real *factor, const mest_real *shift,
+                         const mest_clamp *clamp, mest_real *y)
+{
+    ending e = { .c = c, .inner = inner, .factor = factor, .shift = shift, .clamp = *clamp, .y = y };
+    mest_parallel(threads, (size_t)(n * c), ending_tile, &e);
+}

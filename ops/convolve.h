@@ -12,6 +12,7 @@
 #define MEST_OPS_CONVOLVE_H
 
 #include "ops/dense.h"
+#include "ops/nn.h"
 #include "ops/window.h"
 
 typedef struct mest_convolution {
@@ -30,6 +31,9 @@ void mest_convolve_weight(const mest_threads *threads, const mest_convolution *v
                           mest_real *weight);
 /* sums[c] = sum of x[n][c][...] over n and the `inner` positions, in double */
 void mest_channel_sums(const mest_threads *threads, int64_t n, int64_t c, int64_t inner, const mest_real *x, mest_real *sums);
+/* y[n][c][...] = clamp(y * factor[c] + shift[c]) (factor NULL: 1; shift NULL: 0), `inner` positions. */
+void mest_channel_affine(const mest_threads *threads, int64_t n, int64_t c, int64_t inner, const mest_real *factor, const mest_real *shift,
+                         const mest_clamp *clamp, mest_real *y);
 /* Multiply-adds of one of the three products. */
 static inline int64_t mest_convolution_macs(const mest_convolution *v)
 {

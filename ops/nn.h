@@ -8,6 +8,8 @@
  *   mest.ConvGrad            X W dY                                   dX dW dB[M]
  *   ConvTranspose            X[N,C,..] W[C,M/G,..] B[M]?              Y[N,M,..]
  *   mest.ConvTransposeGrad   X W dY                                   dX dW dB[M]
+ *   mest.ConvAffine          X W shift[M]? factor[M]?                 Y = clamp(Conv(X, W) * factor + shift); also mest.ConvTransposeAffine
+ *   mest.BatchNormFold       scale B mean var bias?                   factor[M] shift[M]
  *   Gemm                     A B C?                                   Y = alpha A' B' + beta C
  *   mest.GemmGrad            A B C? dY                                dA dB dC
  *   MatMul                   A B                                      Y (numpy rules)
@@ -123,6 +125,11 @@ typedef struct mest_attention_params {
     double fill;
     mest_dropout_params dropout; /* of the probabilities, as a node mest.DropoutTrain would do it; ratio 0: none */
 } mest_attention_params;
+
+typedef struct mest_conv_affine_params { /* mest.ConvAffine, mest.ConvTransposeAffine: made by passes */
+    mest_conv_params conv;    /* first: what reads only this reads the params of Conv */
+    mest_clamp clamp;         /* of Y */
+} mest_conv_affine_params;
 
 typedef struct mest_fused_conv_params { /* mest.FusedConv, mest.FusedConvGrad: made by passes */
     mest_conv_params conv;    /* first: what reads only this reads the params of Conv */

@@ -47,12 +47,10 @@ static mest_status reduce(const mest_args *a, mest_fold_kind kind)
     const mest_shape *x = &a->in[0].type->shape;
     int64_t axes[MEST_MAX_RANK];
     int n = a->n_in > 1 ? mest_read_ints(&a->in[1], MEST_MAX_RANK, axes) : 0;
-    if (n == 0 && p->noop)
-        return mest_forward_copy(a);
     mest_fold f = {.kind = kind, .rank = x->rank};
     for (int i = 0; i < x->rank; i++) {
         f.dim[i] = x->dim[i];
-        f.reduced[i] = n == 0;
+        f.reduced[i] = n == 0 && !p->noop; /* noop: every element is a group of its own, so L1 takes |x|, as the reference evaluator */
     }
     for (int i = 0; i < n; i++)
         f.reduced[mest_axis(axes[i], x->rank)] = true;
@@ -167,12 +165,8 @@ static mest_status reduce_vjp(mest_vjp *v, mest_fold_kind kind)
         mest_shape_count(&t->shape, &n_axes);
     for (int64_t i = 0; i < n_axes; i++)
         p->kept.dim[mest_axis(mest_int_at(t->dtype, mest_vjp_data(v, axes), i), p->x.rank)] = 1;
-    if (n_axes == 0) {
-        if (given->noop)
-            return mest_give(v, 0, mest_dout(v, 0));
-        for (int i = 0; i < p->x.rank; i++)
-            p->kept.dim[i] = 1;
-    }
+    for (int i = 0; n_axes == 0 && !given->noop && i < p->x.rank; i++)
+        p->kept.dim[i] = 1;
     for (int i = 0; i < p->x.rank; i++)
         count *= p->kept.dim[i] == 1 ? p->x.dim[i] : 1;
     if (kind == MEST_FOLD_MEAN)

@@ -68,6 +68,8 @@ static taps taps_at(const resize_places *p, int axis, int64_t i)
     }
     double c = coordinate(p, axis, i);
     t.outside = p->coordinates == TF_CROP && (c < 0 || c > (double)(n - 1));
+    if (p->coordinates == TF_CROP && p->mode == NEAREST && fabs(2 * c - rint(2 * c)) < 1e-6 * (double)n)
+        c = rint(2 * c) / 2; /* roi is float32: 0.2f * 5 is meant to be 1 */
     c = c < -1e15 ? -1e15 : c > 1e15 ? 1e15 : c; /* a roi of any size stays convertible */
     double low = floor(c), part = c - low;
     if (p->mode == NEAREST) {

@@ -2,7 +2,8 @@
 /* GatherND (batch_dims), ScatterElements (axis, reduction), ScatterND (reduction): any fixed-size type; reductions add, mul, min, max on
  * float32, int64, int32. Negative indices count from the end; an index out of range is an error that names it.
  * Gradients: mest.GatherNDGrad(indices, dY), added up in the order of the indices; mest.ScatterElementsGrad, mest.ScatterNDGrad
- * (indices, dY) -> mark dX dUpdates for the reductions none (of updates to one place the last counts; `mark` is workspace) and add. */
+ * (indices, dY) -> mark dX dUpdates for the reductions none (of updates to one place the last counts; `mark` is workspace) and add;
+ * mest.ScatterElementsReduceGrad, mest.ScatterNDReduceGrad for mul, min, max. */
 #include <inttypes.h>
 
 #include "ops/elements.h"
@@ -232,11 +233,45 @@ typedef struct scatter_grad_params {
     mest_shape updates;
 } scatter_grad_params;
 
-static mest_status scatter_grad_infer(mest_infer *c)
+/* Outputs 1 and 2: dX, dUpdates. */
+static mest_status grad_outputs(mest_infer *c, const mest_shape *x)
 {
-    MEST_TRY(mest_infer_set(c, 0, MEST_U8, &c->in[1]->shape));
     for (int i = 1; i < c->n_out; i++)
-        MEST_TRY(mest_infer_set(c, i, MEST_F32, i == 1 ? &c->in[1]->shape : &((const scatter_grad_params *)c->params)->updates));
+        MEST_TRY(mest_infer_set(c, i, MEST_F32, i == 1 ? x : &((const scatter_grad_params *)c->params)->updates));
+    return MEST_OK;
+}
+
+/* Calls f for each update, last first: update i went to element `at` of X. */
+typedef void each_update(void *context, int64_t i, int64_t at);
+
+static mest_status each_tuple(const mest_args *a, const mest_shape *x, each_update *f, void *context)
+{
+    tuples k = read_tuples(x, &a->in[0], 0);
+    for (int64_t i = k.per_batch - 1, bad = 0; i >= 0; i--) {
+        int64_t at = place(&k, i, &bad);
+        if (at < 0)
+            return bad_place(a, bad);
+        for (int64_t e = 0; e < k.slice; e++)
+            f(context, i * k.slice + e, at + e);
+    }
+    return MEST_OK;
+}
+
+static mest_status each_element(const mest_args *a, const mest_shape *x, each_update *f, void *context)
+{
+    const mest_shape *k = &a->in[0].type->shape;
+    int axis = mest_axis(((const scatter_grad_params *)a->params)->scatter.axis, x->rank);
+    for (int64_t i = (int64_t)a->in[0].count - 1; i >= 0; i--) {
+        int64_t pos = mest_int_at(a->in[0].type->dtype, a->in[0].data, i), at = 0, stride = 1, rest = i;
+        if (pos < -x->dim[axis] || pos >= x->dim[axis])
+            return bad_place(a, pos);
+        for (int d = x->rank - 1; d >= 0; d--) {
+            at += (d == axis ? (pos < 0 ? pos + x->dim[axis] : pos) : rest % k->dim[d]) * stride;
+            rest /= k->dim[d];
+            stride *= x->dim[d];
+        }
+        f(context, i, at);
+    }
     return MEST_OK;
 }
 
@@ -247,7 +282,23 @@ typedef struct scatter_grad {
     mest_real *dx, *du;
 } scatter_grad;
 
-static scatter_grad begin_grad(const mest_args *a)
+static mest_status scatter_grad_infer(mest_infer *c)
+{
+    MEST_TRY(mest_infer_set(c, 0, MEST_U8, &c->in[1]->shape));
+    return grad_outputs(c, &c->in[1]->shape);
+}
+
+static void give_back(void *context, int64_t i, int64_t at)
+{
+    const scatter_grad *g = context;
+    if (g->du)
+        g->du[i] = g->replace && g->mark[at] ? 0 : g->dy[at];
+    if (g->dx && g->replace)
+        g->dx[at] = 0;
+    g->mark[at] = 1;
+}
+
+static mest_status scatter_grad_run(const mest_args *a, mest_status (*each)(const mest_args *, const mest_shape *, each_update *, void *))
 {
     const scatter_grad_params *p = a->params;
     scatter_grad g = {.replace = reduction_of(p->scatter.reduction) == REPLACE, .mark = a->out[0].data, .dy = a->in[1].data};
@@ -256,77 +307,99 @@ static scatter_grad begin_grad(const mest_args *a)
     memset(g.mark, 0, a->out[0].count);
     if (g.dx)
         memcpy(g.dx, g.dy, a->in[1].count * sizeof *g.dx);
-    return g;
+    return each(a, &a->in[1].type->shape, give_back, &g);
+}
+static mest_status scatter_nd_grad(const mest_args *a) { return scatter_grad_run(a, each_tuple); }
+static mest_status scatter_elements_grad(const mest_args *a) { return scatter_grad_run(a, each_element); }
+
+/* Reductions mul, min, max: (indices, dY, X, updates, Y) -> statistics[2, elements of X] (workspace), dX, dUpdates. What meets in an element is
+ * X there and the updates that went there. mul: the derivative is the product of the others, from the product of the non-zeros and the number of
+ * zeros. min, max: those that equal Y share the gradient evenly (PyTorch's scatter_reduce). */
+typedef struct reduce_grad {
+    bool product;
+    int64_t n;
+    const mest_real *x, *u, *y, *dy;
+    mest_real *a, *z, *dx, *du; /* a: product of non-zeros, or how many equal Y; z: number of zeros */
+} reduce_grad;
+
+static void note_value(const reduce_grad *g, int64_t at, mest_real value)
+{
+    if (!g->product)
+        g->a[at] += value == g->y[at] ? 1 : 0;
+    else if (value != 0)
+        g->a[at] *= value;
+    else
+        g->z[at] += 1;
 }
 
-/* Update i went to element `at`; updates come last first. */
-static void give_back(const scatter_grad *g, int64_t i, int64_t at)
+static mest_real derivative(const reduce_grad *g, int64_t at, mest_real value)
 {
-    if (g->du)
-        g->du[i] = g->replace && g->mark[at] ? 0 : g->dy[at];
-    if (g->dx && g->replace)
-        g->dx[at] = 0;
-    g->mark[at] = 1;
+    if (!g->product)
+        return value == g->y[at] ? g->dy[at] / g->a[at] : 0;
+    const mest_real others = value != 0 ? (g->z[at] == 0 ? g->a[at] / value : 0) : (g->z[at] == 1 ? g->a[at] : 0);
+    return g->dy[at] * others;
 }
 
-static mest_status scatter_nd_grad(const mest_args *a)
+static void note_update(void *context, int64_t i, int64_t at) { note_value(context, at, ((const reduce_grad *)context)->u[i]); }
+static void derive_update(void *context, int64_t i, int64_t at)
 {
-    scatter_grad g = begin_grad(a);
-    tuples k = read_tuples(&a->in[1].type->shape, &a->in[0], 0);
-    for (int64_t i = k.per_batch - 1, bad = 0; i >= 0; i--) {
-        int64_t at = place(&k, i, &bad);
-        if (at < 0)
-            return bad_place(a, bad);
-        for (int64_t e = 0; e < k.slice; e++)
-            give_back(&g, i * k.slice + e, at + e);
+    const reduce_grad *g = context;
+    g->du[i] = derivative(g, at, g->u[i]);
+}
+
+static mest_status reduce_grad_infer(mest_infer *c)
+{
+    int64_t n;
+    if (!mest_shape_count(&c->in[2]->shape, &n) || n > INT64_MAX / 2)
+        return mest_infer_fail(c, MEST_E_SHAPE, "too many elements");
+    MEST_TRY(mest_infer_set(c, 0, MEST_F32, &(mest_shape){.rank = 2, .dim = {2, n}}));
+    return grad_outputs(c, &c->in[2]->shape);
+}
+
+static mest_status reduce_grad_run(const mest_args *a, mest_status (*each)(const mest_args *, const mest_shape *, each_update *, void *))
+{
+    const mest_shape *shape = &a->in[2].type->shape;
+    reduce_grad g = {.product = reduction_of(((const scatter_grad_params *)a->params)->scatter.reduction) == MUL, .n = (int64_t)a->in[2].count,
+                     .dy = a->in[1].data, .x = a->in[2].data, .u = a->in[3].data, .y = a->in[4].data, .a = a->out[0].data};
+    g.z = g.a + g.n;
+    g.dx = a->n_out > 1 ? a->out[1].data : NULL;
+    g.du = a->n_out > 2 ? a->out[2].data : NULL;
+    for (int64_t i = 0; i < g.n; i++) {
+        g.a[i] = g.product ? 1 : 0;
+        g.z[i] = 0;
+        note_value(&g, i, g.x[i]);
     }
-    return MEST_OK;
+    MEST_TRY(each(a, shape, note_update, &g));
+    for (int64_t i = 0; g.dx && i < g.n; i++)
+        g.dx[i] = derivative(&g, i, g.x[i]);
+    return g.du ? each(a, shape, derive_update, &g) : MEST_OK;
 }
+static mest_status reduce_nd_grad(const mest_args *a) { return reduce_grad_run(a, each_tuple); }
+static mest_status reduce_elements_grad(const mest_args *a) { return reduce_grad_run(a, each_element); }
 
-static mest_status scatter_elements_grad(const mest_args *a)
-{
-    const mest_shape *x = &a->in[1].type->shape, *k = &a->in[0].type->shape;
-    int axis = mest_axis(((const scatter_grad_params *)a->params)->scatter.axis, x->rank);
-    scatter_grad g = begin_grad(a);
-    for (int64_t i = (int64_t)a->in[0].count - 1; i >= 0; i--) {
-        int64_t pos = mest_int_at(a->in[0].type->dtype, a->in[0].data, i), at = 0, stride = 1, rest = i;
-        if (pos < -x->dim[axis] || pos >= x->dim[axis])
-            return bad_place(a, pos);
-        for (int d = x->rank - 1; d >= 0; d--) {
-            at += (d == axis ? (pos < 0 ? pos + x->dim[axis] : pos) : rest % k->dim[d]) * stride;
-            rest /= k->dim[d];
-            stride *= x->dim[d];
-        }
-        give_back(&g, i, at);
-    }
-    return MEST_OK;
-}
-
-static mest_status scatter_vjp(mest_vjp *v, const char *op)
+static mest_status scatter_vjp(mest_vjp *v, const char *op, const char *reduced)
 {
     const scatter_params *s = mest_vjp_node(v)->params;
-    reduction r = reduction_of(s->reduction);
+    const reduction r = reduction_of(s->reduction);
+    const bool copied = r == REPLACE || r == ADD;
     scatter_grad_params *p = mest_vjp_alloc(v, sizeof *p);
-    mest_id in[2] = {mest_in(v, 1), mest_dout(v, 0)}, out[3];
+    mest_id in[5] = {mest_in(v, 1), mest_dout(v, 0), mest_in(v, 0), mest_in(v, 2), mest_out(v, 0)}, out[3];
     bool want[3] = {true, mest_wants(v, 0), mest_wants(v, 2)};
     if (!p)
         return mest_vjp_nomem(v);
-    if (r != REPLACE && r != ADD)
-        return mest_fail(mest_vjp_err(v), MEST_E_UNSUPPORTED, "%s '%s': no gradient for reduction \"%s\"", mest_vjp_node(v)->op->name,
-                         mest_vjp_node(v)->name, s->reduction);
     p->scatter = *s;
     p->updates = mest_vjp_type(v, mest_in(v, 2))->shape;
-    MEST_TRY(mest_emit(v, op, p, 2, in, 3, want, out));
+    MEST_TRY(mest_emit(v, copied ? op : reduced, p, copied ? 2 : 5, in, 3, want, out));
     if (want[1])
         MEST_TRY(mest_give(v, 0, out[1]));
     return want[2] ? mest_give(v, 2, out[2]) : MEST_OK;
 }
-static mest_status scatter_nd_vjp(mest_vjp *v) { return scatter_vjp(v, "mest.ScatterNDGrad"); }
-static mest_status scatter_elements_vjp(mest_vjp *v) { return scatter_vjp(v, "mest.ScatterElementsGrad"); }
+static mest_status scatter_nd_vjp(mest_vjp *v) { return scatter_vjp(v, "mest.ScatterNDGrad", "mest.ScatterNDReduceGrad"); }
+static mest_status scatter_elements_vjp(mest_vjp *v) { return scatter_vjp(v, "mest.ScatterElementsGrad", "mest.ScatterElementsReduceGrad"); }
 
-#define SCATTER_GRAD(name_, forward_)                                                                                             \
-    {.domain = "mest", .name = name_, .since = 1, .in_min = 2, .in_max = 2, .out_min = 1, .out_max = 3, .flags = MEST_OP_ANY_TYPE, \
-     .params_bytes = sizeof(scatter_grad_params), .infer = scatter_grad_infer, .forward = forward_}
+#define SCATTER_GRAD(name_, n_, infer_, forward_)                                                                                  \
+    {.domain = "mest", .name = name_, .since = 1, .in_min = n_, .in_max = n_, .out_min = 1, .out_max = 3, .flags = MEST_OP_ANY_TYPE, \
+     .params_bytes = sizeof(scatter_grad_params), .infer = infer_, .forward = forward_}
 
 static const mest_attr nd_attrs[] = {{.name = "batch_dims", .kind = MEST_ATTR_INT, .offset = offsetof(nd_params, batch_dims)}, {.name = NULL}};
 static const mest_attr scatter_attrs[] = {
@@ -345,7 +418,9 @@ const mest_op mest_ops_scatter[] = {
      .attrs = scatter_attrs, .params_bytes = sizeof(scatter_params), .infer = scatter_elements_infer, .forward = scatter_elements_forward, .vjp = scatter_elements_vjp},
     {.domain = "", .name = "ScatterND", .since = 11, .in_min = 3, .in_max = 3, .out_min = 1, .out_max = 1, .flags = MEST_OP_ANY_TYPE,
      .attrs = scatter_attrs, .params_bytes = sizeof(scatter_params), .infer = scatter_nd_infer, .forward = scatter_nd_forward, .vjp = scatter_nd_vjp},
-    SCATTER_GRAD("mest.ScatterElementsGrad", scatter_elements_grad),
-    SCATTER_GRAD("mest.ScatterNDGrad", scatter_nd_grad),
+    SCATTER_GRAD("mest.ScatterElementsGrad", 2, scatter_grad_infer, scatter_elements_grad),
+    SCATTER_GRAD("mest.ScatterElementsReduceGrad", 5, reduce_grad_infer, reduce_elements_grad),
+    SCATTER_GRAD("mest.ScatterNDGrad", 2, scatter_grad_infer, scatter_nd_grad),
+    SCATTER_GRAD("mest.ScatterNDReduceGrad", 5, reduce_grad_infer, reduce_nd_grad),
     {.name = NULL},
 };

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* ArgMax, ArgMin (axis, keepdims, select_last_index) and TopK(X, k; axis, largest, sorted): float32, float64, int64, int32, uint8, int8.
- * Ties go to the lower index. TopK's gradient goes to the elements that were chosen: mest.GatherElementsGrad(indices, dY). */
+ * Ties go to the lower index. TopK's gradient goes to the elements that were chosen: mest.GatherElementsGrad(indices, dY), or where the output
+ * Indices is not wanted mest.TopKGrad(X, k, dY), which chooses once more. */
 #include <inttypes.h>
 
 #include "ops/elements.h"
@@ -78,6 +79,24 @@ static mest_status topk_infer(mest_infer *c)
     return c->n_out > 1 ? mest_infer_set(c, 1, MEST_I64, &y) : MEST_OK;
 }
 
+/* The best of d elements, `inner` apart, behind `last` (the one chosen before; -1: of all) in the order. */
+static int64_t next_best(const topk_params *p, mest_dtype t, const char *from, int64_t d, int64_t inner, int64_t last)
+{
+    int64_t best = -1;
+    for (int64_t e = 0; e < d; e++) {
+        int64_t ea = e * inner, la = last * inner, ba = best * inner;
+        if (last >= 0) {
+            bool before = p->largest ? larger(t, from, ea, la) : larger(t, from, la, ea);
+            bool after = p->largest ? larger(t, from, la, ea) : larger(t, from, ea, la);
+            if (before || (!after && e <= last))
+                continue;
+        }
+        if (best < 0 || (p->largest ? larger(t, from, ea, ba) : larger(t, from, ba, ea)))
+            best = e;
+    }
+    return best;
+}
+
 /* k passes over each slice: without memory of its own, each pass finds the best element behind the one chosen before. */
 static mest_status topk_forward(const mest_args *a)
 {
@@ -93,18 +112,7 @@ static mest_status topk_forward(const mest_args *a)
             const char *from = (const char *)a->in[0].data + (size_t)(o * d * inner + i) * size;
             int64_t last = -1; /* the element chosen before: the next one is the best of those behind it in the order */
             for (int64_t k = 0; k < top; k++) {
-                int64_t best = -1;
-                for (int64_t e = 0; e < d; e++) {
-                    int64_t ea = e * inner, la = last * inner, ba = best * inner;
-                    if (last >= 0) {
-                        bool before = p->largest ? larger(t, from, ea, la) : larger(t, from, la, ea);
-                        bool after = p->largest ? larger(t, from, la, ea) : larger(t, from, ea, la);
-                        if (before || (!after && e <= last))
-                            continue;
-                    }
-                    if (best < 0 || (p->largest ? larger(t, from, ea, ba) : larger(t, from, ba, ea)))
-                        best = e;
-                }
+                const int64_t best = next_best(p, t, from, d, inner, last);
                 size_t to = (size_t)((o * top + k) * inner + i);
                 if (a->out[0].data)
                     memcpy((char *)a->out[0].data + to * size, from + (size_t)(best * inner) * size, size);
@@ -113,6 +121,28 @@ static mest_status topk_forward(const mest_args *a)
                 last = best;
             }
         }
+    return MEST_OK;
+}
+
+/* X, k, dY -> dX */
+static mest_status topk_grad_infer(mest_infer *c) { return mest_infer_set(c, 0, MEST_F32, &c->in[0]->shape); }
+
+static mest_status topk_grad_forward(const mest_args *a)
+{
+    const topk_params *p = a->params;
+    const mest_shape *x = &a->in[0].type->shape;
+    const int axis = mest_axis(p->axis, x->rank);
+    const int64_t outer = mest_shape_span(x, 0, axis), d = x->dim[axis], inner = mest_shape_span(x, axis + 1, x->rank);
+    const int64_t top = mest_int_at(a->in[1].type->dtype, a->in[1].data, 0);
+    const mest_real *from = a->in[0].data, *dy = a->in[2].data;
+    mest_real *dx = a->out[0].data;
+    memset(dx, 0, a->out[0].count * sizeof *dx);
+    for (int64_t o = 0; o < outer; o++)
+        for (int64_t i = 0; i < inner; i++)
+            for (int64_t k = 0, best = -1; k < top; k++) {
+                best = next_best(p, MEST_F32, (const char *)(from + o * d * inner + i), d, inner, best);
+                dx[(o * d + best) * inner + i] = dy[(o * top + k) * inner + i];
+            }
     return MEST_OK;
 }
 
@@ -148,5 +178,7 @@ const mest_op mest_ops_select[] = {
     ARG("ArgMax", argmax), ARG("ArgMin", argmin),
     {.domain = "", .name = "TopK", .since = 10, .in_min = 2, .in_max = 2, .out_min = 1, .out_max = 2, .flags = MEST_OP_ANY_TYPE,
      .attrs = topk_attrs, .params_bytes = sizeof(topk_params), .infer = topk_infer, .forward = topk_forward, .vjp = topk_vjp},
+    {.domain = "mest", .name = "mest.TopKGrad", .since = 1, .in_min = 3, .in_max = 3, .out_min = 1, .out_max = 1, .flags = MEST_OP_ANY_TYPE,
+     .params_bytes = sizeof(topk_params), .infer = topk_grad_infer, .forward = topk_grad_forward},
     {.name = NULL},
 };

@@ -2,6 +2,7 @@
 /* Convolutions by XNNPACK, activations in NHWC (PIXEL, one lane, no halo).
  *
  *   Conv            XNNPACK convolution. Weights are repacked when they may have changed, which in training is every step
+ *   mest.ConvAffine the same; the factor goes into the packed weights, the cut-off into XNNPACK (which makes NaN a number there)
  *   mest.ConvGrad   dX: 1 x 1 kernels as a matrix product with the weights as they lie in memory (stride > 1: on the small grid, then
  *                   spread into zeros); others as a transposed convolution; depthwise by our own kernel, since XNNPACK's transposed
  *                   convolution of one channel per group is 20-60 times too slow.
@@ -22,6 +23,7 @@ typedef struct conv_state {
     mest_heap *heap;
     const mest_nhwc *own;
     route route;
+    bool affine;             /* factor and clamp */
     bool fixed;              /* weights do not change; the fingerprint checks it */
     uint64_t fingerprint;
     size_t packed_bytes;
@@ -52,7 +54,7 @@ static bool conv_fits(const mest_kernel_query *q, const char **why)
     mest_conv_geometry k;
     (void)why;
     if (!q->use_xnnpack || !mest_xnn_nhwc(q->in[0]) || !mest_xnn_nhwc(q->out[0]) || !mest_xnn_plain(q->in[1]) || q->sparse[1] ||
-        (q->n_in > 2 && q->in[2] && !mest_xnn_plain(q->in[2])) || !geometry_of(q, &k))
+        (q->n_in > 2 && q->in[2] && !mest_xnn_plain(q->in[2])) || (q->n_in > 3 && q->in[3] && !mest_xnn_plain(q->in[3])) || !geometry_of(q, &k))
         return false;
     if (!mest_xnn_ready()) {
         *why = "xnn: XNNPACK cannot run on this processor";
@@ -78,21 +80,22 @@ static void conv_halo(const mest_kernel_query *q, int input, uint8_t pad[4])
     memset(pad, 0, 4);
 }
 
-/* W[M][C/G][R][S] to [M][R][S][C/G]; depthwise to [R][S][M]. */
-static void weights_forward(const conv_state *s, const float *w, float *out)
+/* W[M][C/G][R][S] to [M][R][S][C/G]; depthwise to [R][S][M]. factor: of each output, NULL: 1. */
+static void weights_forward(const conv_state *s, const float *w, const float *factor, float *out)
 {
     const int64_t c = s->k.c / s->k.group, taps = s->k.r * s->k.s;
     for (int64_t m = 0; m < s->k.m; m++)
         for (int64_t i = 0; i < c; i++)
             for (int64_t t = 0; t < taps; t++)
-                out[s->route == ROUTE_DEPTHWISE ? t * s->k.m + m : (m * taps + t) * c + i] = w[(m * c + i) * taps + t];
+                out[s->route == ROUTE_DEPTHWISE ? t * s->k.m + m : (m * taps + t) * c + i] = factor ? w[(m * c + i) * taps + t] * factor[m] : w[(m * c + i) * taps + t];
 }
 
 static mest_status conv_prepare(const mest_kernel_query *q, void **state, size_t *scratch_bytes, mest_error *err)
 {
     conv_state *s;
     MEST_NEW(q->heap, s, 1, err, "convolution");
-    *s = (conv_state){.heap = q->heap, .xnn = {.heap = q->heap}, .fixed = q->in_fixed[1] && (q->n_in < 3 || !q->in[2] || q->in_fixed[2])};
+    *s = (conv_state){.heap = q->heap, .xnn = {.heap = q->heap}, .affine = !strcmp(q->node->op->name, "mest.ConvAffine")};
+    s->fixed = q->in_fixed[1] && (s->affine || q->n_in < 3 || !q->in[2] || q->in_fixed[2]); /* what follows from statistics: fingerprint */
     geometry_of(q, &s->k);
     s->window = window_of(&s->k);
     s->route = is_depthwise(&s->k) ? ROUTE_DEPTHWISE : ROUTE_CONV;
@@ -106,14 +109,18 @@ static mest_status conv_run(const mest_args *a)
     conv_state *s = a->state;
     const mest_conv_geometry *k = &s->k;
     const float *w = a->in[1].data, *bias = a->n_in > 2 ? a->in[2].data : NULL;
-    const uint64_t fingerprint = s->fixed ? mest_xnn_fingerprint(w, weights_of(k), bias, bias ? k->m : 0) : 0;
+    const float *factor = s->affine && a->n_in > 3 ? a->in[3].data : NULL;
+    const mest_clamp clamp = s->affine ? ((const mest_conv_affine_params *)a->params)->clamp : (mest_clamp){.on = false};
+    uint64_t fingerprint = s->fixed ? mest_xnn_fingerprint(w, weights_of(k), bias, bias ? k->m : 0) : 0;
+    if (s->fixed && factor)
+        fingerprint = fingerprint * 31 + mest_xnn_fingerprint(factor, k->m, NULL, 0);
     if (!s->xnn.op || !s->fixed || fingerprint != s->fingerprint) {
         const float *packed = w;
-        if (k->r * k->s > 1 || s->route == ROUTE_DEPTHWISE) {
-            weights_forward(s, w, a->scratch);
+        if (k->r * k->s > 1 || s->route == ROUTE_DEPTHWISE || factor) {
+            weights_forward(s, w, factor, a->scratch);
             packed = a->scratch;
         }
-        if (!mest_xnn_conv_create(&s->xnn, &s->window, s->route == ROUTE_DEPTHWISE, packed, bias))
+        if (!mest_xnn_conv_create(&s->xnn, &s->window, s->route == ROUTE_DEPTHWISE, packed, bias, clamp))
             return mest_run_fail(a, MEST_E_NOMEM, "XNNPACK could not create the convolution");
         s->fingerprint = fingerprint;
         s->packed_bytes = (size_t)weights_of(k) * sizeof(float);
@@ -298,6 +305,8 @@ static mest_status grad_run(const mest_args *a)
 
 const mest_kernel mest_kernels_conv_xnn_xnn[] = {
     {.name = "conv_xnn", .op = "Conv", .fits = conv_fits, .cost = conv_cost, .halo = conv_halo, .prepare = conv_prepare, .run = conv_run,
+     .release = conv_release, .state_bytes = conv_bytes},
+    {.name = "conv_affine_xnn", .op = "mest.ConvAffine", .fits = conv_fits, .cost = conv_cost, .halo = conv_halo, .prepare = conv_prepare, .run = conv_run,
      .release = conv_release, .state_bytes = conv_bytes},
     {.name = "conv_grad_xnn", .op = "mest.ConvGrad", .fits = grad_fits, .cost = grad_cost, .halo = conv_halo, .prepare = grad_prepare,
      .run = grad_run, .release = conv_release, .state_bytes = conv_bytes},

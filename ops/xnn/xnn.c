@@ -59,12 +59,13 @@ static bool reserve(mest_xnn *x, size_t bytes)
 }
 #endif
 
-bool mest_xnn_conv_create(mest_xnn *x, const mest_xnn_window *w, bool depthwise, const float *weights, const float *bias)
+bool mest_xnn_conv_create(mest_xnn *x, const mest_xnn_window *w, bool depthwise, const float *weights, const float *bias, mest_clamp clamp)
 {
     mest_xnn_drop(x);
     const size_t in = w->groups * w->group_in, out = w->groups * w->group_out;
     return xnn_create_convolution2d_nhwc_f32(w->top, w->right, w->bottom, w->left, w->r, w->s, w->stride_y, w->stride_x, w->dilation_y,
-                                             w->dilation_x, w->groups, w->group_in, w->group_out, in, out, weights, bias, -INFINITY, INFINITY,
+                                             w->dilation_x, w->groups, w->group_in, w->group_out, in, out, weights, bias,
+                                             clamp.on ? (float)clamp.lo : -INFINITY, clamp.on ? (float)clamp.hi : INFINITY,
                                              depthwise ? XNN_FLAG_DEPTHWISE_CONVOLUTION : 0 CACHES, &x->op) == xnn_status_success;
 }
 

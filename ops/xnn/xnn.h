@@ -36,8 +36,8 @@ void mest_xnn_drop(mest_xnn *x);
 void mest_xnn_free(mest_xnn *x);
 bool mest_xnn_run(mest_xnn *x, const mest_threads *threads);
 
-/* Weights [group][out][R][S][in] (depthwise: [R][S][C] with one channel a group). bias may be NULL. */
-bool mest_xnn_conv_create(mest_xnn *x, const mest_xnn_window *w, bool depthwise, const float *weights, const float *bias);
+/* Weights [group][out][R][S][in] (depthwise: [R][S][C] with one channel a group). bias may be NULL; clamp.on: results are cut off. */
+bool mest_xnn_conv_create(mest_xnn *x, const mest_xnn_window *w, bool depthwise, const float *weights, const float *bias, mest_clamp clamp);
 bool mest_xnn_conv_bind(mest_xnn *x, int64_t n, int64_t h, int64_t w, const float *in, float *out, const mest_threads *threads);
 /* Transposed convolution; weights [group][out][R][S][in], pads are those cut from the output; adjust: rows and columns that the output
  * is larger than the smallest one. */

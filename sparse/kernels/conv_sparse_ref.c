@@ -7,6 +7,7 @@
  * Conv gathers small (Y) from large (X); ConvTranspose scatters small (X) into large (Y); their gradients are the other two of the three
  * passes below. mest_conv_geometry is read with (c, h, w) = large and (m, p, q) = small.
  */
+#include "ops/convolve.h"
 #include "ops/nn.h"
 #include "sparse/kernels/walk.h"
 
@@ -170,6 +171,21 @@ static mest_status conv_run(const mest_args *a)
     return MEST_OK;
 }
 
+/* The same with a factor, a shift and a cut-off for each output channel. */
+static mest_status ended(const mest_args *a, mest_status (*run)(const mest_args *))
+{
+    mest_args plain = *a;
+    if (!a->out[0].data)
+        return MEST_OK;
+    plain.n_in = 2;
+    MEST_TRY(run(&plain));
+    const mest_shape *y = &a->out[0].type->shape;
+    mest_channel_affine(a->threads, y->dim[0], y->dim[1], mest_shape_span(y, 2, y->rank), a->n_in > 3 ? a->in[3].data : NULL,
+                        a->n_in > 2 ? a->in[2].data : NULL, &((const mest_conv_affine_params *)a->params)->clamp, a->out[0].data);
+    return MEST_OK;
+}
+static mest_status conv_affine_run(const mest_args *a) { return ended(a, conv_run); }
+
 static mest_status conv_grad_run(const mest_args *a)
 {
     job j;
@@ -201,6 +217,8 @@ static mest_status transpose_run(const mest_args *a)
     mest_parallel(a->threads, (size_t)j.g.n, scatter_image, &j);
     return MEST_OK;
 }
+
+static mest_status transpose_affine_run(const mest_args *a) { return ended(a, transpose_run); }
 
 static mest_status transpose_grad_run(const mest_args *a)
 {
@@ -244,7 +262,7 @@ static bool fits(const mest_kernel_query *q, const char **why)
 static double cost(const mest_kernel_query *q)
 {
     const mest_shape *small = &q->in[0]->shape;
-    bool grad = !strcmp(q->node->op->name, "mest.ConvGrad"), forward = !strcmp(q->node->op->name, "Conv");
+    bool grad = !strcmp(q->node->op->name, "mest.ConvGrad"), forward = !strcmp(q->node->op->name, "Conv") || !strcmp(q->node->op->name, "mest.ConvAffine");
     if (forward && q->out[0])
         small = &q->out[0]->shape;
     else if (grad && q->in[2])
@@ -260,8 +278,10 @@ static double cost(const mest_kernel_query *q)
 extern const mest_kernel MEST_KERNEL_TABLE(conv_sparse_ref)[];
 const mest_kernel MEST_KERNEL_TABLE(conv_sparse_ref)[] = {
     {.name = "conv_sparse_ref", .op = "Conv", .fits = fits, .cost = cost, .run = conv_run},
+    {.name = "conv_affine_sparse_ref", .op = "mest.ConvAffine", .fits = fits, .cost = cost, .run = conv_affine_run},
     {.name = "conv_grad_sparse_ref", .op = "mest.ConvGrad", .fits = fits, .cost = cost, .run = conv_grad_run},
     {.name = "conv_transpose_sparse_ref", .op = "ConvTranspose", .fits = fits, .cost = cost, .run = transpose_run},
+    {.name = "conv_transpose_affine_sparse_ref", .op = "mest.ConvTransposeAffine", .fits = fits, .cost = cost, .run = transpose_affine_run},
     {.name = "conv_transpose_grad_sparse_ref", .op = "mest.ConvTransposeGrad", .fits = fits, .cost = cost, .run = transpose_grad_run},
     {.name = NULL},
 };

@@ -145,6 +145,7 @@ const mest_lanes_isa MEST_LANES_ISA = {V, RUN_SINGLE, RUN_QUAD, RUN_BACKWARD, FL
         return mest_lanes_prepare(q, op, &MEST_LANES_ISA, state, scratch_bytes, err);                                                           \
     }
 OPERATOR(conv, MEST_LANES_CONV)
+OPERATOR(conv_affine, MEST_LANES_CONV_AFFINE)
 OPERATOR(conv_grad, MEST_LANES_CONV_GRAD)
 OPERATOR(gemm, MEST_LANES_GEMM)
 OPERATOR(gemm_grad, MEST_LANES_GEMM_GRAD)
@@ -159,6 +160,6 @@ OPERATOR(matmul_grad, MEST_LANES_MATMUL_GRAD)
      .state_bytes = mest_lanes_state_bytes}
 extern const mest_kernel MEST_KERNEL_TABLE(lanes)[];
 const mest_kernel MEST_KERNEL_TABLE(lanes)[] = {
-    LINE(conv, "Conv"), LINE(conv_grad, "mest.ConvGrad"), LINE(gemm, "Gemm"), LINE(gemm_grad, "mest.GemmGrad"),
+    LINE(conv, "Conv"), LINE(conv_affine, "mest.ConvAffine"), LINE(conv_grad, "mest.ConvGrad"), LINE(gemm, "Gemm"), LINE(gemm_grad, "mest.GemmGrad"),
     LINE(matmul, "MatMul"), LINE(matmul_grad, "mest.MatMulGrad"), {.name = NULL},
 };

@@ -38,6 +38,9 @@ typedef struct mest_lanes_forward {
     mest_real *y;
     int64_t y_block, y_row, y_step;
     const mest_real *bias;                     /* NULL: 0 */
+    bool ends;                                 /* Y = clamp(sum * factor + bias) when all tiles are summed; factor NULL: 1 */
+    const mest_real *factor;
+    mest_clamp clamp;
     int64_t outs;                              /* output channels; the last row of height 4 may reach past them */
     int64_t group_rows, group_shift;           /* dense groups: rows of the list in a group, elements from group to group of x */
     mest_lanes_list list;
@@ -134,7 +137,7 @@ void mest_lanes_dense_unpack(const mest_lanes_key *key, const void *memory, cons
                              mest_real *dw, int32_t r0, int32_t r1);
 
 /* ---- the operators (lanes_op.c, lanes_run.c), called by each instruction set's table ---- */
-typedef enum mest_lanes_op { MEST_LANES_CONV, MEST_LANES_CONV_GRAD, MEST_LANES_GEMM, MEST_LANES_GEMM_GRAD, MEST_LANES_MATMUL, MEST_LANES_MATMUL_GRAD } mest_lanes_op;
+typedef enum mest_lanes_op { MEST_LANES_CONV, MEST_LANES_CONV_AFFINE, MEST_LANES_CONV_GRAD, MEST_LANES_GEMM, MEST_LANES_GEMM_GRAD, MEST_LANES_MATMUL, MEST_LANES_MATMUL_GRAD } mest_lanes_op;
 bool mest_lanes_fits(const mest_kernel_query *q, mest_lanes_op op, const mest_lanes_isa *isa, const char **why);
 double mest_lanes_cost(const mest_kernel_query *q, mest_lanes_op op, const mest_lanes_isa *isa);
 void mest_lanes_halo(const mest_kernel_query *q, mest_lanes_op op, int input, uint8_t pad[4]);

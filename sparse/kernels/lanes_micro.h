@@ -115,6 +115,22 @@ INLINE void reduce4(const vec *s, quad *out)
 #endif
 }
 
+/* What follows the sum over all tiles: sum * factor + shift, cut off. NaN stays NaN. */
+INLINE void ended(const mest_lanes_forward *j, int64_t row, vec *sum)
+{
+    const vec factor = SPLAT(j->factor ? j->factor[row] : 1), shift = SPLAT(j->bias ? j->bias[row] : 0);
+    vec t = *sum * factor + shift;
+    if (j->clamp.on) {
+        const vec lo = SPLAT(j->clamp.lo), hi = SPLAT(j->clamp.hi);
+        typedef __typeof__(t < lo) mask;
+        const mask below = t < lo;
+        t = (vec)((below & (mask)lo) | (~below & (mask)t));
+        const mask above = t > hi;
+        t = (vec)((above & (mask)hi) | (~above & (mask)t));
+    }
+    *sum = t;
+}
+
 /* ---- forward ---- */
 /* Rows [r0, r1) of one output each at u positions. Few positions leave too few independent sums to hide the latency of a multiply-add:
  * then `sets` entries are summed apart. */
@@ -127,12 +143,13 @@ INLINE void forward_singles(const int u, const int sets, const mest_lanes_forwar
         int32_t n;
         const int32_t *off;
         const mest_real *w = j->list.w + mest_lanes_entries(&j->list, tile, row, &n, &off);
-        if (n == 0 && tile)
+        const bool last = j->ends && tile == j->list.n_tiles - 1;
+        if (n == 0 && tile && !last)
             continue;
         char *out = y + (size_t)row * VECTOR_BYTES;
         const char *in = j->group_shift ? x + row / j->group_rows * j->group_shift * (int64_t)sizeof(mest_real) : x;
         vec acc[8][8];
-        vec bias = SPLAT(tile == 0 && j->bias ? j->bias[row] : 0);
+        vec bias = SPLAT(tile == 0 && j->bias && !j->ends ? j->bias[row] : 0);
         UNROLL for (int k = 0; k < u; k++)
         {
             acc[0][k] = bias;
@@ -160,6 +177,8 @@ INLINE void forward_singles(const int u, const int sets, const mest_lanes_forwar
         UNROLL for (int k = 0; k < u; k++)
         {
             UNROLL for (int s = 1; s < sets; s++) acc[0][k] += acc[s][k];
+            if (last)
+                ended(j, row, &acc[0][k]);
             STORE(out + k * ys, acc[0][k]);
         }
     }
@@ -174,14 +193,15 @@ INLINE void forward_quads(const int u, const mest_lanes_forward *j, int32_t tile
         int32_t n;
         const int32_t *off;
         const mest_real *w = j->list.w + 4 * mest_lanes_entries(&j->list, tile, row, &n, &off);
-        if (n == 0 && tile)
+        const bool last = j->ends && tile == j->list.n_tiles - 1;
+        if (n == 0 && tile && !last)
             continue;
         const int64_t valid = j->outs - 4 * (int64_t)row; /* fewer than 4 in the last row */
         char *out = y + (size_t)row * 4 * VECTOR_BYTES;
         vec acc[4][8];
         UNROLL for (int h = 0; h < 4; h++)
         {
-            vec bias = SPLAT(tile == 0 && j->bias && h < valid ? j->bias[4 * (int64_t)row + h] : 0);
+            vec bias = SPLAT(tile == 0 && j->bias && !j->ends && h < valid ? j->bias[4 * (int64_t)row + h] : 0);
             UNROLL for (int k = 0; k < u; k++)
             {
                 acc[h][k] = bias;
@@ -206,7 +226,12 @@ INLINE void forward_quads(const int u, const mest_lanes_forward *j, int32_t tile
         }
         UNROLL for (int h = 0; h < 4; h++) if (h < valid)
         {
-            UNROLL for (int k = 0; k < u; k++) STORE(out + (size_t)h * VECTOR_BYTES + k * ys, acc[h][k]);
+            UNROLL for (int k = 0; k < u; k++)
+            {
+                if (last)
+                    ended(j, 4 * (int64_t)row + h, &acc[h][k]);
+                STORE(out + (size_t)h * VECTOR_BYTES + k * ys, acc[h][k]);
+            }
         }
     }
 }

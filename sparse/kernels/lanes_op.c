@@ -15,7 +15,8 @@ bool mest_lanes_problem_of(const mest_kernel_query *q, mest_lanes_op op, problem
 {
     *p = (problem){.x = 0, .dy = -1, .y_out = 0, .bias = -1};
     p->gradient = op == MEST_LANES_CONV_GRAD || op == MEST_LANES_GEMM_GRAD || op == MEST_LANES_MATMUL_GRAD;
-    const bool conv = op == MEST_LANES_CONV || op == MEST_LANES_CONV_GRAD, gemm = op == MEST_LANES_GEMM || op == MEST_LANES_GEMM_GRAD;
+    p->affine = op == MEST_LANES_CONV_AFFINE;
+    const bool conv = op == MEST_LANES_CONV || p->affine || op == MEST_LANES_CONV_GRAD, gemm = op == MEST_LANES_GEMM || op == MEST_LANES_GEMM_GRAD;
     if (p->gradient) {
         p->dy = op == MEST_LANES_GEMM_GRAD ? 3 : 2;
         p->y_out = -1;
@@ -76,7 +77,7 @@ bool mest_lanes_fits(const mest_kernel_query *q, mest_lanes_op op, const mest_la
         return false;
     }
     const mest_type *bias = p.bias < 0 ? NULL : p.gradient ? (p.bias < q->n_out ? q->out[p.bias] : NULL) : (p.bias < q->n_in ? q->in[p.bias] : NULL);
-    if (!mest_plain_real(bias))
+    if (!mest_plain_real(bias) || (p.affine && q->n_in > 3 && !mest_plain_real(q->in[3])))
         return false;
     const mest_type *w = q->in[1], *dw = p.gradient && q->n_out > 1 ? q->out[1] : NULL;
     const mest_sparse *sparse = w->layout.kind == MEST_SPARSE ? q->sparse[1] : NULL;

@@ -47,7 +47,7 @@ static void y_part(void *context, size_t part)
         .x = j->x + s->x.origin - g->top * s->x.row - g->left * s->x.pixel,
         .x_block = s->x.block, .x_row = g->stride_y * s->x.row, .x_step = g->stride_x * s->x.pixel,
         .y = j->y + s->y.origin, .y_block = s->y.block, .y_row = s->y.row, .y_step = s->y.pixel,
-        .bias = j->bias, .outs = g->m, .list = mest_lanes_of(j, 0),
+        .bias = j->bias, .ends = s->p.affine, .factor = j->factor, .clamp = j->clamp, .outs = g->m, .list = mest_lanes_of(j, 0),
     };
     if (!s->sparse && g->group > 1) {
         f.group_rows = g->m / g->group;
@@ -264,6 +264,10 @@ mest_status mest_lanes_run(const mest_args *a)
     } else {
         j.y = a->out[0].data;
         j.bias = p->bias >= 0 && a->n_in > p->bias ? a->in[p->bias].data : NULL;
+        if (p->affine) {
+            j.factor = a->n_in > 3 ? a->in[3].data : NULL;
+            j.clamp = ((const mest_conv_affine_params *)a->params)->clamp;
+        }
     }
     if (s->sparse ? j.y || j.dx || j.dw : j.y || j.dx || (j.dw && !s->dense_dw))
         mest_lanes_update(s, &j, a);

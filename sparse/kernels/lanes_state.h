@@ -10,6 +10,7 @@ typedef struct mest_lanes_problem {
     bool inputs_first, gradient;
     int x, dy, y_out; /* inputs X and dY (-1), output Y (-1) */
     int bias;         /* input (forward), output (gradient); -1 */
+    bool affine;      /* input 3 is a factor, params have a clamp */
 } mest_lanes_problem;
 
 /* From a query; false with a reason where the operator is used in a way that no list can express. */
@@ -49,7 +50,8 @@ typedef struct mest_lanes_job {
     const mest_lanes_state *s;
     const void *list;              /* derived data, sparse */
     const mest_real *w;            /* weight as given */
-    const mest_real *x, *dy, *bias;
+    const mest_real *x, *dy, *bias, *factor;
+    mest_clamp clamp;
     mest_real *y, *dx, *dw, *db, *parts;
     const int32_t *perm;
     int64_t n_entries;             /* in use */

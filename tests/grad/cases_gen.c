@@ -123,6 +123,7 @@ const grad_case grad_cases_gen[] = {
     { "forward", "CumSum", .params = &cumsum, .n_in = 2, .in = { VAR(2, 4, 3), INTEGER(1) } }, { "exclusive", "CumSum", .params = &cumsum_before, .n_in = 2, .in = { VAR(5, 2), INTEGER(0) } },
     { "reverse", "CumSum", .params = &cumsum_back, .n_in = 2, .in = { VAR(2, 4), INTEGER(-1) } },
     { "upper", "Trilu", .params = &upper, .n_in = 2, .in = { VAR(2, 3, 4), INTEGER(1) } }, { "lower", "Trilu", .params = &lower, .n_in = 1, .in = { VAR(4, 3) } },
+    { "without Indices", "TopK", .params = &topk, .n_in = 2, .in = { DISTINCT(3, 6), LIST(2) } }, { "smallest, without Indices", "TopK", .params = &bottomk, .n_in = 2, .in = { DISTINCT(5, 2), LIST(3) } },
     { "largest", "TopK", .params = &topk, .n_out = 2, .n_in = 2, .in = { DISTINCT(3, 6), LIST(2) } }, { "smallest", "TopK", .params = &bottomk, .n_out = 2, .n_in = 2, .in = { DISTINCT(5, 2), LIST(3) } },
 
     { "all", "ReduceSum", .params = &drop, .n_in = 1, .in = { VAR(2, 3, 4) } }, { "middle", "ReduceSum", .params = &keep, .n_in = 2, .in = { VAR(2, 3, 4), LIST(1) } },
@@ -134,6 +135,9 @@ const grad_case grad_cases_gen[] = {
     { "last", "ReduceL1", .params = &keep, .n_in = 2, .in = { OFF_ZERO(3, 4), LIST(1) } }, { "first", "ReduceL2", .params = &drop, .n_in = 2, .in = { OFF_ZERO(3, 4), LIST(0) } },
     { "last", "ReduceLogSum", .params = &keep, .n_in = 2, .in = { POSITIVE(3, 4), LIST(1) } }, { "middle", "ReduceLogSumExp", .params = &drop, .n_in = 2, .in = { VAR(2, 3, 4), LIST(1) } },
     { "last", "ReduceLogSumExp", .params = &keep, .n_in = 2, .in = { VAR(2, 9), LIST(1) } }, { "two", "ReduceSumSquare", .params = &drop, .n_in = 2, .in = { VAR(2, 3, 4), LIST(0, 2) } },
+
+    { "nothing", "ReduceL1", .params = &noop, .n_in = 1, .in = { OFF_ZERO(2, 3) } }, { "nothing", "ReduceSumSquare", .params = &noop, .n_in = 1, .in = { VAR(2, 3) } },
+    { "nothing", "ReduceLogSum", .params = &noop, .n_in = 1, .in = { POSITIVE(2, 3) } }, { "nothing", "ReduceProd", .params = &noop, .n_in = 1, .in = { VAR(2, 3) } },
 
     { "nearest, twice", "Resize", .params = &nearest, .n_in = 3, .in = { VAR(1, 2, 3, 2), ABSENT, REALS(1, 1, 2, 2) } },
     { "nearest, sizes", "Resize", .params = &nearest_center, .n_in = 4, .in = { VAR(1, 2, 3, 4), ABSENT, ABSENT, LIST(1, 2, 5, 3) } },

@@ -34,6 +34,8 @@ static const compress_params axis_1 = { 1, 1 }, flat = { 0, 0 };
 
 typedef struct scatter_params { int64_t axis; const char *reduction; } scatter_params;
 static const scatter_params put_0 = { 0, "none" }, put_1 = { 1, "none" }, add_0 = { 0, "add" }, add_1 = { -1, "add" };
+static const scatter_params mul_1 = { 1, "mul" }, min_0 = { 0, "min" }, max_1 = { 1, "max" };
+static const double some_zeros[] = { 0.5, 0, -0.7, 0, 1.2, 0.3, 0.9, -1.1 };
 static const int64_t spots[] = { 1, 0, 2, 1, 1, -1 }, pairs[] = { 1, 0, 0, 2, 1, 0 };
 
 typedef struct lp_params { mest_pool_params pool; int64_t p; } lp_params;
@@ -87,6 +89,11 @@ const grad_case grad_cases_more[] = {
     { "put, axis 0", "ScatterElements", .params = &put_0, .n_in = 3, .in = { VAR(3, 3), INDICES(spots, 2, 3), VAR(2, 3) } },
     { "put twice, axis 1", "ScatterElements", .params = &put_1, .n_in = 3, .in = { VAR(2, 4), INDICES(spots, 2, 3), VAR(2, 3) } },
     { "add", "ScatterElements", .params = &add_1, .n_in = 3, .in = { VAR(2, 4), INDICES(spots, 2, 3), VAR(2, 3) } }, { "old name", "Scatter", .params = &put_0, .n_in = 3, .in = { VAR(3, 3), INDICES(spots, 2, 3), VAR(2, 3) } },
+    { "mul", "ScatterElements", .params = &mul_1, .n_in = 3, .in = { VAR(2, 4), INDICES(spots, 2, 3), VAR(2, 3) } },
+    { "mul, one zero", "ScatterElements", .params = &mul_1, .n_in = 3, .in = { { .shape = GRAD_SHAPE(2, 4), .fill = GRAD_NUMBERS, .reals = some_zeros }, INDICES(spots, 2, 3), VAR(2, 3) } },
+    { "mul, two zeros", "ScatterND", .params = &mul_1, .n_in = 3, .in = { { .shape = GRAD_SHAPE(2, 3), .fill = GRAD_NUMBERS, .reals = some_zeros }, INDICES(pairs, 3, 2), { .shape = GRAD_SHAPE(3), .fill = GRAD_NUMBERS, .reals = some_zeros } } },
+    { "min", "ScatterElements", .params = &min_0, .n_in = 3, .in = { DISTINCT(3, 3), INDICES(spots, 2, 3), DISTINCT(2, 3) } }, { "max", "ScatterElements", .params = &max_1, .n_in = 3, .in = { DISTINCT(2, 4), INDICES(spots, 2, 3), DISTINCT(2, 3) } },
+    { "max", "ScatterND", .params = &max_1, .n_in = 3, .in = { DISTINCT(2, 3, 2), INDICES(pairs, 3, 2), DISTINCT(3, 2) } },
     { "put twice", "ScatterND", .params = &put_0, .n_in = 3, .in = { VAR(2, 3, 2), INDICES(pairs, 3, 2), VAR(3, 2) } }, { "add", "ScatterND", .params = &add_0, .n_in = 3, .in = { VAR(2, 3), INDICES(pairs, 3, 2), VAR(3) } },
 
     { "2, padded", "LpPool", .params = &lp_2, .n_in = 1, .in = { SIGNED(1, 2, 3, 4) } }, { "3, dilated", "LpPool", .params = &lp_3, .n_in = 1, .in = { SIGNED(1, 1, 4, 4) } },

@@ -117,6 +117,7 @@ const grad_case grad_cases_nn[] = {
     { "two axes, no bias, all outputs", "LayerNormalization", .params = &ln_two, .n_out = 3, .skip_out = 6, .n_in = 2, .in = { VAR(2, 3, 4), VAR(3, 4) } },
     { "image", "InstanceNormalization", .params = &gn_instance, .n_in = 3, .in = { VAR(2, 3, 3, 2), VAR(3), VAR(3) } },
     { "two groups", "GroupNormalization", .params = &gn_two, .n_in = 3, .in = { VAR(2, 4, 3, 2), VAR(4), VAR(4) } },
+    { "scale per group", "GroupNormalization", .opset = 18, .params = &gn_two, .n_in = 3, .in = { VAR(2, 4, 3, 2), VAR(2), VAR(2) } },
     { "even window", "LRN", .params = &lrn_even, .n_in = 1, .in = { VAR(2, 6, 2, 2) } },
     { "odd window", "LRN", .params = &lrn_odd, .n_in = 1, .in = { VAR(1, 5, 3) } },
 

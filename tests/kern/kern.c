@@ -14,7 +14,8 @@
 #include "runtime/kernel.h"
 
 static const char *const op_names[] = {"Conv", "mest.ConvGrad", "ConvTranspose", "mest.ConvTransposeGrad",
-                                       "Gemm", "mest.GemmGrad", "MatMul", "mest.MatMulGrad"};
+                                       "Gemm", "mest.GemmGrad", "MatMul", "mest.MatMulGrad", "mest.ConvAffine", "mest.ConvTransposeAffine"};
+enum { AFFINE = MATMUL_GRAD + 1 }; /* the last two serve problems of Conv and of ConvTranspose */
 static int passed, failed, skipped, skipped_shapes;
 
 /* ---- one kernel on one problem in one layout ---- */
@@ -77,6 +78,21 @@ static bool outputs_right(const problem *p, const mest_sparse *s, buffer out[3],
     return true;
 }
 
+/* Of output channel c, where an operator has factors. */
+static double factor_of(int64_t c) { return (double)(c % 5) * 0.75 - 1.25; }
+
+/* What follows the sum: times the factor, plus the bias (which is in the sum now), cut off. */
+static void expect_ending(const problem *p, const mest_clamp *clamp, bool with_factor, sums *e)
+{
+    const int64_t pixels = p->n_y / (p->g.n * p->n_b);
+    for (int64_t i = 0; i < p->n_y; i++) {
+        const int64_t c = i / pixels % p->n_b;
+        const double bias = p->bias ? p->b[c] : 0, f = with_factor ? factor_of(c) : 1, y = (e->value[i] - bias) * f + bias;
+        e->magnitude[i] = e->magnitude[i] * fabs(f) + 2 * fabs(bias);
+        e->value[i] = !clamp->on ? y : y < (double)clamp->lo ? (double)clamp->lo : y > (double)clamp->hi ? (double)clamp->hi : y;
+    }
+}
+
 /* Returns false where the kernel does not serve the layout. */
 static bool try_kernel(problem *p, const mest_kernel *k, int v, const mest_threads *pool)
 {
@@ -132,7 +148,12 @@ static bool try_kernel(problem *p, const mest_kernel *k, int v, const mest_threa
     } else if (has_bias) {
         in[bias_in] = &b;
     }
-    const int n_in = p->op == GEMM_GRAD ? 4 : p->gradient || has_bias ? 3 : 2;
+    const bool affine = !strcmp(k->op, op_names[AFFINE]) || !strcmp(k->op, op_names[AFFINE + 1]), with_factor = affine && p->n_b % 3;
+    const mest_conv_affine_params ending = {.conv = p->conv, .clamp = {p->n_b % 2, (mest_real)-0.75, (mest_real)INFINITY}};
+    const mest_type factors = {.dtype = MEST_F32, .shape = shape_of(1, p->n_b, 0, 0, 0)};
+    if (with_factor)
+        in[3] = &factors;
+    const int n_in = p->op == GEMM_GRAD || with_factor ? 4 : p->gradient || has_bias ? 3 : 2;
     const mest_type *outs[3] = {p->gradient ? &dx : &y, &w, &b};
     for (int i = 0; i < 3; i++)
         out[i] = want[i] ? outs[i] : NULL;
@@ -140,7 +161,7 @@ static bool try_kernel(problem *p, const mest_kernel *k, int v, const mest_threa
     const mest_node node = {.name = "node", .op = &op};
     const mest_sparse *patterns[4] = {NULL, s, NULL, NULL};
     const void *constants[4] = {NULL, NULL, NULL, NULL};
-    const void *params = p->matrix ? (p->op >= MATMUL ? NULL : (const void *)&p->gemm) : (const void *)&p->conv;
+    const void *params = p->matrix ? (p->op >= MATMUL ? NULL : (const void *)&p->gemm) : affine ? (const void *)&ending : (const void *)&p->conv;
     if (mest_derived_create(&derived, &test_heap, &err) != MEST_OK)
         exit(2);
     mest_kernel_query q = {.node = &node, .params = params, .n_in = n_in, .n_out = p->gradient ? (p->op == MATMUL_GRAD ? 2 : 3) : 1, .in = in,
@@ -187,6 +208,9 @@ static bool try_kernel(problem *p, const mest_kernel *k, int v, const mest_threa
     set(&by, p->dy, p->n_y, 0);
     set(&bb, p->b, p->n_b, 0);
     drop(xs, p->n_x, 8);
+    mest_real *factor = get((size_t)p->n_b, sizeof *factor);
+    for (int64_t i = 0; i < p->n_b; i++)
+        factor[i] = (mest_real)factor_of(i);
     mest_real *scratch = get(scratch_bytes / sizeof(mest_real) + 16, sizeof(mest_real));
     const int64_t most[3] = {p->n_x > p->n_y ? p->n_x : p->n_y, p->n_w, p->n_b > p->n_w ? p->n_b : p->n_w};
     uint32_t version = 0;
@@ -205,6 +229,8 @@ static bool try_kernel(problem *p, const mest_kernel *k, int v, const mest_threa
             version++;
         }
         expect(p, e);
+        if (affine)
+            expect_ending(p, &ending.clamp, with_factor, &e[0]);
         mest_tensor tin[4], tout[3];
         memset(tin, 0, sizeof tin);
         memset(tout, 0, sizeof tout);
@@ -213,6 +239,8 @@ static bool try_kernel(problem *p, const mest_kernel *k, int v, const mest_threa
                                .value_version = versioned ? &version : NULL};
         if (in[2] == &b)
             tin[2] = (mest_tensor){.type = &b, .data = bb.data, .count = (size_t)p->n_b, .sparse = NULL};
+        if (with_factor)
+            tin[3] = (mest_tensor){.type = &factors, .data = factor, .count = (size_t)p->n_b, .sparse = NULL};
         if (p->gradient)
             tin[dy_in] = (mest_tensor){.type = &y, .data = by.data, .count = (size_t)p->n_y, .sparse = NULL};
         buffer results[3];
@@ -263,6 +291,7 @@ static bool try_kernel(problem *p, const mest_kernel *k, int v, const mest_threa
     free_buffer(&by);
     free_buffer(&bw);
     free_buffer(&bb);
+    drop(factor, p->n_b, sizeof *factor);
     drop(scratch, (int64_t)(scratch_bytes / sizeof(mest_real) + 16), sizeof(mest_real));
     if (k->release)
         k->release(state, &test_heap);
@@ -303,7 +332,8 @@ int main(int argc, char **argv)
         draw_problem(&p);
         for (int i = 0; mest_kernel_at(i) && i < 512; i++) {
             const mest_kernel *k = mest_kernel_at(i);
-            if ((k->cpu & ~cpu) || strcmp(k->op, op_names[p.op]))
+            const char *const other = op_names[p.op == CONV ? AFFINE : p.op == TRANSPOSE ? AFFINE + 1 : p.op];
+            if ((k->cpu & ~cpu) || (strcmp(k->op, op_names[p.op]) && strcmp(k->op, other)))
                 continue;
             static const int lanes[] = {0, 1, 4, 8, 16};
             for (int l = 0; l < 5; l++)
