@@ -21,8 +21,8 @@ static mest_status take_start(mest_watch_param *p, mest_error *err)
 static mest_status open_param(mest_watch_param *p, mest_heap *heap, const mest_sparse *weight, mest_error *err)
 {
     p->sparse = weight;
-    MEST_TRY(mest_unit_list_create(&p->start, heap, weight->cap_units, weight->n_units, err));
-    MEST_TRY(mest_unit_list_create(&p->grown, heap, weight->cap_units, weight->n_units, err));
+    MEST_TRY(mest_unit_list_create(&p->start, heap, weight->cap_units, mest_sparse_ids(weight), err));
+    MEST_TRY(mest_unit_list_create(&p->grown, heap, weight->cap_units, mest_sparse_ids(weight), err));
     return take_start(p, err);
 }
 
@@ -162,8 +162,8 @@ mest_status mest_watch_load(mest_watch *w, mest_state_io read, void *stream, mes
     for (int i = 0; i < w->n; i++) {
         mest_watch_param *p = &w->params[i];
         p->distance_known = false;
-        MEST_TRY(load_list(w, &p->start, p->sparse->n_units, read, stream, err));
-        MEST_TRY(load_list(w, &p->grown, p->sparse->n_units, read, stream, err));
+        MEST_TRY(load_list(w, &p->start, mest_sparse_ids(p->sparse), read, stream, err));
+        MEST_TRY(load_list(w, &p->grown, mest_sparse_ids(p->sparse), read, stream, err));
     }
     return MEST_OK;
 }

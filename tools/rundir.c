@@ -85,9 +85,10 @@ static int lock_folder(tool *t, const char *folder)
         text[strcspn(text, "\n")] = 0;
         return tool_refuse(t, EXIT_FILES, "--output-dir: '%s' is in use by another run (process %s)", folder, *text ? text : "unknown");
     }
+    /* The number is only for the message above: a disk that is full is met, and named, where it matters. */
     int n = snprintf(text, sizeof text, "%ld\n", (long)getpid());
-    if (ftruncate(t->lock_fd, 0) != 0 || pwrite(t->lock_fd, text, (size_t)n, 0) != n)
-        return tool_refuse(t, EXIT_FILES, "--output-dir: '%s': %s", path, strerror(errno));
+    if (ftruncate(t->lock_fd, 0) == 0 && pwrite(t->lock_fd, text, (size_t)n, 0) != n)
+        (void)!ftruncate(t->lock_fd, 0);
     return 0;
 }
 

@@ -63,6 +63,21 @@ cp good.prev damaged/checkpoint.mest.prev
 gives 0 "$model" --train $recipe --max-steps 1 --checkpoint-every 9 --output-dir damaged --overwrite
 if cmp -s good.prev damaged/checkpoint.mest.prev; then fail 'the predecessor of an overwritten run is still there'; else pass; fi
 
+# ---- every scheme goes on, with all that is watched ----
+for scheme in csr block4 punched8x4 pattern nm2:4; do
+    s=0.8
+    case $scheme in nm*) s=0.5 ;; esac
+    more="--scheme $scheme --sparsity $s --method set:every=2 --log jsonl,csv"
+    # shellcheck disable=SC2086
+    gives 0 "$model" --train $recipe $more --output-dir "all-$scheme"
+    rm -rf half
+    mkdir half
+    cp "all-$scheme/checkpoint.mest.prev" half/checkpoint.mest
+    # shellcheck disable=SC2086
+    gives 0 "$model" --train $recipe $more --output-dir half --resume
+    same "all-$scheme/model.onnx" half/model.onnx "$scheme goes on"
+done
+
 # ---- two processes in one folder ----
 # shellcheck disable=SC2086
 "$run" "$model" --train $recipe --epochs 3000 --output-dir shared > first 2>&1 < /dev/null &

@@ -61,11 +61,22 @@ static void deep_types(build *b)
     onnx_nest(&b->g, 13, &v);
 }
 
+/* n times a field of no bytes */
+static void repeat(onnx_bytes *where, int field, size_t n)
+{
+    unsigned char *all = calloc(n, 2);
+    if (!all)
+        exit(2);
+    for (size_t i = 0; i < n; i++)
+        all[2 * i] = (unsigned char)(field << 3 | 2);
+    onnx_put(where, all, 2 * n);
+    free(all);
+}
+
 static void many_empty(build *b) /* nodes, initializers, inputs, value_info, of no bytes each */
 {
     static const int field[] = { 1, 5, 11, 13 };
-    for (int i = 0; i < 200000; i++)
-        onnx_blob(&b->g, field[b->i], "", 0);
+    repeat(&b->g, field[b->i], 200000);
 }
 
 static void many_attributes(build *b)
@@ -74,15 +85,13 @@ static void many_attributes(build *b)
     onnx_text(&n, 1, "x");
     onnx_text(&n, 2, "y");
     onnx_text(&n, 4, "Relu");
-    for (int i = 0; i < 200000; i++)
-        onnx_blob(&n, 5, "", 0);
+    repeat(&n, 5, 200000);
     onnx_nest(&b->g, 1, &n);
 }
 
 static void many_graphs(build *b)
 {
-    for (int i = 0; i < 30000; i++)
-        onnx_blob(&b->model, 7, "", 0);
+    repeat(&b->model, 7, 30000);
 }
 
 static void many_packed(build *b) /* numbers of one byte become eight: dims of a million axes */
