@@ -39,7 +39,7 @@ export PKG_CONFIG_PATH="$libdir/pkgconfig" LD_LIBRARY_PATH="$libdir"
 examples=$prefix/share/doc/mest/examples
 mkdir bin
 if [ "$(pkg-config --modversion mest)" = "$("$prefix/bin/mest-run" --version | sed 's/[^0-9]*\([0-9.]*[0-9]\).*/\1/;q')" ]; then pass; else fail 'pkg-config and mest-run disagree about the version'; fi
-flags=$(pkg-config --define-prefix --cflags --libs mest) || fail 'pkg-config does not know mest'
+flags=$(pkg-config "--define-variable=prefix=$prefix" --cflags --libs mest) || fail 'pkg-config does not know mest'
 for name in infer finetune online_learning custom_data; do
     # shellcheck disable=SC2086
     ok cc -std=c11 -Wall -Wextra -Wpedantic -Werror -O1 "$examples/$name.c" -o bin/$name $flags -lm
