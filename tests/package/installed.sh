@@ -104,8 +104,8 @@ done
 
 # ---- Python ----
 python=${MEST_PYTHON:-python3}
-if ! "$python" -c 'import setuptools, numpy, pytest, pip' 2> /dev/null; then
-    skip "the Python binding: $python lacks numpy, pytest, pip or setuptools"
+if ! "$python" -c 'import setuptools, wheel, numpy, pytest, pip' 2> /dev/null; then
+    skip "the Python binding: $python lacks numpy, pytest, pip, setuptools or wheel"
 else
     ok "$python" -m pip install --quiet --no-deps --no-build-isolation --no-index --target site ./python
     mkdir away && cp -r python/tests away/tests && rm -rf python
