@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* GridSample: Y[n,c,p,q] = X[n,c] at grid[n,p,q] = (x, y) in [-1, 1]; X[N,C,H,W], grid[N,P,Q,2]. Modes bilinear (linear), nearest, bicubic
- * (cubic, a = -0.75); padding zeros, border, reflection; align_corners. ONNX since 16 (20 renames the modes). Two spatial axes.
+/* GridSample: Y[n,c,p,q] = X[n,c] at grid[n,p,q] = (x, y) in [-1, 1]; X[N,C,H,W], grid[N,P,Q,2]; or with one or three spatial axes, the grid's last
+ * axis naming the image's last one first. Modes bilinear (linear), nearest, bicubic (cubic, a = -0.75); padding zeros, border, reflection;
+ * align_corners. ONNX since 16 (20 renames the modes and allows other than two axes).
  * mest.GridSampleGrad (X, grid, dY) -> dX, dgrid. Nearest has no gradient for the grid (it is zero). */
 #include <inttypes.h>
 
@@ -11,6 +12,7 @@ typedef struct grid_params {
     int64_t align;
 } grid_params;
 
+enum { AXES = 3, CORNERS = 64 }; /* at most 4 taps on each of three axes */
 typedef enum grid_mode { LINEAR, NEAREST, CUBIC, BAD_MODE } grid_mode;
 typedef enum grid_pad { ZEROS, BORDER, REFLECTION, BAD_PAD } grid_pad;
 
@@ -29,13 +31,19 @@ static mest_status grid_infer(mest_infer *c)
     const grid_params *p = c->params;
     const mest_shape *x = &c->in[0]->shape, *g = &c->in[1]->shape;
     char tx[64], tg[64];
-    if (x->rank != 4)
-        return mest_infer_fail(c, MEST_E_UNSUPPORTED, "an input of rank %d; two spatial axes (rank 4) are supported", x->rank);
-    MEST_INFER_CHECK(c, g->rank == 4 && g->dim[0] == x->dim[0] && g->dim[3] == 2 && x->dim[2] > 0 && x->dim[3] > 0, "grid %s does not fit the input %s",
-                     mest_shape_text(g, tg, sizeof tg), mest_shape_text(x, tx, sizeof tx));
+    const int axes = x->rank - 2;
+    if (axes < 1 || axes > AXES)
+        return mest_infer_fail(c, MEST_E_UNSUPPORTED, "an input of rank %d; one to three spatial axes (rank 3 to 5) are supported", x->rank);
+    bool fits = g->rank == x->rank && g->dim[0] == x->dim[0] && g->dim[axes + 1] == axes;
+    mest_shape y = *x;
+    for (int i = 2; fits && i < x->rank; i++) {
+        fits = x->dim[i] > 0;
+        y.dim[i] = g->dim[i - 1];
+    }
+    MEST_INFER_CHECK(c, fits, "grid %s does not fit the input %s", mest_shape_text(g, tg, sizeof tg), mest_shape_text(x, tx, sizeof tx));
     MEST_INFER_CHECK(c, mode_of(p->mode) != BAD_MODE && pad_of(p->padding) != BAD_PAD, "mode \"%.20s\" or padding_mode \"%.20s\" is unknown",
                      p->mode ? p->mode : "", p->padding ? p->padding : "");
-    return mest_infer_set(c, 0, MEST_F32, &(mest_shape){ .rank = 4, .dim = { x->dim[0], x->dim[1], g->dim[1], g->dim[2] } });
+    return mest_infer_set(c, 0, MEST_F32, &y);
 }
 
 /* Coordinate u folded into the image of n pixels, and the factor by which a step in u moves it. */
@@ -128,7 +136,8 @@ typedef struct grid_job {
     grid_mode mode;
     grid_pad pad;
     bool align;
-    int64_t c, h, w, pixels; /* pixels: P * Q */
+    int axes;
+    int64_t c, plane, pixels, dim[AXES]; /* plane: pixels of an image; pixels: of a result */
     const mest_real *x, *grid, *dy;
     mest_real *y, *dx, *dgrid;
 } grid_job;
@@ -137,49 +146,81 @@ static grid_job job_of(const mest_args *a)
 {
     const grid_params *p = a->params;
     const mest_shape *x = &a->in[0].type->shape, *g = &a->in[1].type->shape;
-    return (grid_job){ .mode = mode_of(p->mode), .pad = pad_of(p->padding), .align = p->align != 0, .c = x->dim[1], .h = x->dim[2], .w = x->dim[3],
-                       .pixels = g->dim[1] * g->dim[2], .x = a->in[0].data, .grid = a->in[1].data };
+    grid_job j = { .mode = mode_of(p->mode), .pad = pad_of(p->padding), .align = p->align != 0, .axes = x->rank - 2, .c = x->dim[1], .plane = 1, .pixels = 1,
+                   .x = a->in[0].data, .grid = a->in[1].data };
+    for (int i = 0; i < j.axes; i++) {
+        j.dim[i] = x->dim[2 + i];
+        j.plane *= j.dim[i];
+        j.pixels *= g->dim[1 + i];
+    }
+    return j;
 }
 
-/* A tile is one image: its gradient collects from all of the grid. */
+/* The pixels that make one result: place (-1: outside), weight, and the weight's derivative by each coordinate of the grid. */
+typedef struct corners {
+    int n;
+    int64_t at[CORNERS];
+    double w[CORNERS], dw[CORNERS][AXES];
+} corners;
+
+static void corners_of(const grid_job *j, const mest_real *g, corners *k)
+{
+    taps t[AXES];
+    k->n = 1;
+    for (int i = 0; i < j->axes; i++) {
+        t[i] = taps_of((double)g[j->axes - 1 - i], j->dim[i], j->mode, j->pad, j->align);
+        k->n *= t[i].n;
+    }
+    for (int m = 0; m < k->n; m++) {
+        int pick[AXES], rest = m;
+        for (int i = j->axes - 1; i >= 0; i--) {
+            pick[i] = rest % t[i].n;
+            rest /= t[i].n;
+        }
+        k->at[m] = 0;
+        k->w[m] = 1;
+        for (int d = 0; d < j->axes; d++)
+            k->dw[m][d] = 1;
+        for (int i = 0; i < j->axes; i++) {
+            const int64_t p = pixel(t[i].first + pick[i], j->dim[i], j->mode, j->pad, j->align);
+            k->at[m] = p < 0 || k->at[m] < 0 ? -1 : k->at[m] * j->dim[i] + p;
+            k->w[m] *= t[i].w[pick[i]];
+            for (int d = 0; d < j->axes; d++)
+                k->dw[m][d] *= d == i ? t[i].dw[pick[i]] : t[i].w[pick[i]];
+        }
+    }
+}
+
+/* One image. */
 static void grid_tile(void *context, size_t tile)
 {
     const grid_job *j = context;
-    int64_t n = (int64_t)tile, plane = j->h * j->w;
+    const int64_t n = (int64_t)tile;
+    corners k;
     if (j->dx)
-        memset(j->dx + n * j->c * plane, 0, (size_t)(j->c * plane) * sizeof *j->dx);
+        memset(j->dx + n * j->c * j->plane, 0, (size_t)(j->c * j->plane) * sizeof *j->dx);
     for (int64_t o = 0; o < j->pixels; o++) {
-        const mest_real *g = j->grid + (n * j->pixels + o) * 2;
-        taps tx = taps_of((double)g[0], j->w, j->mode, j->pad, j->align), ty = taps_of((double)g[1], j->h, j->mode, j->pad, j->align);
-        double by_x = 0, by_y = 0;
-        int64_t at[16];
-        for (int r = 0; r < ty.n; r++)
-            for (int s = 0; s < tx.n; s++) {
-                int64_t iy = pixel(ty.first + r, j->h, j->mode, j->pad, j->align), ix = pixel(tx.first + s, j->w, j->mode, j->pad, j->align);
-                at[r * tx.n + s] = iy < 0 || ix < 0 ? -1 : iy * j->w + ix;
-            }
+        const int64_t at_grid = (n * j->pixels + o) * j->axes;
+        double by[AXES] = { 0 };
+        corners_of(j, j->grid + at_grid, &k);
         for (int64_t c = 0; c < j->c; c++) {
-            const mest_real *x = j->x + (n * j->c + c) * plane;
-            int64_t out = (n * j->c + c) * j->pixels + o;
+            const mest_real *x = j->x + (n * j->c + c) * j->plane;
+            const int64_t out = (n * j->c + c) * j->pixels + o;
             double sum = 0, dy = j->dy ? (double)j->dy[out] : 0;
-            for (int r = 0; r < ty.n; r++)
-                for (int s = 0; s < tx.n; s++) {
-                    int64_t k = at[r * tx.n + s];
-                    if (k < 0)
-                        continue;
-                    sum += ty.w[r] * tx.w[s] * (double)x[k];
-                    if (j->dx)
-                        j->dx[(n * j->c + c) * plane + k] += (mest_real)(ty.w[r] * tx.w[s] * dy);
-                    by_x += ty.w[r] * tx.dw[s] * (double)x[k] * dy;
-                    by_y += ty.dw[r] * tx.w[s] * (double)x[k] * dy;
-                }
+            for (int m = 0; m < k.n; m++) {
+                if (k.at[m] < 0)
+                    continue;
+                sum += k.w[m] * (double)x[k.at[m]];
+                if (j->dx)
+                    j->dx[(n * j->c + c) * j->plane + k.at[m]] += (mest_real)(k.w[m] * dy);
+                for (int d = 0; d < j->axes && j->dgrid; d++)
+                    by[d] += k.dw[m][d] * (double)x[k.at[m]] * dy;
+            }
             if (j->y)
                 j->y[out] = (mest_real)sum;
         }
-        if (j->dgrid) {
-            j->dgrid[(n * j->pixels + o) * 2] = (mest_real)by_x;
-            j->dgrid[(n * j->pixels + o) * 2 + 1] = (mest_real)by_y;
-        }
+        for (int d = 0; d < j->axes && j->dgrid; d++)
+            j->dgrid[at_grid + j->axes - 1 - d] = (mest_real)by[d];
     }
 }
 

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Resize(X, roi?, scales?, sizes?): nearest (all rounding modes), linear and cubic in any number of axes, all coordinate modes; float.
- * roi, scales and sizes are constants; an empty tensor means absent (opset 11). antialias is not supported.
+ * roi, scales and sizes are constants; an empty tensor means absent (opset 11).
  * Every output element is a weighted sum of input elements: the product over the axes of 1, 2 or 4 weights each.
+ * antialias: where an axis shrinks, the linear or cubic filter is stretched by 1 / scale and its weights are divided by their sum (ONNX since 18).
+ * A stretched window has any number of weights: they are computed where they are used.
  * mest.ResizeGrad(dY): the transposed weights (params: resize_places). */
 #include <inttypes.h>
 
@@ -25,14 +27,17 @@ typedef struct resize_places {
     coordinate_mode coordinates;
     rounding nearest;
     double cubic_a, extrapolation;
-    bool exclude_outside;
+    bool exclude_outside, antialias;
 } resize_places;
 
 typedef struct taps {
-    int n;
+    int64_t n;
     bool outside; /* tf_crop_and_resize: takes the extrapolation value */
+    bool wide;    /* a stretched filter: at and w are not used */
     int64_t at[4];
     mest_real w[4];
+    int64_t first, last; /* wide: the first position, maybe before the axis; the axis' last one */
+    double centre, stretch, norm;
 } taps;
 
 /* ---- where output positions lie in the input ---- */
@@ -58,6 +63,41 @@ static double cubic_weight(double a, double d)
     return d <= 1 ? ((a + 2) * d - (a + 3)) * d * d + 1 : d < 2 ? (((d - 5) * d + 8) * d - 4) * a : 0;
 }
 
+/* Weight of a position of a stretched filter, before the division by the sum. */
+static double wide_weight(const resize_places *p, const taps *t, int64_t at)
+{
+    double d = ((double)at - t->centre) * t->stretch;
+    if (p->exclude_outside && (at < 0 || at > t->last))
+        return 0;
+    return p->mode == CUBIC ? cubic_weight(p->cubic_a, d) : fabs(d) < 1 ? 1 - fabs(d) : 0;
+}
+
+static inline int64_t tap_at(const taps *t, int64_t k)
+{
+    if (!t->wide)
+        return t->at[k];
+    int64_t at = t->first + k;
+    return at < 0 ? 0 : at > t->last ? t->last : at;
+}
+
+static inline mest_real tap_weight(const resize_places *p, const taps *t, int64_t k)
+{
+    return t->wide ? (mest_real)(wide_weight(p, t, t->first + k) * t->norm) : t->w[k];
+}
+
+/* The window has at most 4 / stretch + 1 positions, and an axis of n elements shrinks to one or more: stretch is 1 / (2 n) at least. */
+static taps wide_taps(const resize_places *p, double centre, double stretch, int64_t n)
+{
+    const double support = (p->mode == CUBIC ? 2 : 1) / stretch;
+    taps t = {.wide = true, .centre = centre, .stretch = stretch, .last = n - 1, .first = (int64_t)floor(centre - support) + 1};
+    double sum = 0;
+    t.n = (int64_t)ceil(centre + support) - t.first;
+    for (int64_t k = 0; k < t.n; k++)
+        sum += wide_weight(p, &t, t.first + k);
+    t.norm = sum != 0 ? 1 / sum : 0;
+    return t;
+}
+
 static taps taps_at(const resize_places *p, int axis, int64_t i)
 {
     taps t = {.n = 1, .w = {1}};
@@ -72,6 +112,8 @@ static taps taps_at(const resize_places *p, int axis, int64_t i)
         c = rint(2 * c) / 2; /* roi is float32: 0.2f * 5 is meant to be 1 */
     c = c < -1e15 ? -1e15 : c > 1e15 ? 1e15 : c; /* a roi of any size stays convertible */
     double low = floor(c), part = c - low;
+    if (p->antialias && p->mode != NEAREST && p->scale[axis] < 1 && !t.outside)
+        return wide_taps(p, c, p->scale[axis], n);
     if (p->mode == NEAREST) {
         double r = p->nearest == FLOOR ? low : p->nearest == CEIL ? ceil(c) : p->nearest == PREFER_CEIL ? floor(c + 0.5) : ceil(c - 0.5);
         t.at[0] = r < 0 ? 0 : r > (double)(n - 1) ? n - 1 : (int64_t)r;
@@ -116,14 +158,13 @@ static const char *modes_of(const resize_params *q, resize_places *p)
         return "coordinate_transformation_mode is unknown";
     if (r < 0)
         return "nearest_mode is unknown";
-    if (q->antialias)
-        return "antialias is not supported";
     p->mode = (interpolation)m;
     p->coordinates = (coordinate_mode)k;
     p->nearest = (rounding)r;
     p->cubic_a = q->cubic_a;
     p->extrapolation = q->extrapolation;
     p->exclude_outside = q->exclude_outside != 0;
+    p->antialias = q->antialias != 0;
     return NULL;
 }
 
@@ -235,7 +276,8 @@ typedef struct resize_job {
 static void run_row(const resize_job *j, const taps *outer, int n_outer, int64_t from, int64_t to, const taps *last, int64_t n)
 {
     const resize_places *p = j->p;
-    int rank = p->x.rank, pick[MEST_MAX_RANK] = {0};
+    int rank = p->x.rank;
+    int64_t pick[MEST_MAX_RANK] = {0};
     bool outside = false;
     for (int k = 0; k < n_outer; k++)
         outside |= outer[k].outside;
@@ -248,19 +290,19 @@ static void run_row(const resize_job *j, const taps *outer, int n_outer, int64_t
         mest_real w = 1;
         int64_t base = 0;
         for (int k = 0; k < n_outer; k++) {
-            w *= outer[k].w[pick[k]];
-            base = base * p->x.dim[rank - 1 - n_outer + k] + outer[k].at[pick[k]];
+            w *= tap_weight(p, &outer[k], pick[k]);
+            base = base * p->x.dim[rank - 1 - n_outer + k] + tap_at(&outer[k], pick[k]);
         }
         base = from + base * p->x.dim[rank - 1];
         for (int64_t i = 0; i < n; i++) {
             const taps *t = &last[i];
             if (t->outside)
                 continue;
-            for (int k = 0; k < t->n; k++) {
+            for (int64_t k = 0; k < t->n; k++) {
                 if (j->gradient)
-                    j->out[base + t->at[k]] += w * t->w[k] * j->in[to + i];
+                    j->out[base + tap_at(t, k)] += w * tap_weight(p, t, k) * j->in[to + i];
                 else
-                    j->out[to + i] += w * t->w[k] * j->in[base + t->at[k]];
+                    j->out[to + i] += w * tap_weight(p, t, k) * j->in[base + tap_at(t, k)];
             }
         }
         int k = n_outer - 1;

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writes conformance cases that the system's test data lacks, in its folder form: recurrent layers in every direction with lengths and
 states (ONNX Runtime), operators newer than the data (the reference evaluator of the onnx package), einsum forms (both). Usage:
-make_cases.py FOLDER. Needs the Python packages onnx, onnxruntime and numpy; the cases are small and committed."""
+make_cases.py FOLDER [PATTERN]: PATTERN writes only the cases whose names begin with it. Needs the Python packages onnx, onnxruntime and numpy; the cases are small and committed."""
 import pathlib
 import sys
 
@@ -12,7 +12,7 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-root = pathlib.Path(sys.argv[1])
+root, pattern = pathlib.Path(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else ""
 rng = np.random.default_rng(7)
 
 
@@ -22,6 +22,8 @@ def real(*shape):
 
 def case(name, op, inputs, n_out, opset, reference=False, **attributes):
     """inputs: arrays, None for absent ones."""
+    if not name.startswith(pattern):
+        return
     names = ["" if x is None else f"x{i}" for i, x in enumerate(inputs)]
     present = [(n, x) for n, x in zip(names, inputs) if n]
     outs = [f"y{i}" for i in range(n_out)]
@@ -34,7 +36,7 @@ def case(name, op, inputs, n_out, opset, reference=False, **attributes):
     else:
         results = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"]).run(None, dict(present))
     for value, result in zip(graph.output, results):
-        value.CopyFrom(helper.make_tensor_value_info(value.name, TensorProto.FLOAT, result.shape))
+        value.CopyFrom(helper.make_tensor_value_info(value.name, helper.np_dtype_to_tensor_dtype(result.dtype), result.shape))
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8 if opset < 20 else 10)
     folder = root / "node" / name / "test_data_set_0"
     folder.mkdir(parents=True, exist_ok=True)
@@ -81,3 +83,23 @@ case("gelu_tanh", "Gelu", [x], 1, 20, reference=True, approximate="tanh")
 case("lppool_3", "LpPool", [real(1, 2, 6, 5)], 1, 18, kernel_shape=[2, 3], strides=[2, 1], pads=[1, 0, 0, 1], p=3)
 case("globallppool", "GlobalLpPool", [real(2, 2, 3, 4)], 1, 13, p=2)
 case("scatternd_add", "ScatterND", [real(3, 4), np.array([[1, 0], [2, 3], [1, 0]], np.int64), real(3)], 1, 16, reduction="add")
+
+x = real(1, 2, 5, 6)
+for mode in ("linear", "cubic"):
+    for h, w in ((3, 2), (2, 9)):
+        case(f"late_resize_antialias_{mode}_{h}_{w}", "Resize", [x, None, None, np.array([1, 2, h, w])], 1, 18, mode=mode, antialias=1)
+    case(f"late_resize_antialias_{mode}_inside", "Resize", [x, None, None, np.array([1, 2, 2, 3])], 1, 18, mode=mode, antialias=1, exclude_outside=1, cubic_coeff_a=-0.5)
+tables, at = [real(5, 3), real(5, 3)], np.array([[0, 1, 2, 4], [1, 3, 3, 0]])
+case("late_rope", "RotaryEmbedding", [real(2, 2, 4, 6), *tables, at], 1, 23, reference=True)
+case("late_rope_pairs", "RotaryEmbedding", [real(2, 4, 12), *tables, at], 1, 23, reference=True, num_heads=2, interleaved=1)
+case("late_rope_part", "RotaryEmbedding", [real(2, 2, 4, 6), real(2, 4, 2), real(2, 4, 2)], 1, 23, reference=True, rotary_embedding_dim=4)
+for align in (0, 1):
+    case(f"late_affine_grid_{align}", "AffineGrid", [real(2, 2, 3), np.array([2, 3, 4, 5])], 1, 20, reference=True, align_corners=align)
+    case(f"late_affine_grid_3_{align}", "AffineGrid", [real(2, 3, 4), np.array([2, 1, 2, 3, 4])], 1, 20, reference=True, align_corners=align)
+case("late_col2im", "Col2Im", [real(2, 8, 6), np.array([4, 3]), np.array([2, 2])], 1, 18, reference=True)
+case("late_col2im_wide", "Col2Im", [real(1, 8, 2), np.array([5, 5]), np.array([2, 2])], 1, 18, reference=True, strides=[3, 2], pads=[1, 0, 1, 0], dilations=[2, 3])
+for mode in ("linear", "nearest"):
+    case(f"late_grid_3_{mode}", "GridSample", [real(1, 2, 3, 4, 5), real(1, 2, 3, 2, 3) * 1.2], 1, 20, reference=True, mode=mode)
+for op in ("And", "Or", "Xor"):
+    case(f"late_bitwise_{op.lower()}", f"Bitwise{op}", [np.array([[1, 2, -3]], np.int32), np.array([[3], [6]], np.int32)], 1, 18, reference=True)
+case("late_bitwise_not", "BitwiseNot", [np.array([1, 200], np.uint8)], 1, 18, reference=True)
