@@ -60,6 +60,8 @@ static const mest_kernel *const tables[] = {
 #endif
     NULL};
 
+const mest_kernel *mest_kernel_list(int list) { return tables[list]; }
+
 const mest_kernel *mest_kernel_at(int index)
 {
     for (int t = 0; tables[t]; t++)

@@ -51,8 +51,10 @@ typedef struct mest_kernel {
                               * again_out, which this one fills. NULL: the kernel itself runs again (without state_in) */
 } mest_kernel;
 
-/* All kernels, best first, NULL past the end. */
+/* All kernels, best first, NULL past the end. Walks to the index: for loops over all of them that run often, take the lists. */
 const mest_kernel *mest_kernel_at(int index);
+/* The lists they stand in, in the same order, each ended by an entry without a name; NULL past the end. */
+const mest_kernel *mest_kernel_list(int list);
 
 /* ---- lists derived from a sparse weight (transposed index, offset lists), shared by all programs of a session ----
  * A list is found by (weight, key); `key` is any fixed-size bytes (kernel id, strides). build fills `data` from the pattern; it is called

@@ -137,18 +137,19 @@ const mest_kernel *mest_fastest_kernel(const mest_kernel_query *q, double *secon
 {
     const mest_kernel *best = NULL;
     *seconds = IMPOSSIBLE;
-    for (int k = 0; mest_kernel_at(k); k++) {
-        const mest_kernel *kernel = mest_kernel_at(k);
-        const char *reason = "";
-        if (strcmp(kernel->op, q->node->op->name) || (kernel->cpu & ~q->cpu) || !kernel->fits(q, &reason))
-            continue;
-        double cost = kernel->cost ? kernel->cost(q) : bytes_cost(q);
-        if (cost < *seconds) {
-            *seconds = cost;
-            *why = reason && *reason ? reason : "fastest that fits, by the cost model";
-            best = kernel;
+    const mest_kernel *kernel;
+    for (int list = 0; (kernel = mest_kernel_list(list)); list++)
+        for (; kernel->name; kernel++) {
+            const char *reason = "";
+            if (strcmp(kernel->op, q->node->op->name) || (kernel->cpu & ~q->cpu) || !kernel->fits(q, &reason))
+                continue;
+            double cost = kernel->cost ? kernel->cost(q) : bytes_cost(q);
+            if (cost < *seconds) {
+                *seconds = cost;
+                *why = reason && *reason ? reason : "fastest that fits, by the cost model";
+                best = kernel;
+            }
         }
-    }
     return best;
 }
 

@@ -348,9 +348,11 @@ static mest_status run_backward(const mest_args *a)
 /* Forward and backward share a workspace, so they must be of one kind: the first in the list that the processor runs. */
 static bool is_first(const mest_kernel_query *q)
 {
-    for (int i = 0; mest_kernel_at(i); i++)
-        if (!strcmp(mest_kernel_at(i)->op, q->node->op->name) && !(mest_kernel_at(i)->cpu & ~q->cpu))
-            return mest_kernel_at(i)->cpu == MEST_LANES_CPU;
+    const mest_kernel *k;
+    for (int list = 0; (k = mest_kernel_list(list)); list++)
+        for (; k->name; k++)
+            if (!strcmp(k->op, q->node->op->name) && !(k->cpu & ~q->cpu))
+                return k->cpu == MEST_LANES_CPU;
     return false;
 }
 
