@@ -23,7 +23,7 @@
 
 typedef struct mest_lanes_list {
     int32_t n_tiles, n_rows;   /* channel tiles, rows (of `height` outputs) */
-    int32_t height;            /* 1, or 4: outputs that share a column */
+    int32_t height;            /* 1, or 4 (images.h: 8, 16): outputs that share a column */
     const int32_t *start;      /* sparse: first entry of (tile, row), n_tiles * n_rows + 1 */
     const int32_t *first;      /* dense (start NULL): the rows of a tile share the offsets [first[tile], first[tile + 1]) */
     const int32_t *off;        /* bytes from the base address of a position */
@@ -108,9 +108,11 @@ typedef struct mest_lanes_key {
     uint8_t lanes;
     uint8_t backward;                  /* rows are channels of X, entries read dY */
     uint8_t inputs_first;              /* the weight is stored [C, M] (Gemm with transB = 0, MatMul) */
-    uint8_t height;                    /* 1 or 4 */
+    uint8_t height;                    /* 1, 4, 8 or 16: consecutive outputs that share their entries */
     uint8_t direct;                    /* the list's order is the storage order: values are read from the weight itself */
     uint8_t pad[3];
+    int32_t channel_bytes;             /* from channel to channel of the tensor that is read; 0: lanes */
+    int32_t reserved;
 } mest_lanes_key;
 
 static inline int32_t mest_lanes_phases(const mest_lanes_key *k) { return k->backward ? k->stride_y * k->stride_x : 1; }

@@ -18,7 +18,7 @@ int64_t mest_lanes_tap(const mest_lanes_key *k, int64_t r, int64_t s, int32_t *p
     return (py - ry) / k->stride_y * k->row_bytes + (px - sx) / k->stride_x * k->pixel_bytes;
 }
 
-static int64_t lane_bytes(const mest_lanes_key *k) { return (int64_t)k->lanes * (int64_t)sizeof(mest_real); }
+static int64_t lane_bytes(const mest_lanes_key *k) { return k->channel_bytes ? k->channel_bytes : (int64_t)k->lanes * (int64_t)sizeof(mest_real); }
 static int32_t read_channels(const mest_lanes_key *k) { return k->backward ? k->m : k->c; }
 static int32_t list_rows(const mest_lanes_key *k)
 {
@@ -51,7 +51,7 @@ static void walk(const mest_lanes_key *k, const mest_sparse *weight, bool fill, 
     const int64_t group_m = k->m / k->group, group_c = k->c / k->group, lane = lane_bytes(k), quads = k->height - 1;
     MEST_FOR_ENTRIES(weight, 0, weight->active_units, {
         if (e & quads)
-            continue; /* not the first of its quad: height is 1 or 4, and a unit's entries come in runs of a multiple of it */
+            continue; /* not the first of its block: a unit's entries come in runs of a multiple of height */
         const int64_t m = k->inputs_first ? col : row;
         const int64_t c = k->inputs_first ? row : row / group_m * group_c + col / taps;
         const int64_t tap = k->inputs_first ? 0 : col % taps;
@@ -101,7 +101,7 @@ void mest_lanes_refresh(void *data, const mest_sparse *weight, const void *key)
             w[e] = weight->values[perm[e]];
     else
         for (int64_t e = 0; e < n; e++)
-            memcpy(w + 4 * e, weight->values + perm[e], 4 * sizeof *w);
+            memcpy(w + k.height * e, weight->values + perm[e], k.height * sizeof *w);
 }
 
 mest_lanes_list mest_lanes_view(const void *data, const mest_lanes_key *key, const mest_real *values, int32_t phase, const int32_t **perm,

@@ -156,7 +156,7 @@ double mest_lanes_cost(const mest_kernel_query *q, mest_lanes_op op, const mest_
     /* measured in cache: blocks that share columns run almost twice as fast, the fused backward one and a half times */
     const double rate = isa->flops_per_second * (p.gradient ? 1.5 : block ? 1.9 : 1.0);
     const double bytes = (double)sizeof(mest_real) * (lanes * (double)(g->c * g->h * g->w) + pixels * (double)g->m) * (p.gradient ? 1.5 : 1.0);
-    return 2 * entries * pixels * passes / rate + bytes / 20e9 + 2e-6;
+    return 2 * entries * pixels * passes / rate + bytes / (p.affine ? 30e9 : 20e9) + 2e-6; /* inference: what the layer before wrote is near */
 }
 
 /* ---- preparation ---- */

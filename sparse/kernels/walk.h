@@ -13,12 +13,13 @@
 #define MEST_KERNEL_TABLE_EXPAND(file, isa) MEST_KERNEL_TABLE_PASTE(file, isa)
 #define MEST_KERNEL_TABLE(file) MEST_KERNEL_TABLE_EXPAND(file, MEST_ISA)
 
-/* Do the weight's entries come in fours of consecutive outputs (of one group) that share input and tap? Then one list serves four rows.
+/* Do the weight's entries come in runs of `height` consecutive outputs (of one group) that share input and tap? Then one list serves them all.
  * inputs_first: as the operator reads the weight; m outputs. */
-static inline bool mest_quads(const mest_sparse *w, bool inputs_first, int64_t m, int64_t group)
+static inline bool mest_shared_outputs(const mest_sparse *w, bool inputs_first, int64_t m, int64_t group, int height)
 {
-    return w->height % 4 == 0 && w->inputs_first == inputs_first && (group == 1 || m / group % 4 == 0);
+    return w->height % height == 0 && w->inputs_first == inputs_first && (group == 1 || m / group % height == 0);
 }
+static inline bool mest_quads(const mest_sparse *w, bool inputs_first, int64_t m, int64_t group) { return mest_shared_outputs(w, inputs_first, m, group, 4); }
 
 /* Is the order of storage that of a list with rows of `height` outputs, so that kernels read values from the weight itself? */
 static inline bool mest_row_order(const mest_sparse *w, int32_t height)

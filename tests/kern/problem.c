@@ -162,7 +162,7 @@ static double *draw(int64_t n)
 
 static void draw_operator(problem *p, int op, bool large)
 {
-    static const char *const formats[] = {"", "csr", "csr", "block2", "block3", "block4", "block4", "block8", "pattern", "pattern", "punched4x4",
+    static const char *const formats[] = {"", "csr", "csr", "block2", "block3", "block4", "block4", "block8", "block16", "pattern", "pattern", "punched4x4",
                                           "punched8x2", "punched3x5", "nm2:4", "nm1:4x4", "nm3:8x8"};
     static const int densities[] = {0, 2, 10, 30, 100};
     *p = (problem){.op = op};
@@ -200,7 +200,11 @@ static void draw_operator(problem *p, int op, bool large)
     p->mask = doubles(p->n_w);
 }
 
-void draw_problem(problem *p) { draw_operator(p, (int)pick(CONV, MATMUL_GRAD), false); }
+void draw_problem(problem *p)
+{
+    const int op = (int)pick(CONV, MATMUL_GRAD);
+    draw_operator(p, op, op == CONV && pick(0, 9) == 0);
+}
 void draw_fused_problem(problem *p, bool large) { draw_operator(p, (int)pick(CONV, CONV_GRAD), large); }
 
 void free_problem(problem *p)
