@@ -367,6 +367,12 @@ static mest_status new_program(mest_session *s, mest_program_kind kind, int64_t 
     return status;
 }
 
+mest_status mest_session_sketch(mest_session *s, int64_t n, mest_program **program, mest_error *err)
+{
+    MEST_TRY(refused(s, err));
+    return new_program(s, MEST_PROGRAM_INFER, n, true, program, err);
+}
+
 mest_status mest_session_node_counts(mest_session *s, int64_t batch, mest_node_counts *counts, mest_error *err)
 {
     mest_program *p = NULL;
@@ -374,9 +380,7 @@ mest_status mest_session_node_counts(mest_session *s, int64_t batch, mest_node_c
     MEST_CHECK(s && batch >= 1 && counts && counts->struct_size >= sizeof counts->struct_size, err, MEST_E_ARGUMENT,
                "node counts: session, batch and counts must be given");
     mest_node_counts c = {.struct_size = counts->struct_size, .file = s->model->n_file_nodes};
-    mest_status status = refused(s, err);
-    if (status == MEST_OK)
-        status = new_program(s, MEST_PROGRAM_INFER, batch, true, &p, err);
+    mest_status status = mest_session_sketch(s, batch, &p, err);
     if (status == MEST_OK) {
         c.folded = p->n_folded_nodes;
         c.fused = p->n_fused_nodes;

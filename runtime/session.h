@@ -84,6 +84,8 @@ mest_status mest_recompute_parse(const char *text, mest_recompute_kind *kind, do
 mest_status mest_session_prepare(mest_session *s, mest_error *err);  /* optimizer slots, host scratch */
 /* The program for n samples, built if needed. Not to be called inside the step loop with a new size. */
 mest_status mest_session_program(mest_session *s, mest_program_kind kind, int64_t n, mest_program **program, mest_error *err);
+/* The graph and the types of inference on n samples, without kernels and memory: to be asked about, not to be run. The caller destroys it. */
+mest_status mest_session_sketch(mest_session *s, int64_t n, mest_program **program, mest_error *err);
 mest_status mest_session_set_source(mest_session *s, const mest_source_info *info, mest_error *err); /* session_feed.c */
 /* The output that config.output names, of the model's graph; the first where it names none. MEST_NONE: there is no output. */
 mest_id mest_session_chosen_output(const mest_session *s);

@@ -29,14 +29,18 @@ mest_status mest_session_shapes(mest_session *s, mest_error *err)
     if (s->target_type)
         return MEST_OK;
     mest_program *p;
-    MEST_TRY(mest_session_program(s, MEST_PROGRAM_INFER, 1, &p, err));
+    MEST_TRY(mest_session_sketch(s, 1, &p, err));
     const mest_value *y = &p->graph.values[p->logits];
     const mest_shape *out = &y->type.shape;
     bool ce = !strcmp(s->config.loss, "ce");
     mest_shape target = {.rank = out->rank - 1 - (ce ? 1 : 0)};
-    MEST_CHECK(target.rank >= 0, err, MEST_E_SHAPE, "output '%s' has no class axis", y->name);
+    mest_status status = MEST_OK;
+    if (target.rank < 0)
+        status = mest_fail(err, MEST_E_SHAPE, "output '%s' has no class axis", y->name);
     for (int i = 0; i < target.rank; i++)
         target.dim[i] = out->dim[i + 1];
+    mest_program_destroy(p);
+    MEST_TRY(status);
     s->target_type = ce ? MEST_I64 : MEST_F32;
     s->target_shape = target;
     return MEST_OK;

@@ -274,10 +274,9 @@ START_TEST(networks_train)
         ck_assert_int_eq(s.sum.plan.n_nodes, s.explained.n_nodes);
         ck_assert_int_eq(s.sum.plan.arena_bytes, s.explained.arena_bytes);
         ck_assert_int_eq(s.sum.plan.optimizer_bytes, s.explained.optimizer_bytes);
-        /* all of it: --explain also holds the program of one sample, from which it learnt the shapes, and lists of weights that are only its */
-        ck_assert_msg(s.sum.plan.parameter_bytes <= s.explained.parameter_bytes && s.sum.plan.parameter_bytes * 8 > s.explained.parameter_bytes * 7, "%s: %lld and %lld bytes of parameters",
-                      good_models[_i], (long long)s.sum.plan.parameter_bytes, (long long)s.explained.parameter_bytes);
-        ck_assert_msg(s.sum.plan.total_bytes < s.explained.total_bytes + 4096 && s.sum.plan.total_bytes * 4 > s.explained.total_bytes * 3, "%s: %lld and %lld bytes",
+        ck_assert_int_eq(s.sum.plan.parameter_bytes, s.explained.parameter_bytes);
+        /* all of it: the check itself holds some kilobytes besides */
+        ck_assert_msg(s.sum.plan.total_bytes < s.explained.total_bytes + 32768 && s.sum.plan.total_bytes * 4 > s.explained.total_bytes * 3, "%s: %lld and %lld bytes",
                       good_models[_i], (long long)s.sum.plan.total_bytes, (long long)s.explained.total_bytes);
         for (int i = 0; i < s.n_nodes; i++)
             ck_assert_msg(s.node[i].forward && s.node[i].kernel[0], "%s: '%s'", good_models[_i], s.node[i].name);
