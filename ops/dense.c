@@ -41,8 +41,8 @@ static inline __attribute__((always_inline)) void block_rows(int n_rows, const m
 }
 
 WIDE_CLONES
-void mest_dense_block(const mest_real *a, int64_t a_row, int64_t a_col, int64_t rows, const mest_real *panel, int64_t depth,
-                      mest_real *block, bool add)
+static void by_panel(const mest_real *a, int64_t a_row, int64_t a_col, int64_t rows, const mest_real *panel, int64_t depth, mest_real *block,
+                     bool add)
 {
     int64_t r = 0;
     for (; r + 4 <= rows; r += 4)
@@ -53,6 +53,13 @@ void mest_dense_block(const mest_real *a, int64_t a_row, int64_t a_col, int64_t 
     case 1: block_rows(1, a + r * a_row, a_row, a_col, panel, depth, block + r * MEST_PANEL, add); break;
     default: break;
     }
+}
+
+/* The clones are local: the symbol that picks one would be exported whatever its visibility. */
+void mest_dense_block(const mest_real *a, int64_t a_row, int64_t a_col, int64_t rows, const mest_real *panel, int64_t depth,
+                      mest_real *block, bool add)
+{
+    by_panel(a, a_row, a_col, rows, panel, depth, block, add);
 }
 
 /* panel[k][0..MEST_PANEL) = b(k, j..j+n), zero past n. */

@@ -48,25 +48,56 @@ static int64_t bytes_of(const mest_program *p, mest_id v)
     return n * (int64_t)mest_dtype_size(t->dtype);
 }
 
-void mest_program_nodes(const mest_program *p, void (*node)(void *user, const mest_node_info *info), void *user)
+int64_t mest_program_node_bytes(const mest_program *p, mest_id i)
+{
+    const mest_node *n = &p->graph.nodes[i];
+    int64_t bytes = 0;
+    if (p->steps[i].nothing)
+        return 0;
+    for (int k = 0; k < n->n_in; k++)
+        if (n->in[k] != MEST_NONE)
+            bytes += bytes_of(p, n->in[k]);
+    for (int k = 0; k < n->n_out; k++)
+        if (n->out[k] != MEST_NONE)
+            bytes += bytes_of(p, n->out[k]);
+    return bytes;
+}
+
+int64_t mest_program_nonzeros(const mest_program *p, mest_id i)
+{
+    const mest_node *n = &p->graph.nodes[i];
+    int64_t entries = 0;
+    for (int k = 0; k < n->n_in; k++) {
+        const mest_value *v = n->in[k] == MEST_NONE ? NULL : &p->graph.values[n->in[k]];
+        if (v && v->kind == MEST_VALUE_PARAM && p->model->params[v->param].sparse)
+            entries += mest_sparse_nnz(p->model->params[v->param].sparse);
+    }
+    return entries;
+}
+
+const char *mest_program_kernel(const mest_program *p, mest_id i)
+{
+    const mest_step *st = &p->steps[i];
+    return st->nothing ? "view" : st->kernel ? st->kernel->name : "reference";
+}
+
+const char *mest_phase_name(mest_phase phase)
 {
     static const char *const phases[] = {"forward", "backward", "update"};
+    return phases[phase];
+}
+
+void mest_program_nodes(const mest_program *p, void (*node)(void *user, const mest_node_info *info), void *user)
+{
     for (mest_id i = 0; i < p->graph.n_nodes; i++) {
         const mest_node *n = &p->graph.nodes[i];
         const mest_step *st = &p->steps[i];
         char in[2048], out[2048];
         describe(p, n->in, n->n_in, in, sizeof in);
         describe(p, n->out, n->n_out, out, sizeof out);
-        mest_node_info info = {.struct_size = sizeof info, .index = i, .name = n->name, .op = n->op->name, .phase = phases[n->phase], .inputs = in, .outputs = out};
-        info.kernel = st->nothing ? "view" : st->kernel ? st->kernel->name : "reference";
-        info.why = st->nothing ? "no data moves" : st->why;
-        for (int k = 0; k < n->n_in; k++)
-            if (n->in[k] != MEST_NONE && !st->nothing)
-                info.bytes += bytes_of(p, n->in[k]);
-        for (int k = 0; k < n->n_out; k++)
-            if (n->out[k] != MEST_NONE && !st->nothing)
-                info.bytes += bytes_of(p, n->out[k]);
-        info.macs = mest_program_macs(p, i);
+        mest_node_info info = {.struct_size = sizeof info, .index = i, .name = n->name, .op = n->op->name, .phase = mest_phase_name(n->phase), .inputs = in, .outputs = out,
+                               .kernel = mest_program_kernel(p, i), .why = st->nothing ? "no data moves" : st->why, .macs = mest_program_macs(p, i),
+                               .bytes = mest_program_node_bytes(p, i), .nonzeros = mest_program_nonzeros(p, i)};
         node(user, &info);
     }
 }

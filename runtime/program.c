@@ -8,6 +8,7 @@
 #include <time.h>
 
 #include "runtime/autodiff.h"
+#include "runtime/counter.h"
 #include "runtime/infer.h"
 #include "runtime/survey.h"
 #include "runtime/recompute.h"
@@ -340,20 +341,36 @@ double mest_seconds(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
+static void trace(const mest_program *p, const mest_profile *profile, mest_id i, double start, double seconds, int64_t cycles)
+{
+    const mest_node *n = &p->graph.nodes[i];
+    const mest_node_time time = {.struct_size = sizeof time, .kind = p->spec.kind, .index = i, .batch = p->spec.batch, .name = n->name, .op = n->op->name,
+                                 .kernel = mest_program_kernel(p, i), .phase = mest_phase_name(n->phase), .start = start, .seconds = seconds,
+                                 .cycles = cycles, .macs = mest_program_macs(p, i), .nonzeros = mest_program_nonzeros(p, i),
+                                 .bytes = mest_program_node_bytes(p, i)};
+    profile->trace(profile->trace_user, &time);
+}
+
 /* Nodes from..to-1; each is timed when somebody asked for it. */
 static mest_status run_steps(mest_program *p, mest_id from, mest_id to, const mest_run *run, mest_error *err)
 {
     const mest_profile *profile = p->spec.profile;
-    if (!profile || !profile->node) {
+    if (!profile || (!profile->node && !profile->trace)) {
         for (mest_id i = from; i < to; i++)
             MEST_TRY(mest_program_step(p, i, run, err));
         return MEST_OK;
     }
     for (mest_id i = from; i < to; i++) {
-        double start = mest_seconds();
+        const int64_t cycles = profile->trace ? mest_counter_read(profile->counter) : -1;
+        const double start = mest_seconds();
         MEST_TRY(mest_program_step(p, i, run, err));
-        if (!p->steps[i].nothing)
-            profile->node(profile->user, p->spec.kind, i, mest_seconds() - start);
+        const double seconds = mest_seconds() - start;
+        if (p->steps[i].nothing)
+            continue;
+        if (profile->trace)
+            trace(p, profile, i, start, seconds, cycles < 0 ? -1 : mest_counter_read(profile->counter) - cycles);
+        if (profile->node)
+            profile->node(profile->user, p->spec.kind, i, seconds);
     }
     return MEST_OK;
 }

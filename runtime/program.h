@@ -26,9 +26,12 @@ typedef struct mest_arena {
 /* Optimizer rule and state, shared by all programs of a session; see runtime/optim.h. */
 struct mest_optimizer;
 
-typedef struct mest_profile {         /* who wants to know how long nodes take; mest_session_profile */
+typedef struct mest_profile {         /* who wants to know how long nodes take; mest_session_profile, mest_session_trace */
     void (*node)(void *user, mest_program_kind kind, int index, double seconds); /* NULL: nobody */
     void *user;
+    void (*trace)(void *user, const mest_node_time *time); /* NULL: nobody */
+    void *trace_user;
+    int counter;                      /* of cycles, for trace; negative: none */
 } mest_profile;
 
 /* Which forward values a training program may drop and compute again (runtime/recompute.h); results do not change. */
@@ -134,6 +137,11 @@ mest_id mest_program_param_grad(const mest_program *program, int32_t param);
 int mest_program_weight_nodes(const mest_program *program, int32_t param);
 /* Multiply-accumulates of one node, at stored entries. */
 int64_t mest_program_macs(const mest_program *program, mest_id node);
+/* Stored entries of the sparse weights that a node reads or whose gradient it computes; bytes it reads and writes. */
+int64_t mest_program_nonzeros(const mest_program *program, mest_id node);
+int64_t mest_program_node_bytes(const mest_program *program, mest_id node);
+const char *mest_program_kernel(const mest_program *program, mest_id node); /* name; "reference", "view" */
+const char *mest_phase_name(mest_phase phase);
 void mest_program_nodes(const mest_program *program, void (*node)(void *user, const mest_node_info *info), void *user);
 
 /* ---- stages, in their own files ---- */

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "runtime/counter.h"
 #include "runtime/cpu.h"
 #include "runtime/snapshot.h"
 #include "runtime/sparsify.h"
@@ -153,6 +154,7 @@ mest_status mest_session_create(mest_session **session, mest_model *model, const
     s->model = model;
     s->arena.heap = s->heap;
     s->arena.generation = 1;
+    s->profile.counter = -1;
     mest_region_init(&s->region, s->heap);
     s->config = own;
     const char **texts[] = {&s->config.loss, &s->config.optimizer, &s->config.no_decay, &s->config.schedule, &s->config.batch_norm, &s->config.kernels,
@@ -208,6 +210,7 @@ void mest_session_destroy(mest_session *s)
     if (!s)
         return;
     mest_heap *heap = s->heap;
+    mest_counter_close(s->profile.counter);
     mest_session_forget(s);
     mest_free(heap, s->frozen, (size_t)s->model->n_params + 1, 1);
     mest_schedulers_destroy(s->schedulers);
@@ -417,7 +420,20 @@ mest_status mest_session_program(mest_session *s, mest_program_kind kind, int64_
 void mest_session_profile(mest_session *s, void (*node)(void *user, mest_program_kind kind, int index, double seconds), void *user)
 {
     if (s)
-        s->profile = (mest_profile){.node = node, .user = user};
+        s->profile.node = node, s->profile.user = user;
+}
+
+bool mest_session_trace(mest_session *s, void (*node)(void *user, const mest_node_time *time), void *user)
+{
+    if (!s)
+        return false;
+    mest_counter_close(s->profile.counter);
+    s->profile.counter = node ? mest_counter_open() : -1;
+    s->profile.trace = node;
+    s->profile.trace_user = user;
+    if (node && s->profile.counter < 0)
+        mest_logf(s->heap, MEST_LOG_INFO, "no cycle counter: perf_event_open: %s", strerror(-s->profile.counter));
+    return s->profile.counter >= 0;
 }
 
 /* ---- numbers ---- */

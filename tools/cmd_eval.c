@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* --eval: loss and accuracy of the model, as it is or made sparse first, on --data. */
 #include "commands.h"
+#include "op_times.h"
 #include "progress.h"
 #include "report.h"
 
@@ -27,6 +28,7 @@ int cmd_measure(tool *t, const mest_source *source, const char *task, mest_metri
 int cmd_eval(tool *t)
 {
     mest_metrics metrics;
+    op_times ops;
     int code = tool_load_model(t);
     if (code == 0)
         code = tool_open_sources(t, false);
@@ -39,6 +41,8 @@ int cmd_eval(tool *t)
     if (code)
         return code;
     signals_watch(t->session);
-    code = cmd_measure(t, &t->data, "evaluating", &metrics);
+    code = op_times_profile(t, &ops);
+    if (code == 0)
+        code = op_times_finish(t, &ops, cmd_measure(t, &t->data, "evaluating", &metrics));
     return code ? code : report_eval(t, &metrics);
 }

@@ -9,6 +9,7 @@
 
 #include "commands.h"
 #include "json.h"
+#include "op_times.h"
 #include "options.h"
 #include "outputs.h"
 #include "progress.h"
@@ -205,6 +206,7 @@ int cmd_infer(tool *t)
     const settings *s = t->s;
     inference in = {.t = t, .began = progress_clock()};
     progress p;
+    op_times ops;
     const char *path = s->output ? s->output : "output.npy";
     int code = 0;
     if (strcmp(path, "-") == 0 && s->json)
@@ -227,7 +229,9 @@ int cmd_infer(tool *t)
     progress_init(&p, t);
     code = begin(&in, path);
     if (code == 0)
-        code = run_batches(&in, &p);
+        code = op_times_profile(t, &ops);
+    if (code == 0)
+        code = op_times_finish(t, &ops, run_batches(&in, &p));
     progress_clear(&p);
     if (code == 0)
         code = finish(&in);

@@ -8,6 +8,7 @@
 
 #include "commands.h"
 #include "json.h"
+#include "op_times.h"
 #include "pictures.h"
 #include "progress.h"
 #include "report.h"
@@ -251,6 +252,7 @@ int cmd_train(tool *t)
     const settings *s = t->s;
     train_report r = {.plan = {.struct_size = sizeof r.plan}};
     progress p;
+    op_times ops;
     int code = prepare(t, &r);
     if (code)
         return code;
@@ -266,7 +268,9 @@ int cmd_train(tool *t)
     if (code == 0 && t->has_val && !s->no_eval_before && !r.resumed)
         code = cmd_measure(t, &t->val, "evaluating before training", &r.start);
     if (code == 0)
-        code = run(t, &r, &p);
+        code = op_times_profile(t, &ops);
+    if (code == 0)
+        code = op_times_finish(t, &ops, run(t, &r, &p));
     if (code == 0)
         code = recompute(t, "after");
     const bool same = strcmp(s->bn_recompute, "after") != 0 && strcmp(s->bn_recompute, "both") != 0; /* new statistics make another network */

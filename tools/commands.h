@@ -15,6 +15,7 @@ int cmd_explain(tool *t);
 int cmd_check(tool *t);
 int cmd_gradcheck(tool *t);
 int cmd_report(tool *t);
+int cmd_bench(tool *t);
 
 /* Loss and accuracy of the session over a source, with progress that says `task`. Shared by --train and --eval. */
 int cmd_measure(tool *t, const mest_source *source, const char *task, mest_metrics *metrics);

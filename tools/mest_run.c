@@ -57,6 +57,7 @@ static int run(tool *t)
     case MODE_EXPLAIN: return cmd_explain(t);
     case MODE_CHECK: return cmd_check(t);
     case MODE_GRADCHECK: return cmd_gradcheck(t);
+    case MODE_BENCH: return cmd_bench(t);
     case MODE_REPORT: return cmd_report(t);
     case MODE_NONE: break;
     }

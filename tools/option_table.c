@@ -38,6 +38,8 @@ const option option_table[] = {
     MODE("check", MODE_CHECK, "does it train? a verdict for each node, what to change, memory and work of a step"),
     MODE("gradcheck", MODE_GRADCHECK, "compare its gradients with differences of the loss, node by node, on --data or made-up samples"),
     MODE("report", MODE_REPORT, "--report DIR: the folder of a run (--output-dir) as one HTML page, DIR/report.html or -o"),
+    {"bench", 0, true, OPT_MODE_OF, "infer|train", NULL, AT(bench), 0, 0, MODE_BENCH,
+     "time and memory of inference or of a training step, on made-up samples or --data; a table of operators"},
     MODE("explain", MODE_EXPLAIN, "for each node the kernel chosen and why, operations, bytes; the memory plan"),
 
     GROUP("sweep", "Sweeps"),
@@ -155,6 +157,10 @@ const option option_table[] = {
     FLAG("no-xnnpack", 0, false, no_xnnpack, "use the library's own kernels only"),
     TEXT("no-fuse", 0, false, "all|NAME[,NAME]", NULL, no_fuse, "passes that must not change the graph; --explain lists them"),
     REAL("gradcheck-seconds", false, "S", "60", gradcheck_seconds, 0.1, 1e6, "--gradcheck: begin nothing new after S seconds; what is left is named"),
+    TEXT("profile", 0, false, "FILE", NULL, profile, "the time of every node as a trace for chrome://tracing or Perfetto; --train, --eval, --infer: the first 50,000; --bench: the runs of its table"),
+    REAL("bench-seconds", false, "S", "3", bench_seconds, 0, 1e6, "--bench: runs are timed for so long, three at least"),
+    INT("bench-runs", 0, false, "N", "0", bench_runs, 0, 1000000, "--bench: so many runs instead; 0: by --bench-seconds"),
+    INT("bench-warmup", 0, false, "N", "3", bench_warmup, 0, 1000000, "--bench: runs before them, besides the first"),
     CHOICE("program", false, "train|eval|infer", "train", program, "--explain: which program"),
 
     GROUP("memory", "Memory"),

@@ -194,10 +194,11 @@ static bool store(const parser *p, const option *o, const char *text)
         *(bool *)target = true;
         return true;
     case OPT_MODE:
+    case OPT_MODE_OF:
         if (p->s->mode != MODE_NONE && p->s->mode != o->value)
             return REFUSE(p, "--%s: only one of the modes can be given, see --help=modes", o->name);
         p->s->mode = o->value;
-        return true;
+        return o->kind == OPT_MODE || read_choice(p, o, text, target);
     case OPT_TEXT:
         if (!*text)
             return REFUSE(p, "--%s: the %s is empty", o->name, o->argument);

@@ -17,6 +17,7 @@
 typedef enum option_kind {
     OPT_FLAG,   /* no argument; sets a bool */
     OPT_MODE,   /* no argument; sets settings.mode to `value`, once */
+    OPT_MODE_OF, /* the same with one of the words of `argument`, which goes to the target */
     OPT_TEXT,
     OPT_CHOICE, /* one of the words of `argument`, "a|b|c" */
     OPT_INT,

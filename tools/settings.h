@@ -12,7 +12,7 @@
 #define SETTINGS_REALS 16 /* most numbers of a list option; equals the channels of mest_source_options */
 #define SETTINGS_TEXTS 16 /* how often a repeatable option may be given */
 
-typedef enum run_mode { MODE_NONE = 0, MODE_TRAIN, MODE_EVAL, MODE_INFER, MODE_INFO, MODE_EXPLAIN, MODE_CHECK, MODE_GRADCHECK, MODE_REPORT } run_mode;
+typedef enum run_mode { MODE_NONE = 0, MODE_TRAIN, MODE_EVAL, MODE_INFER, MODE_INFO, MODE_EXPLAIN, MODE_CHECK, MODE_GRADCHECK, MODE_REPORT, MODE_BENCH } run_mode;
 
 typedef struct real_list {
     int n;
@@ -73,7 +73,9 @@ typedef struct settings {
 
     /* machine */
     int64_t threads, memory_limit;
-    double gradcheck_seconds;
+    double gradcheck_seconds, bench_seconds;
+    int64_t bench_runs, bench_warmup;
+    const char *bench, *profile;
     const char *kernels, *program, *no_fuse, *recompute;
     bool no_xnnpack;
 

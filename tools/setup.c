@@ -33,12 +33,14 @@ int tool_check_settings(tool *t)
     if (options_given(s, "jobs") || s->dry_run)
         return tool_refuse(t, EXIT_USAGE, "--%s needs --sweep", s->dry_run ? "dry-run" : "jobs");
     if (!s->model)
-        return tool_refuse(t, EXIT_USAGE, "no model given: mest-run MODEL.onnx --train | --eval | --infer | --info | --check | --gradcheck | --explain; or mest-run --report DIR");
+        return tool_refuse(t, EXIT_USAGE, "no model given: mest-run MODEL.onnx --train | --eval | --infer | --info | --check | --gradcheck | --bench infer | --bench train | --explain; or mest-run --report DIR");
     if (s->mode == MODE_NONE)
-        return tool_refuse(t, EXIT_USAGE, "what shall be done with '%s'? --train, --eval, --infer, --info, --check, --gradcheck, --explain or --report", s->model);
+        return tool_refuse(t, EXIT_USAGE, "what shall be done with '%s'? --train, --eval, --infer, --info, --check, --gradcheck, --bench, --explain or --report", s->model);
     if (s->mode <= MODE_INFER && !s->data)
         return tool_refuse(t, EXIT_USAGE, "--data is missing: the samples to %s",
                            s->mode == MODE_TRAIN ? "train on" : s->mode == MODE_EVAL ? "evaluate on" : "run");
+    if (s->profile && s->mode != MODE_TRAIN && s->mode != MODE_EVAL && s->mode != MODE_INFER && s->mode != MODE_BENCH)
+        return tool_refuse(t, EXIT_USAGE, "--profile goes with --train, --eval, --infer and --bench");
     if (s->mode == MODE_REPORT)
         return 0; /* a folder, not a model: nothing else is looked at */
     char word[64], known[128];

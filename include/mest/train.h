@@ -240,6 +240,7 @@ typedef struct mest_node_info {
     const char *phase;                    /* "forward", "backward", "update" */
     const char *inputs, *outputs;         /* "x[16,3,32,32] lanes16, w csr 90.0%" */
     int64_t macs, bytes;                  /* multiply-accumulates at stored entries; bytes read and written */
+    int64_t nonzeros;                     /* stored entries of the sparse weights it reads */
 } mest_node_info;
 
 typedef struct mest_plan_info {
@@ -294,6 +295,23 @@ MEST_NODISCARD MEST_API mest_status mest_session_passes(mest_session *session, m
  * the thread that runs the program; the session must not be used in them. `node` NULL: off, as at the beginning; off costs nothing. */
 MEST_API void mest_session_profile(mest_session *session, void (*node)(void *user, mest_program_kind kind, int index, double seconds),
                                    void *user);
+
+/* One run of a node. Text is lent until the callback returns. */
+typedef struct mest_node_time {
+    uint32_t struct_size;
+    mest_program_kind kind;
+    int index;                            /* as mest_node_info's, for the same kind and batch */
+    int64_t batch;                        /* samples of the program */
+    const char *name, *op, *kernel, *phase;
+    double start, seconds;                /* wall time, monotonic clock */
+    int64_t cycles;                       /* of the processor, spent by the thread that called mest_session_trace, in user mode; -1: not counted */
+    int64_t macs, nonzeros, bytes;        /* as mest_node_info's */
+} mest_node_time;
+
+/* mest_session_profile with all there is to say of a node, for tables and traces. Cycles are counted where Linux lets the process use the
+ * processor's counter (perf_event_open); false: it does not, and the log says why. Call it from the thread that runs the session. `node`
+ * NULL: off, as at the beginning; off costs nothing. The two callbacks do not exclude each other. */
+MEST_API bool mest_session_trace(mest_session *session, void (*node)(void *user, const mest_node_time *time), void *user);
 
 /* Bytes now in use and the most that ever were, by the allocator of the session's model. */
 MEST_API void mest_session_memory(const mest_session *session, int64_t *current_bytes, int64_t *peak_bytes);

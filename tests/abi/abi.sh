@@ -26,7 +26,7 @@ headers=$(echo "$api" | sed 's/^include.\(.*\)/#include "\1"/')
 sed 's/(.*//; s/.*[ *]//' "$work/prototypes.txt" | LC_ALL=C sort > "$work/functions"
 : > "$work/exported"
 for library in $(echo "$libraries" | tr ',' ' '); do
-    nm -D --defined-only "$library" 2> /dev/null | awk '$2 == "T" || $2 == "D" || $2 == "R" || $2 == "B" { print $NF }' | sed 's/@.*//' | grep '^mest_' >> "$work/exported"
+    nm -D --defined-only "$library" 2> /dev/null | awk '$2 ~ /^[TDRBVWi]$/ { print $NF }' | sed 's/@.*//' | grep '^mest_' >> "$work/exported"
 done
 if [ -s "$work/exported" ]; then
     LC_ALL=C sort -u "$work/exported" > "$work/exported.sorted"

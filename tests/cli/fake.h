@@ -22,6 +22,8 @@ struct mest_session {
     mest_train_config config;
     atomic_bool cancelled;
     int64_t steps;
+    void (*trace)(void *user, const mest_node_time *time);
+    void *trace_user;
 };
 
 mest_status fail(mest_error *err, mest_status status, const char *format, ...) MEST_PRINTF(3, 4);
