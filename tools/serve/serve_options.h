@@ -1,0 +1,11 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* serve_options.h - the command line of mest-serve. */
+#ifndef TOOLS_SERVE_OPTIONS_H
+#define TOOLS_SERVE_OPTIONS_H
+
+#include "serve/http.h"
+
+/* 0: go on with *o; otherwise, or when *end, the program ends with that code. */
+int serve_options_read(server_options *o, int argc, char **argv, bool *end);
+
+#endif

@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* v2_tensor.h - tensors of the Open Inference Protocol: data types, shapes, numbers from JSON and to JSON.
+ *
+ *   tensor_spec    an input or output of a served model: name, type, shape of one sample
+ *   tensor         n samples of it in memory, packed, in the type of the model
+ */
+#ifndef TOOLS_SERVE_V2_TENSOR_H
+#define TOOLS_SERVE_V2_TENSOR_H
+
+#include <cjson/cJSON.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "mest/model.h"
+#include "serve/fault.h"
+#include "serve/text.h"
+
+enum { MAX_TENSORS = 16 };
+
+typedef struct tensor_spec {
+    const char *name;         /* lent by the model */
+    int dtype;                /* ONNX's number */
+    const char *datatype;     /* the protocol's name of it: "FP32" */
+    size_t item;              /* bytes of one element */
+    int rank;                 /* without the batch axis */
+    int64_t dim[MEST_MAX_RANK];
+    int64_t count;            /* elements of one sample */
+} tensor_spec;
+
+typedef struct tensor {
+    const tensor_spec *spec;
+    int64_t n;                /* samples */
+    void *data;               /* owned */
+    size_t bytes;
+} tensor;
+
+/* Fills datatype, item and count from dtype, rank and dim. False: the protocol has no such type, or an axis is free. */
+bool tensor_spec_complete(tensor_spec *spec);
+void tensor_free(tensor *t);
+
+/* One entry of a request's "inputs": {"name", "shape", "datatype", "data"}; with parameters.binary_data_size the values are the next bytes of *tail,
+ * which is moved on. `known` has n_known inputs of the model. At most max_bytes are taken, at most max_n samples. Values that are not finite, not
+ * of the type, or not as many as the shape says are refused. */
+bool tensor_from_json(tensor *t, const cJSON *entry, const tensor_spec *known, int n_known, int64_t max_n, size_t max_bytes,
+                      const unsigned char **tail, size_t *tail_bytes, fault *f);
+/* n samples as the numbers of a JSON array, with brackets. Values that are not finite become null. */
+void tensor_numbers(text *out, const tensor_spec *spec, const void *data, int64_t n);
+/* "[n,d,d]"; n < 0: "[-1,d,d]". */
+void tensor_shape(text *out, const tensor_spec *spec, int64_t n);
+
+#endif

@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "serve/watch.h"
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "serve/clock.h"
+
+typedef struct watched {
+    int socket;
+    double since_ms;      /* 0: a request is being answered, which is not the client's time */
+    bool ended;
+    struct watched *next, **link;
+} watched;
+
+struct watch {
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    pthread_t thread;
+    watched *first;
+    double limit_ms;
+    bool stopping;
+    server_metrics *metrics;
+};
+
+/* Its owner sees the end of the connection and closes it; as long as it is in the list the socket is its own. */
+static void end(watched *c, const char *words)
+{
+    if (words && send(c->socket, words, strlen(words), MSG_DONTWAIT | MSG_NOSIGNAL) < 0) {
+        /* it was told, or it was not: it is ended either way */
+    }
+    shutdown(c->socket, SHUT_RDWR);
+    c->ended = true;
+}
+
+static void *look(void *argument)
+{
+    struct watch *w = argument;
+    pthread_mutex_lock(&w->lock);
+    while (!w->stopping) {
+        double now = clock_ms();
+        for (watched *c = w->first; c; c = c->next)
+            if (c->since_ms > 0 && !c->ended && now - c->since_ms > w->limit_ms) {
+                end(c, "HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
+                atomic_fetch_add(&w->metrics->timed_out, 1);
+            }
+        clock_wait(&w->changed, &w->lock, now + (w->limit_ms < 1000 ? w->limit_ms / 4 + 1 : 250));
+    }
+    pthread_mutex_unlock(&w->lock);
+    return NULL;
+}
+
+struct watch *watch_create(double max_request_ms, server_metrics *metrics)
+{
+    struct watch *w = calloc(1, sizeof *w);
+    if (!w)
+        return NULL;
+    pthread_mutex_init(&w->lock, NULL);
+    clock_condition(&w->changed);
+    w->limit_ms = max_request_ms;
+    w->metrics = metrics;
+    if (pthread_create(&w->thread, NULL, look, w) == 0)
+        return w;
+    free(w);
+    return NULL;
+}
+
+void watch_destroy(struct watch *w)
+{
+    if (!w)
+        return;
+    pthread_mutex_lock(&w->lock);
+    w->stopping = true;
+    pthread_cond_broadcast(&w->changed);
+    pthread_mutex_unlock(&w->lock);
+    pthread_join(w->thread, NULL);
+    pthread_cond_destroy(&w->changed);
+    pthread_mutex_destroy(&w->lock);
+    free(w);
+}
+
+void watch_connection(void *user, struct MHD_Connection *connection, void **state, enum MHD_ConnectionNotificationCode code)
+{
+    struct watch *w = user;
+    pthread_mutex_lock(&w->lock);
+    if (code == MHD_CONNECTION_NOTIFY_STARTED) {
+        const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+        watched *c = info ? calloc(1, sizeof *c) : NULL;
+        if (c) {
+            *c = (watched){.socket = info->connect_fd, .since_ms = clock_ms(), .next = w->first, .link = &w->first};
+            if (w->first)
+                w->first->link = &c->next;
+            w->first = c;
+        }
+        *state = c;
+        atomic_fetch_add(&w->metrics->connections, 1);
+        atomic_fetch_add(&w->metrics->connections_now, 1);
+    } else {
+        watched *c = *state;
+        if (c) {
+            *c->link = c->next;
+            if (c->next)
+                c->next->link = c->link;
+            free(c);
+        }
+        *state = NULL;
+        atomic_fetch_sub(&w->metrics->connections_now, 1);
+    }
+    pthread_mutex_unlock(&w->lock);
+}
+
+static void mark(struct watch *w, struct MHD_Connection *connection, double since)
+{
+    const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+    pthread_mutex_lock(&w->lock);
+    if (info && info->socket_context)
+        ((watched *)info->socket_context)->since_ms = since;
+    pthread_mutex_unlock(&w->lock);
+}
+
+void watch_received(struct watch *w, struct MHD_Connection *c) { mark(w, c, 0); }
+void watch_answered(struct watch *w, struct MHD_Connection *c) { mark(w, c, clock_ms()); }
+
+void watch_hang_up(struct watch *w)
+{
+    pthread_mutex_lock(&w->lock);
+    for (watched *c = w->first; c; c = c->next)
+        if (c->since_ms > 0 && !c->ended)
+            end(c, NULL);
+    pthread_mutex_unlock(&w->lock);
+}
