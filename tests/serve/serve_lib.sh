@@ -89,3 +89,23 @@ train_body() {
         { for (i = 1; i <= 64; i++) printf "%s%g", (NR > 1 || i > 1 ? "," : ""), $i / 16; labels = labels (NR > 1 ? "," : "") $65 }
         END { printf "]}],\"labels\":[%s]}", labels }'
 }
+# until COMMAND...: repeats it until it succeeds, a minute at most
+until_so() {
+    tries=0
+    while ! "$@"; do
+        tries=$((tries + 1))
+        [ $tries -lt 600 ] || return 1
+        sleep 0.1
+    done
+}
+# status: asks how training stands, into ./answer, without counting as a check. at_least NAME N: a number of it
+status() { curl -s -m 60 -o answer "$model/train${1:-}"; }
+at_least() { status && n=$(field "$1") && [ "${n%%.*}" -ge "$2" ] 2> /dev/null; }
+# accuracy FROM TO: per cent of the images of those lines that are answered right
+accuracy() {
+    infer_body "$1" "$2" > acc.json
+    curl -s -m 60 -d @acc.json "$model/infer" > acc
+    gzip -dc "$digits/digits.csv.gz" | sed -n "$1,$2p" | cut -d, -f65 > labels
+    numbers acc | paste - - - - - - - - - - | awk '{ b = 1; for (i = 2; i <= 10; i++) if ($i > $b) b = i; print b - 1 }' | paste - labels |
+        awk '$1 == $2 { n++ } END { print int(100 * n / NR) }'
+}

@@ -221,8 +221,9 @@ bool http_start(server *s, fault *f)
     bool six = strchr(s->o.address, ':') != NULL;
     if (inet_pton(six ? AF_INET6 : AF_INET, s->o.address, six ? (void *)&v6.sin6_addr : (void *)&v4.sin_addr) != 1)
         return refuse(f, 400, "'%s' is no address", s->o.address);
+    s->jobs = jobs_create();
     s->watch = watch_create((double)s->o.max_request_ms, &s->metrics);
-    if (!s->watch)
+    if (!s->watch || !s->jobs)
         return refuse(f, 503, "out of memory");
     unsigned flags = MHD_USE_EPOLL | MHD_USE_INTERNAL_POLLING_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG | (six ? MHD_USE_IPv6 : 0u);
     s->daemon = MHD_start_daemon(flags, (uint16_t)s->o.port, NULL, NULL, access_handler, s, MHD_OPTION_EXTERNAL_LOGGER, quiet, NULL,
@@ -252,6 +253,8 @@ void http_stop(server *s)
         MHD_stop_daemon(s->daemon);
         s->daemon = NULL;
     }
+    jobs_destroy(s->jobs);
+    s->jobs = NULL;
     watch_destroy(s->watch);
     s->watch = NULL;
 }

@@ -4,6 +4,7 @@
 #ifndef TOOLS_SERVE_HTTP_H
 #define TOOLS_SERVE_HTTP_H
 
+#include "serve/jobs.h"
 #include "serve/served.h"
 
 typedef struct server_options {
@@ -20,6 +21,7 @@ typedef struct server_options {
 typedef struct server {
     server_options o;
     models models;
+    jobs *jobs;                     /* requests that wait for a disk */
     server_metrics metrics;
     struct MHD_Daemon *daemon;
     int port;

@@ -22,6 +22,8 @@ static const route_entry routes[] = {
     {"GET", "v2/models/M/versions/N/ready", answer_model_ready},
     {"POST", "v2/models/M/infer", answer_infer},
     {"POST", "v2/models/M/versions/N/infer", answer_infer},
+    {"GET", "v2/models/M/train", answer_train_status},
+    {"POST", "v2/models/M/train", answer_train},
     {"GET", "metrics", answer_metrics},
 };
 

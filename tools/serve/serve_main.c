@@ -35,6 +35,8 @@ int main(int argc, char **argv)
         working += !m->broken.status;
         if (m->broken.status)
             fprintf(stderr, "mest-serve: model '%s' cannot be served: %s\n", m->name, m->broken.text);
+        else if (!m->trainer)
+            fprintf(stderr, "mest-serve: model '%s' cannot be trained: %s\n", m->name, m->untrained.text);
     }
     code = working ? 0 : EXIT_MODEL;
     if (!code && !http_start(&s, &f)) {

@@ -8,6 +8,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "serve/trainer.h"
+
 engine *served_engine(served *s)
 {
     pthread_mutex_lock(&s->lock);
@@ -83,7 +85,6 @@ static bool open_model(served *s, fault *f)
     settings_init(&s->settings);
     if (!settings_read(&s->settings, path, f))
         return false;
-    version_dirs_clean(s->folder);
     int64_t id = version_dirs_current(s->folder);
     snprintf(path, sizeof path, "%s/%" PRId64, s->folder, id);
     s->engine = engine_load(path, id, &s->settings, f);
@@ -94,11 +95,15 @@ static bool open_model(served *s, fault *f)
     batcher_options o = {.settings = &s->settings, .in = s->in, .out = s->out, .n_inputs = s->n_inputs, .n_outputs = s->n_outputs,
                          .engine = engine_of, .ran = ran, .user = s};
     s->batcher = batcher_create(&o, f);
-    return s->batcher != NULL;
+    if (!s->batcher)
+        return false;
+    s->trainer = trainer_create(s, &s->untrained);
+    return true;
 }
 
 static void close_model(served *s)
 {
+    trainer_destroy(s->trainer); /* it looks at the load of the batcher */
     batcher_destroy(s->batcher);
     engine_release(s->engine);
     pthread_mutex_destroy(&s->lock);

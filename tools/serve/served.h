@@ -9,6 +9,8 @@
 #include "serve/metrics.h"
 #include "serve/version_dirs.h"
 
+typedef struct trainer trainer;
+
 typedef struct served {
     char name[64], folder[DIR_PATH];
     settings settings;
@@ -20,6 +22,8 @@ typedef struct served {
     engine *engine;                 /* that answers now */
     batcher *batcher;
     model_metrics metrics;
+    trainer *trainer;               /* NULL: it cannot be trained */
+    fault untrained;                /* why not */
 } served;
 
 typedef struct models {

@@ -69,29 +69,29 @@ static const cJSON *parameter(const cJSON *of, const char *name)
     return cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(of, "parameters"), name);
 }
 
-static bool read_inputs(infer_call *c, const cJSON *list, const tensor_spec *inputs, int n_inputs, const infer_limits *limits, const unsigned char *tail,
-                        size_t tail_bytes, fault *f)
+bool infer_read_inputs(tensor in[MAX_TENSORS], int64_t *n, const cJSON *list, const tensor_spec *inputs, int n_inputs, const infer_limits *limits,
+                       const unsigned char *tail, size_t tail_bytes, fault *f)
 {
     if (!cJSON_IsArray(list))
         return refuse(f, 400, "\"inputs\" is no array");
-    c->n_inputs = n_inputs;
+    *n = 0;
     for (const cJSON *e = list->child; e; e = e->next) {
         tensor t;
         if (!tensor_from_json(&t, e, inputs, n_inputs, limits->samples, limits->tensor_bytes, &tail, &tail_bytes, f)) {
             tensor_free(&t);
             return false;
         }
-        tensor *place = &c->in[t.spec - inputs];
-        if (place->data || (c->n && c->n != t.n)) {
+        tensor *place = &in[t.spec - inputs];
+        if (place->data || (*n && *n != t.n)) {
             refuse(f, 400, place->data ? "input '%.80s' is given twice" : "input '%.80s' has another number of samples than the one before", t.spec->name);
             tensor_free(&t);
             return false;
         }
         *place = t;
-        c->n = t.n;
+        *n = t.n;
     }
     for (int i = 0; i < n_inputs; i++)
-        if (!c->in[i].data)
+        if (!in[i].data)
             return refuse(f, 400, "input '%.80s' is missing", inputs[i].name);
     return tail_bytes == 0 || refuse(f, 400, "%zu bytes of the body belong to no input", tail_bytes);
 }
@@ -147,8 +147,10 @@ bool infer_read(infer_call *c, const unsigned char *body, size_t size, size_t js
         good = refuse(f, 400, "parameters.timeout is no number of microseconds");
     else if (timeout)
         c->deadline_ms = fmin(timeout->valuedouble / 1000, 1e9);
+    c->n_inputs = n_inputs;
     good = good && read_outputs(c, root, outputs, n_outputs, f)
-           && read_inputs(c, cJSON_GetObjectItemCaseSensitive(root, "inputs"), inputs, n_inputs, limits, body + json_bytes, size - json_bytes, f);
+           && infer_read_inputs(c->in, &c->n, cJSON_GetObjectItemCaseSensitive(root, "inputs"), inputs, n_inputs, limits,
+                                body + json_bytes, size - json_bytes, f);
     cJSON_Delete(root);
     return good;
 }

@@ -30,6 +30,9 @@ bool infer_read(infer_call *c, const unsigned char *body, size_t size, size_t js
 void infer_write(const infer_call *c, const char *model, text *out, size_t *json_bytes);
 void infer_free(infer_call *c);
 
+/* The "inputs" of a body: in[k] is input k of the model, all of them with the same number *n of samples. in[] is to be freed either way. */
+bool infer_read_inputs(tensor in[MAX_TENSORS], int64_t *n, const cJSON *list, const tensor_spec *inputs, int n_inputs, const infer_limits *limits,
+                       const unsigned char *tail, size_t tail_bytes, fault *f);
 /* Parses exactly one JSON value (no bytes behind it but blanks), with limits on depth and number of values. NULL: f says why. */
 cJSON *json_read(const unsigned char *body, size_t size, fault *f);
 

@@ -76,6 +76,17 @@ static double half(uint16_t h) /* IEEE 754 binary16 */
     return h & 0x8000 ? -v : v;
 }
 
+static uint16_t to_half(double v) /* rounds to nearest, ties to even; what is too large becomes infinite */
+{
+    int e;
+    double a = fabs(v), m = frexp(a, &e); /* a = m * 2^e, m in [0.5, 1) */
+    unsigned sign = v < 0 ? 0x8000u : 0;
+    if (!(a < 65520))
+        return (uint16_t)(sign | 0x7C00u);
+    unsigned bits = e < -13 ? (unsigned)nearbyint(ldexp(a, 24)) : ((unsigned)(e + 13) << 10) + (unsigned)nearbyint(ldexp(m, 11));
+    return (uint16_t)(sign | bits);
+}
+
 static double load(const char *from, int onnx)
 {
     switch (onnx) {
@@ -95,6 +106,20 @@ static double load(const char *from, int onnx)
     }
     default: return (double)NAN;
     }
+}
+
+double tensor_value(const tensor *t, int64_t i) { return load((const char *)t->data + (size_t)i * t->spec->item, t->spec->dtype); }
+
+void tensor_put(const tensor_spec *s, void *data, int64_t i, double v)
+{
+    char *at = (char *)data + (size_t)i * s->item;
+    uint16_t h;
+    if (s->dtype != 10) {
+        store(at, s->dtype, v);
+        return;
+    }
+    h = to_half(v);
+    memcpy(at, &h, sizeof h);
 }
 
 typedef struct filling {

@@ -37,6 +37,10 @@ typedef struct tensor {
 /* Fills datatype, item and count from dtype, rank and dim. False: the protocol has no such type, or an axis is free. */
 bool tensor_spec_complete(tensor_spec *spec);
 void tensor_free(tensor *t);
+/* Element i, of all samples together. */
+double tensor_value(const tensor *t, int64_t i);
+/* Writes element i of data that are of the type of `spec`. */
+void tensor_put(const tensor_spec *spec, void *data, int64_t i, double value);
 
 /* One entry of a request's "inputs": {"name", "shape", "datatype", "data"}; with parameters.binary_data_size the values are the next bytes of *tail,
  * which is moved on. `known` has n_known inputs of the model. At most max_bytes are taken, at most max_n samples. Values that are not finite, not

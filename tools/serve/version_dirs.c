@@ -155,8 +155,12 @@ void version_dirs_clean(const char *folder)
     for (struct dirent *e; d && (e = readdir(d)) != NULL;) {
         size_t n = strlen(e->d_name);
         char path[PATH_ROOM];
-        if (e->d_name[0] == '.' && n > 5 && !strcmp(e->d_name + n - 4, ".tmp") && (size_t)snprintf(path, sizeof path, "%s/%s", folder, e->d_name) < sizeof path)
+        if ((size_t)snprintf(path, sizeof path, "%s/%s", folder, e->d_name) >= sizeof path)
+            continue;
+        if (e->d_name[0] == '.' && n > 5 && !strcmp(e->d_name + n - 4, ".tmp"))
             remove_folder(path);
+        else if (strstr(e->d_name, ".tmp-"))
+            unlink(path); /* of a whole_file, or of a checkpoint */
     }
     if (d)
         closedir(d);

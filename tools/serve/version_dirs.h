@@ -20,7 +20,7 @@ bool version_dirs_set_current(const char *folder, int64_t id, fault *f);
 bool version_dirs_save(const char *folder, int64_t id, const mest_snapshot *snapshot, const char *facts, fault *f);
 /* Removes the oldest versions that training made until `keep` of those are left; `current` and `base` stay. */
 void version_dirs_prune(const char *folder, int64_t keep, int64_t current, int64_t base);
-/* Removes what an interrupted save left. */
+/* Removes what interrupted saves left; for whoever has the folder for itself. */
 void version_dirs_clean(const char *folder);
 /* The facts of version `id`, NULL if there are none; to be freed. */
 char *version_dirs_facts(const char *folder, int64_t id);

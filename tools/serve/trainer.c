@@ -1,0 +1,347 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The thread that trains, and what requests may ask of it. */
+#include "serve/trainer.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "serve/trainer_parts.h"
+
+void trainer_note(trainer *t, const char *note)
+{
+    pthread_mutex_lock(&t->lock);
+    snprintf(t->note, sizeof t->note, "%s", note);
+    pthread_mutex_unlock(&t->lock);
+}
+
+bool trainer_interrupted(trainer *t)
+{
+    pthread_mutex_lock(&t->lock);
+    bool yes = t->quit || !t->wanted || t->restore || t->anew;
+    pthread_mutex_unlock(&t->lock);
+    return yes;
+}
+
+static void set_state(trainer *t, const char *state)
+{
+    pthread_mutex_lock(&t->lock);
+    t->state = state;
+    pthread_mutex_unlock(&t->lock);
+}
+
+/* Sleeps until then, or until something is to be done. */
+static void sleep_until(trainer *t, double until)
+{
+    pthread_mutex_lock(&t->lock);
+    while (!t->quit && t->wanted && !t->restore && !t->anew && clock_ms() < until)
+        clock_wait(&t->changed, &t->lock, until);
+    pthread_mutex_unlock(&t->lock);
+}
+
+void trainer_yield(trainer *t, double ms)
+{
+    enum { LOOK_MS = 2 };
+    double begin = clock_ms();
+    if (ms > 0)
+        sleep_until(t, begin + ms);
+    double paused = clock_ms();
+    bool any = false;
+    while (batcher_load(t->model->batcher) > t->now.pause_waiting && (t->now.pause_at_most_ms <= 0 || clock_ms() - begin < t->now.pause_at_most_ms) && !trainer_interrupted(t)) {
+        if (!any)
+            set_state(t, "paused");
+        any = true;
+        sleep_until(t, clock_ms() + LOOK_MS);
+    }
+    if (any) {
+        set_state(t, "training");
+        atomic_fetch_add(&t->model->metrics.paused_us, (int64_t)((clock_ms() - paused) * 1e3));
+    }
+}
+
+/* ---- the thread ---- */
+static bool enough_samples(trainer *t)
+{
+    int64_t training = replay_count(t->store, false), testing = replay_count(t->store, true);
+    return training > 0 && testing > 0 && training + testing >= t->now.min_samples;
+}
+
+static bool advance(trainer *t, fault *f)
+{
+    pthread_mutex_lock(&t->lock);
+    t->now = t->settings;
+    int64_t restore = t->restore;
+    t->restore = 0;
+    t->fresh = t->fresh || t->anew;
+    t->anew = false;
+    pthread_mutex_unlock(&t->lock);
+    if (t->fresh && t->session)
+        session_close(t);
+    if (!enough_samples(t)) {
+        set_state(t, "waiting for samples");
+        sleep_until(t, clock_ms() + 100);
+        return true;
+    }
+    if (!t->session && !session_open(t, f))
+        return false;
+    if (restore)
+        session_restore(t, restore);
+    set_state(t, "training");
+    if (!session_learn(t, f))
+        return false;
+    if (t->in_round < t->now.round_steps)
+        return true;
+    if (!round_end(t, f))
+        return false;
+    if (t->now.rounds && t->rounds >= t->now.rounds) {
+        pthread_mutex_lock(&t->lock);
+        t->wanted = false;
+        pthread_mutex_unlock(&t->lock);
+        trainer_note(t, "all rounds are done");
+    }
+    return true;
+}
+
+static void stop_session(trainer *t, bool running)
+{
+    fault f = {0};
+    pthread_mutex_lock(&t->lock);
+    bool useless = t->anew;
+    pthread_mutex_unlock(&t->lock);
+    if (useless)
+        session_close(t);
+    if ((t->session || useless) && !session_save(t, running, &f))
+        trainer_note(t, f.text);
+    session_close(t);
+    set_state(t, "idle");
+}
+
+static void *train(void *argument)
+{
+    trainer *t = argument;
+    /* On Linux a thread has a niceness of its own, by its thread id. */
+    if (setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), (int)t->model->settings.nice) != 0)
+        trainer_note(t, "the niceness of the training thread could not be set");
+    for (;;) {
+        pthread_mutex_lock(&t->lock);
+        while (!t->quit && !t->wanted && !t->session)
+            pthread_cond_wait(&t->changed, &t->lock);
+        bool quit = t->quit, wanted = t->wanted;
+        pthread_mutex_unlock(&t->lock);
+        if (quit || !wanted) {
+            stop_session(t, wanted);
+            if (quit)
+                break;
+            continue;
+        }
+        fault f = {0};
+        if (advance(t, &f))
+            continue;
+        trainer_note(t, f.text); /* training ends, answering goes on */
+        pthread_mutex_lock(&t->lock);
+        t->wanted = false;
+        pthread_mutex_unlock(&t->lock);
+    }
+    return NULL;
+}
+
+/* ---- life ---- */
+static uint64_t shape_key(const sample_spec *s) /* FNV-1a of what a sample means */
+{
+    text all = {0};
+    for (int k = 0; k < s->n_inputs; k++) {
+        text_quote(&all, s->in[k].name);
+        text_add(&all, s->in[k].datatype, strlen(s->in[k].datatype));
+        tensor_shape(&all, &s->in[k], -1);
+    }
+    text_quote(&all, s->out->name);
+    text_printf(&all, "%d", s->classes);
+    tensor_shape(&all, s->out, -1);
+    uint64_t h = 0xCBF29CE484222325u;
+    for (size_t i = 0; i < all.size; i++)
+        h = (h ^ (unsigned char)all.data[i]) * 0x100000001B3u;
+    text_free(&all);
+    return h;
+}
+
+static bool open_store(trainer *t, fault *f)
+{
+    const served *m = t->model;
+    char path[DIR_PATH + 64];
+    snprintf(path, sizeof path, "%s/training", m->folder);
+    if (mkdir(path, 0777) != 0 && errno != EEXIST)
+        return refuse(f, 500, "%s: %s", path, strerror(errno));
+    snprintf(path, sizeof path, "%s/training/samples.mest", m->folder);
+    replay_options o = {.input_bytes = t->spec.input_bytes, .target_bytes = t->spec.target_bytes, .shape_key = shape_key(&t->spec), .max_bytes = m->settings.replay_bytes,
+                        .sample = !strcmp(m->settings.replay_keep, "sample"), .hold_out = m->settings.hold_out, .seed = (uint64_t)m->settings.seed};
+    t->store = replay_open(path, &o, f);
+    if (!t->store)
+        return false;
+    version_dirs_clean(m->folder); /* the store is locked: no other process is at work here */
+    snprintf(path, sizeof path, "%s/training", m->folder);
+    version_dirs_clean(path);
+    return true;
+}
+
+trainer *trainer_create(served *m, fault *f)
+{
+    trainer *t = calloc(1, sizeof *t);
+    if (!t) {
+        refuse(f, 503, "out of memory");
+        return NULL;
+    }
+    t->model = m;
+    t->settings = t->now = m->settings;
+    t->state = "idle";
+    t->loss = (double)NAN;
+    t->begun_ms = clock_ms();
+    pthread_mutex_init(&t->lock, NULL);
+    pthread_mutex_init(&t->versions, NULL);
+    clock_condition(&t->changed);
+    bool good = sample_spec_make(&t->spec, m->in, m->n_inputs, &m->out[m->target], m->settings.loss, f) && open_store(t, f);
+    if (good) {
+        t->wanted = session_was_running(t);
+        t->started = pthread_create(&t->thread, NULL, train, t) == 0;
+        good = t->started || refuse(f, 503, "a thread cannot be started");
+    }
+    if (!good) {
+        trainer_destroy(t);
+        return NULL;
+    }
+    return t;
+}
+
+void trainer_destroy(trainer *t)
+{
+    if (!t)
+        return;
+    pthread_mutex_lock(&t->lock);
+    t->quit = true;
+    pthread_cond_broadcast(&t->changed);
+    pthread_mutex_unlock(&t->lock);
+    if (t->started)
+        pthread_join(t->thread, NULL);
+    replay_close(t->store);
+    measure_destroy(t->measure);
+    for (int k = 0; k < MAX_TENSORS; k++)
+        free(t->inputs[k]);
+    free(t->targets);
+    free(t->sample);
+    pthread_cond_destroy(&t->changed);
+    pthread_mutex_destroy(&t->lock);
+    pthread_mutex_destroy(&t->versions);
+    free(t);
+}
+
+/* ---- requests ---- */
+const sample_spec *trainer_samples(const trainer *t) { return &t->spec; }
+
+bool trainer_add(trainer *t, const train_call *c, fault *f)
+{
+    if (!replay_add(t->store, c->n, c->inputs, c->targets, f))
+        return false;
+    atomic_fetch_add(&t->model->metrics.added, c->n);
+    return true;
+}
+
+bool trainer_start(trainer *t, const cJSON *changes, fault *f)
+{
+    pthread_mutex_lock(&t->lock);
+    bool good = !changes || settings_change(&t->settings, changes, f);
+    if (good) {
+        t->wanted = true;
+        t->note[0] = 0;
+        pthread_cond_broadcast(&t->changed);
+    }
+    pthread_mutex_unlock(&t->lock);
+    return good;
+}
+
+void trainer_cancel(trainer *t)
+{
+    pthread_mutex_lock(&t->lock);
+    t->wanted = false;
+    pthread_cond_broadcast(&t->changed);
+    pthread_mutex_unlock(&t->lock);
+}
+
+static bool kept_in_memory(engine *e, int64_t id)
+{
+    mest_snapshot *s = mest_model_acquire_id(e->model, id);
+    mest_snapshot_release(s);
+    return s != NULL;
+}
+
+/* From the folder: an engine of its own, from which training begins anew. */
+static bool load_version(trainer *t, int64_t id, fault *f)
+{
+    char folder[DIR_PATH + 32], path[DIR_PATH + 64];
+    snprintf(folder, sizeof folder, "%s/%" PRId64, t->model->folder, id);
+    snprintf(path, sizeof path, "%s/model.onnx", folder);
+    if (access(path, R_OK) != 0)
+        return refuse(f, 404, "there is no version %" PRId64, id);
+    engine *e = engine_load(folder, id, &t->model->settings, f);
+    if (!e || !version_dirs_set_current(t->model->folder, id, f)) {
+        engine_release(e);
+        return false;
+    }
+    if (!served_replace(t->model, e, f))
+        return false;
+    session_forget(t);
+    pthread_mutex_lock(&t->lock);
+    t->anew = true;
+    pthread_mutex_unlock(&t->lock);
+    return true;
+}
+
+static bool change_version(trainer *t, int64_t id, bool back, fault *f)
+{
+    engine *e = served_engine(t->model);
+    /* a refused candidate has a number in memory, but no folder: it cannot become current */
+    char path[DIR_PATH + 64];
+    snprintf(path, sizeof path, "%s/%" PRId64 "/model.onnx", t->model->folder, id);
+    bool good = access(path, R_OK) == 0 || refuse(f, 404, "there is no version %" PRId64, id);
+    bool here = good && kept_in_memory(e, id);
+    good = good && (here ? version_becomes_current(t, e, id, f) : load_version(t, id, f));
+    engine_release(e);
+    pthread_mutex_lock(&t->lock);
+    if (good && here && back)
+        t->restore = id;
+    if (good && t->candidate == id)
+        t->candidate = 0;
+    pthread_cond_broadcast(&t->changed);
+    pthread_mutex_unlock(&t->lock);
+    return good;
+}
+
+bool trainer_promote(trainer *t, int64_t id, fault *f)
+{
+    pthread_mutex_lock(&t->versions);
+    bool good = change_version(t, id, false, f);
+    pthread_mutex_unlock(&t->versions);
+    atomic_fetch_add(&t->model->metrics.published, good);
+    return good;
+}
+
+bool trainer_rollback(trainer *t, int64_t id, fault *f)
+{
+    pthread_mutex_lock(&t->versions);
+    int64_t now = served_version(t->model);
+    if (!id) {
+        int64_t *ids = malloc(MAX_DIRS * sizeof *ids);
+        int n = ids ? version_dirs_list(t->model->folder, ids) : 0;
+        for (int i = 0; i < n && ids[i] < now; i++)
+            id = ids[i];
+        free(ids);
+    }
+    bool good = id > 0 && id < now ? change_version(t, id, true, f) : refuse(f, 409, "there is no version before %" PRId64, now);
+    pthread_mutex_unlock(&t->versions);
+    atomic_fetch_add(&t->model->metrics.rolled_back, good);
+    return good;
+}
