@@ -41,6 +41,8 @@ static enum MHD_Result send_answer(exchange *x)
     MHD_add_response_header(r, "Content-Type", x->answer_json_bytes ? "application/octet-stream" : x->type ? x->type : "application/json");
     MHD_add_response_header(r, "Cache-Control", "no-store");
     MHD_add_response_header(r, "X-Content-Type-Options", "nosniff");
+    if (x->policy)
+        MHD_add_response_header(r, "Content-Security-Policy", x->policy);
     if (x->answer_json_bytes) {
         char number[32];
         snprintf(number, sizeof number, "%zu", x->answer_json_bytes);

@@ -43,6 +43,7 @@ typedef struct exchange {
     int status;                     /* of the answer */
     text answer;
     const char *type;               /* of its content; default application/json */
+    const char *policy;             /* Content-Security-Policy; NULL: none */
     size_t answer_json_bytes;       /* header of the same name; 0: none */
     atomic_bool done;
     bool aside, refused_early;

@@ -25,6 +25,7 @@ static const route_entry routes[] = {
     {"GET", "v2/models/M/train", answer_train_status},
     {"POST", "v2/models/M/train", answer_train},
     {"GET", "metrics", answer_metrics},
+    {"GET", "", answer_page},
 };
 
 /* Does the path have the form? The texts that stand for M and N are written out. */

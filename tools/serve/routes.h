@@ -19,6 +19,7 @@ void answer_versions(exchange *x, served *model, int64_t version);
 void answer_infer(exchange *x, served *model, int64_t version);
 void answer_train(exchange *x, served *model, int64_t version);
 void answer_train_status(exchange *x, served *model, int64_t version);
+void answer_page(exchange *x, served *model, int64_t version);
 void answer_metrics(exchange *x, served *model, int64_t version);
 
 #endif

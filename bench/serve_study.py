@@ -1,0 +1,224 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Studies of mest-serve: what answers cost while it trains, and whether they become better.
+
+    serve_study.py load   --mest-serve PROGRAM --model NET.onnx --data DATA [--seconds 120] [--connections 64] [--results FILE.tsv]
+    serve_study.py online --mest-serve PROGRAM --model NET.onnx --data DATA [--stream 7000] [--test 3000] [--chunk 1000] [--results FILE.tsv]
+
+DATA is cifar10:FILE (one binary file; images are normalised as the pretrained ResNets want them) or csv:FILE[.gz] (numbers 0..16 and a label, as
+examples/digits/digits.csv.gz). Settings of the model are given as --set NAME=VALUE. Standard library only; `load` runs ab (apache2-utils).
+
+load: `ab` with that many connections, for that many seconds, first at rest, then while the model trains on samples of DATA; in pairs, --pairs times.
+online: the first --stream samples are sent with their labels, a chunk at a time; the service trains on them; after each chunk, and after --settle
+rounds more, the version that answers is asked about the last --test samples, which it never gets.
+"""
+import argparse
+import array
+import csv
+import datetime
+import gzip
+import http.client
+import json
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import tempfile
+import time
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def read_data(spec):
+    """Samples as (float32 values, label), and the shape of one."""
+    kind, path = spec.split(":", 1)
+    if kind == "cifar10":
+        table = [[(v / 255 - MEAN[c]) / STD[c] for v in range(256)] for c in range(3)]
+        raw = pathlib.Path(path).read_bytes()
+        samples = []
+        for at in range(0, len(raw), 3073):
+            x = array.array("f")
+            for c in range(3):
+                row = table[c]
+                x.extend(row[v] for v in raw[at + 1 + 1024 * c:at + 1 + 1024 * (c + 1)])
+            samples.append((x, raw[at]))
+        return samples, [3, 32, 32]
+    opener = gzip.open if path.endswith(".gz") else open
+    with opener(path, "rt") as f:
+        return [(array.array("f", (float(v) / 16 for v in row[:-1])), int(float(row[-1]))) for row in csv.reader(f)], [1, 8, 8]
+
+
+class Service:
+    def __init__(self, program, model, settings):
+        self.folder = tempfile.TemporaryDirectory()
+        root = pathlib.Path(self.folder.name)
+        (root / "models/m/1").mkdir(parents=True)
+        (root / "models/m/1/model.onnx").write_bytes(pathlib.Path(model).read_bytes())
+        (root / "models/m/config.json").write_text(json.dumps(settings))
+        self.process = subprocess.Popen([program, str(root / "models"), "--port", "0", "--port-file", str(root / "port"), "--max-body", str(64 << 20),
+                                         "--request-time", "600000"])
+        while not (root / "port").exists():
+            if self.process.poll() is not None:
+                raise SystemExit("the service did not start")
+            time.sleep(0.05)
+        self.port = int((root / "port").read_text())
+        self.connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=600)
+        meta = self.call("GET", "/v2/models/m")
+        self.input, self.output = meta["inputs"][0]["name"], meta["outputs"][0]["name"]
+
+    def call(self, method, path, body=None, headers=None):
+        self.connection.request(method, path, body, headers or {})
+        answer = self.connection.getresponse()
+        data = answer.read()
+        if answer.status != 200:
+            raise SystemExit(f"{method} {path}: {answer.status} {data[:300]}")
+        length = answer.getheader("Inference-Header-Content-Length")
+        return (json.loads(data[:int(length)]), data[int(length):]) if length else json.loads(data)
+
+    def act(self, **what):
+        return self.call("POST", "/v2/models/m/train", json.dumps(what))
+
+    def body(self, samples, shape, **extra):
+        data = b"".join(s[0].tobytes() for s in samples)
+        head = json.dumps({"inputs": [{"name": self.input, "datatype": "FP32", "shape": [len(samples)] + shape,
+                                       "parameters": {"binary_data_size": len(data)}}], **extra}).encode()
+        return head + data, {"Inference-Header-Content-Length": str(len(head))}
+
+    def add(self, samples, shape):
+        for i in range(0, len(samples), 200):
+            part = samples[i:i + 200]
+            self.call("POST", "/v2/models/m/train", *self.body(part, shape, action="add", labels=[s[1] for s in part]))
+
+    def test(self, samples, shape, batch=32):
+        """Accuracy, and the versions that answered."""
+        right, versions = 0, set()
+        for i in range(0, len(samples), batch):
+            part = samples[i:i + batch]
+            head, data = self.call("POST", "/v2/models/m/infer", *self.body(part, shape, parameters={"binary_data_output": True}))
+            y = array.array("f", data)
+            classes = len(y) // len(part)
+            versions.add(int(head["model_version"]))
+            for k, s in enumerate(part):
+                row = y[k * classes:(k + 1) * classes]
+                right += max(range(classes), key=row.__getitem__) == s[1]
+        return right / len(samples), versions
+
+    def memory(self):
+        return int(re.search(r"VmRSS:\s*(\d+)", pathlib.Path(f"/proc/{self.process.pid}/status").read_text()).group(1)) / 1024
+
+    def end(self):
+        self.process.send_signal(signal.SIGTERM)
+        if self.process.wait() != 0:
+            raise SystemExit(f"exit code {self.process.returncode}")
+
+
+def note(path, row):
+    print("\t".join(str(v) for v in row.values()), flush=True)
+    if path:
+        new = not os.path.exists(path)
+        with open(path, "a") as f:
+            f.write(("\t".join(row) + "\n" if new else "") + "\t".join(str(v) for v in row.values()) + "\n")
+
+
+def ab(service, body_file, seconds, connections, header):
+    out = subprocess.run(["ab", "-q", "-k", "-l", "-c", str(connections), "-t", str(seconds), "-n", "100000000", "-p", body_file, "-T", "application/octet-stream",
+                          "-H", f"Inference-Header-Content-Length: {header}", f"http://127.0.0.1:{service.port}/v2/models/m/infer"],
+                         capture_output=True, text=True, check=True).stdout
+
+    def number(pattern):
+        found = re.search(pattern, out)
+        return float(found.group(1)) if found else 0
+    return {"requests": int(number(r"Complete requests:\s+(\d+)")), "failed": int(number(r"Failed requests:\s+(\d+)")),
+            "non_2xx": int(number(r"Non-2xx responses:\s+(\d+)")), "per_second": number(r"Requests per second:\s+([\d.]+)"),
+            "p50_ms": number(r"\n\s+50%\s+(\d+)"), "p99_ms": number(r"\n\s+99%\s+(\d+)"), "max_ms": number(r"\n\s+100%\s+(\d+)")}
+
+
+def study_load(o, samples, shape, settings):
+    service = Service(o.mest_serve, o.model, settings)
+    body, headers = service.body(samples[:1], shape, parameters={"binary_data_output": True})
+    body_file = os.path.join(service.folder.name, "body")
+    pathlib.Path(body_file).write_bytes(body)
+    header = headers["Inference-Header-Content-Length"]
+    service.add(samples[:o.stream], shape)
+    ab(service, body_file, 3, o.connections, header)
+    for pair in range(1, o.pairs + 1):
+        for state in ("rest", "training"):
+            if state == "training":
+                service.act(action="start")
+            before = service.call("GET", "/v2/models/m/train")
+            row = ab(service, body_file, o.seconds, o.connections, header)
+            after = service.call("GET", "/v2/models/m/train")
+            if state == "training":
+                service.act(action="cancel")
+                while service.call("GET", "/v2/models/m/train")["state"] != "idle":
+                    time.sleep(0.1)
+            note(o.results, {"model": pathlib.Path(o.model).stem, "pair": pair, "state": state, "connections": o.connections, "seconds": o.seconds, **row,
+                             "steps": after["steps"] - before["steps"], "rounds": after["rounds"] - before["rounds"], "version": after["version"],
+                             "rss_mb": round(service.memory(), 1), "load1": round(os.getloadavg()[0], 1), "date": datetime.date.today().isoformat()})
+    service.end()
+
+
+def study_online(o, samples, shape, settings):
+    service = Service(o.mest_serve, o.model, settings)
+    test = samples[-o.test:]
+    sent = 0
+
+    def look():
+        accuracy, versions = service.test(test, shape)
+        state = service.call("GET", "/v2/models/m/train")
+        note(o.results, {"model": pathlib.Path(o.model).stem, "sent": sent, "rounds": state["rounds"], "steps": state["steps"], "version": max(versions),
+                         "accuracy": round(100 * accuracy, 2), "n": len(test), "rss_mb": round(service.memory(), 1), "date": datetime.date.today().isoformat()})
+
+    def rounds(n):
+        goal = service.call("GET", "/v2/models/m/train")["rounds"] + n
+        while True:
+            state = service.call("GET", "/v2/models/m/train")
+            if state["rounds"] >= goal:
+                return
+            if not state["wanted"]:
+                raise SystemExit(f"training ended: {state['note']}")
+            time.sleep(0.2)
+    look()
+    while sent < o.stream:
+        service.add(samples[sent:sent + o.chunk], shape)
+        sent += o.chunk
+        service.act(action="start")
+        rounds(o.rounds)
+        look()
+    for _ in range(o.settle):
+        rounds(o.rounds)
+        look()
+    service.end()
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("study", choices=["load", "online"])
+    p.add_argument("--mest-serve", required=True)
+    p.add_argument("--model", required=True)
+    p.add_argument("--data", required=True)
+    p.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of config.json")
+    p.add_argument("--seconds", type=int, default=120)
+    p.add_argument("--connections", type=int, default=64)
+    p.add_argument("--pairs", type=int, default=1)
+    p.add_argument("--stream", type=int, default=1000, help="samples that are sent")
+    p.add_argument("--test", type=int, default=300)
+    p.add_argument("--chunk", type=int, default=200)
+    p.add_argument("--rounds", type=int, default=2, help="rounds of training after each chunk")
+    p.add_argument("--settle", type=int, default=2)
+    p.add_argument("--results", help="a table that rows are added to")
+    o = p.parse_args()
+    settings = {}
+    for text in o.set:
+        name, value = text.split("=", 1)
+        try:
+            settings[name] = json.loads(value)
+        except ValueError:
+            settings[name] = value
+    samples, shape = read_data(o.data)
+    (study_load if o.study == "load" else study_online)(o, samples, shape, settings)
+
+
+if __name__ == "__main__":
+    main()
