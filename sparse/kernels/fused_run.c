@@ -50,6 +50,8 @@ static void make_row(const strip *t, int64_t row, mest_real *to)
     const run *r = t->r;
     const bool gradient = s->lanes.p.gradient;
     const mest_pixels *g = gradient ? &s->lanes.y : &s->lanes.x;
+    if (s->lanes.key.by_rows && (row < 0 || row >= g->h))
+        return; /* no entry of the list reads it */
     const int64_t first = t->from * s->step_x + s->low_x, n = (t->columns - 1) * s->step_x + s->span_x, column = s->group * s->pixel;
     const int64_t a = row < 0 || row >= g->h ? n : least(n, first < 0 ? -first : 0), end = row < 0 || row >= g->h ? n : least(n, g->w - first);
     const int64_t b = end < a ? a : end;
@@ -200,6 +202,7 @@ static void forward_part(void *context, size_t worker, size_t part)
             f.x = r->job.x + l->x.origin + t.block * l->x.block + (row * s->step_y + s->low_y) * l->x.row + (t.from * s->step_x + s->low_x) * l->x.pixel;
             f.x_step = s->step_x * l->x.pixel;
         }
+        mest_lanes_inside(&f.list, &l->p.g, false, row);
         mest_real *to = r->job.y + l->y.origin + t.block * l->y.block + row * l->y.row + t.from * l->y.pixel;
         f.y = s->group > 1 ? t.y : to;
         l->isa->forward(&f, 0, 0, r0, r1);
@@ -337,7 +340,8 @@ static void gradient_row(strip *t, int64_t y, const mest_real *taps, int64_t tap
         const parity p = parity_of(t, y, px, dw || s->gate);
         if (p.columns <= 0)
             continue;
-        const mest_lanes_list list = mest_lanes_of(&r->job, (int32_t)(y % g->stride_y * g->stride_x + px));
+        mest_lanes_list list = mest_lanes_of(&r->job, (int32_t)(y % g->stride_y * g->stride_x + px));
+        mest_lanes_inside(&list, g, true, y);
         if (dw) {
             const mest_lanes_backward b = {.blocks = 1, .rows = 1, .run = p.columns * s->group, .x = p.x, .x_step = p.step, .dx = r->job.dx ? p.dx : NULL,
                                            .dx_step = p.step, .dy = taps, .dy_step = taps_pixel, .group_rows = group_rows, .group_shift = group_shift,

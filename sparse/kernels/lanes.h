@@ -24,7 +24,8 @@
 typedef struct mest_lanes_list {
     int32_t n_tiles, n_rows;   /* channel tiles, rows (of `height` outputs) */
     int32_t height;            /* 1, or 4 (images.h: 8, 16): outputs that share a column */
-    const int32_t *start;      /* sparse: first entry of (tile, row), n_tiles * n_rows + 1 */
+    const int32_t *start;      /* sparse: first entry of (tile, row), n_tiles * n_rows * parts + 1 */
+    int32_t parts, from, to;   /* start divides the entries of a row by the row of their tap into so many parts, or 1; [from, to) are taken */
     const int32_t *first;      /* dense (start NULL): the rows of a tile share the offsets [first[tile], first[tile + 1]) */
     const int32_t *off;        /* bytes from the base address of a position */
     const mest_real *w;        /* height values an entry */
@@ -88,10 +89,10 @@ typedef struct mest_lanes_isa {
 static inline int64_t mest_lanes_entries(const mest_lanes_list *l, int32_t tile, int32_t row, int32_t *n, const int32_t **off)
 {
     if (l->start) {
-        const int32_t *s = l->start + (int64_t)tile * l->n_rows + row;
-        *n = s[1] - s[0];
-        *off = l->off + s[0];
-        return s[0];
+        const int32_t *s = l->start + ((int64_t)tile * l->n_rows + row) * l->parts, first = s[l->from];
+        *n = s[l->to] - first;
+        *off = l->off + first;
+        return first;
     }
     *n = l->first[tile + 1] - l->first[tile];
     *off = l->off + l->first[tile];
@@ -110,7 +111,8 @@ typedef struct mest_lanes_key {
     uint8_t inputs_first;              /* the weight is stored [C, M] (Gemm with transB = 0, MatMul) */
     uint8_t height;                    /* 1, 4, 8 or 16: consecutive outputs that share their entries */
     uint8_t direct;                    /* the list's order is the storage order: values are read from the weight itself */
-    uint8_t pad[3];
+    uint8_t by_rows;                   /* entries of a row of the list are in the order of their taps' rows: mest_lanes_inside leaves out some */
+    uint8_t pad[2];
     int32_t channel_bytes;             /* from channel to channel of the tensor that is read; 0: lanes */
     int32_t reserved;
 } mest_lanes_key;
@@ -118,6 +120,21 @@ typedef struct mest_lanes_key {
 static inline int32_t mest_lanes_phases(const mest_lanes_key *k) { return k->backward ? k->stride_y * k->stride_x : 1; }
 /* Offset of tap (r, s) in the tensor that is read, and the phase it belongs to (0 in the forward pass). */
 int64_t mest_lanes_tap(const mest_lanes_key *k, int64_t r, int64_t s, int32_t *phase);
+
+/* Leaves out the entries whose taps are above or below the image at this row of positions (of Y; backward: row of X): in images of few rows they are
+ * many, and all of them zeros. Nothing where the list is not by rows. */
+static inline void mest_lanes_inside(mest_lanes_list *l, const mest_conv_geometry *g, bool backward, int64_t row)
+{
+    if (l->parts <= 1)
+        return;
+    const int64_t at = backward ? row + g->top : g->top - row * g->stride_y; /* tap 0 reads dY at / stride; row -at of X */
+    int64_t from = mest_ceil_div(backward ? at - (g->p - 1) * g->stride_y : at, g->dilation_y);
+    int64_t to = mest_floor_div(backward ? at : g->h - 1 + at, g->dilation_y) + 1;
+    from = from < 0 ? 0 : from > g->r ? g->r : from;
+    to = to > g->r ? g->r : to < from ? from : to;
+    l->from = (int32_t)from;
+    l->to = (int32_t)to;
+}
 
 /* The list of a sparse weight: one block of memory, shared through mest_derived_get. */
 size_t mest_lanes_bytes(const mest_lanes_key *key);

@@ -2,7 +2,8 @@
 /* Offset lists of the batch-lane kernels.
  *
  * A forward list has a row per output channel (or per four, where four outputs share their columns) and reads X; a backward list has a row per
- * input channel and phase and reads dY. Entries are ordered by phase, channel tile, row, then ascending as the weight is stored. */
+ * input channel and phase and reads dY. Entries are ordered by phase, channel tile, row, row of the tap (if the key says so), then ascending as
+ * the weight is stored. */
 #include "sparse/kernels/lanes.h"
 
 int64_t mest_lanes_tap(const mest_lanes_key *k, int64_t r, int64_t s, int32_t *phase)
@@ -29,11 +30,12 @@ static int32_t n_tiles(const mest_lanes_key *k, int32_t channels) { return chann
 /* ---- sparse ---- */
 typedef struct layout { size_t start, off, perm, w, bytes; int64_t n_start; } layout;
 
+static int32_t parts_of(const mest_lanes_key *k) { return k->by_rows ? k->r : 1; }
 static size_t align64(size_t n) { return (n + 63) / 64 * 64; }
 
 static layout layout_of(const mest_lanes_key *k)
 {
-    layout l = {.n_start = (int64_t)mest_lanes_phases(k) * n_tiles(k, read_channels(k)) * list_rows(k) + 1};
+    layout l = {.n_start = (int64_t)mest_lanes_phases(k) * n_tiles(k, read_channels(k)) * list_rows(k) * parts_of(k) + 1};
     l.off = align64((size_t)l.n_start * sizeof(int32_t));
     l.perm = l.off + align64((size_t)k->cap * sizeof(int32_t));
     l.w = l.perm + (k->direct ? 0 : align64((size_t)k->cap * sizeof(int32_t)));
@@ -47,7 +49,7 @@ size_t mest_lanes_bytes(const mest_lanes_key *key) { return layout_of(key).bytes
  * place of row i). */
 static void walk(const mest_lanes_key *k, const mest_sparse *weight, bool fill, int32_t *start, int32_t *off, int32_t *perm)
 {
-    const int64_t taps = (int64_t)k->r * k->s, tiles = n_tiles(k, read_channels(k)), rows = list_rows(k);
+    const int64_t taps = (int64_t)k->r * k->s, tiles = n_tiles(k, read_channels(k)), rows = list_rows(k), parts = parts_of(k);
     const int64_t group_m = k->m / k->group, group_c = k->c / k->group, lane = lane_bytes(k), quads = k->height - 1;
     MEST_FOR_ENTRIES(weight, 0, weight->active_units, {
         if (e & quads)
@@ -58,7 +60,7 @@ static void walk(const mest_lanes_key *k, const mest_sparse *weight, bool fill, 
         int32_t phase;
         const int64_t at = mest_lanes_tap(k, tap / k->s, tap % k->s, &phase);
         const int64_t reads = k->backward ? m : c, writes = k->backward ? c : m / k->height;
-        int32_t *place = &start[((int64_t)phase * tiles + reads / k->tile) * rows + writes];
+        int32_t *place = &start[(((int64_t)phase * tiles + reads / k->tile) * rows + writes) * parts + (parts > 1 ? tap / k->s : 0)];
         if (!fill) {
             place[1]++;
             continue;
@@ -108,14 +110,15 @@ mest_lanes_list mest_lanes_view(const void *data, const mest_lanes_key *key, con
                                 int64_t *entries)
 {
     const layout l = layout_of(key);
-    const int32_t tiles = n_tiles(key, read_channels(key)), rows = list_rows(key);
+    const int32_t tiles = n_tiles(key, read_channels(key)), rows = list_rows(key), parts = parts_of(key);
     const int32_t *start = data;
     if (perm)
         *perm = key->direct ? NULL : (const int32_t *)((const char *)data + l.perm);
     if (entries)
         *entries = start[l.n_start - 1];
     return (mest_lanes_list){
-        .n_tiles = tiles, .n_rows = rows, .height = key->height, .start = start + (int64_t)phase * tiles * rows,
+        .n_tiles = tiles, .n_rows = rows, .height = key->height, .start = start + (int64_t)phase * tiles * rows * parts,
+        .parts = parts, .to = parts,
         .off = (const int32_t *)((const char *)data + l.off),
         .w = key->direct ? values : (const mest_real *)((const char *)data + l.w),
     };

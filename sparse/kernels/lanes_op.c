@@ -251,6 +251,18 @@ mest_status mest_lanes_describe(const mest_kernel_query *q, mest_lanes_op op, co
     return MEST_OK;
 }
 
+/* Share of tap rows that are above or below the image, over all rows of positions. */
+static double outside(const mest_conv_geometry *g)
+{
+    mest_lanes_list l = {.parts = 2};
+    int64_t inside = 0;
+    for (int64_t y = 0; y < g->p; y++) {
+        mest_lanes_inside(&l, g, false, y);
+        inside += l.to - l.from;
+    }
+    return 1 - (double)inside / (double)(g->p * g->r);
+}
+
 mest_status mest_lanes_lists(const mest_kernel_query *q, state *s, int64_t pixel, int64_t row, mest_error *err)
 {
     const problem *p = &s->p;
@@ -280,6 +292,8 @@ mest_status mest_lanes_lists(const mest_kernel_query *q, state *s, int64_t pixel
     k->inputs_first = p->inputs_first;
     k->height = (uint8_t)height;
     k->direct = s->sparse && !p->gradient && !p->inputs_first && mest_row_order(weight, height) && k->tile >= reads;
+    k->by_rows = s->sparse && p->g.r > 1 && p->g.r <= 16 && outside(&p->g) >= (k->direct ? 0.04 : 0.015);
+    k->direct = k->direct && !k->by_rows;
     if (s->sparse)
         return s->want_dx || s->want_dw || !p->gradient ? mest_derived_get(q->derived, weight, k, sizeof *k, mest_lanes_bytes(k), mest_lanes_build,
                                                                            mest_lanes_refresh, &s->list, err)

@@ -28,13 +28,17 @@ static void pack_part(void *context, size_t part)
                           (int32_t)share(l.n_rows, (int64_t)part + 1, PACK_ROWS));
 }
 
-/* Runs position part and row part `part` of a forward-like job. */
-static void forward_part(const state *s, const mest_lanes_forward *f, int64_t part, int32_t position_parts, int32_t row_parts)
+/* Runs position part and row part `part` of a forward-like job. Its row of positions i is row first + i * step of Y, of X if `back`. */
+static void forward_part(const state *s, const mest_lanes_forward *f, bool back, int64_t first, int64_t step, int64_t part, int32_t position_parts,
+                         int32_t row_parts)
 {
     const int64_t pp = part / row_parts, rp = part % row_parts, units = f->blocks * f->rows;
     const int32_t r0 = (int32_t)share(f->list.n_rows, rp, row_parts), r1 = (int32_t)share(f->list.n_rows, rp + 1, row_parts);
-    for (int64_t u = share(units, pp, position_parts); u < share(units, pp + 1, position_parts); u++)
-        s->isa->forward(f, u / f->rows, u % f->rows, r0, r1);
+    mest_lanes_forward own = *f;
+    for (int64_t u = share(units, pp, position_parts); u < share(units, pp + 1, position_parts); u++) {
+        mest_lanes_inside(&own.list, &s->p.g, back, first + u % f->rows * step);
+        s->isa->forward(&own, u / f->rows, u % f->rows, r0, r1);
+    }
 }
 
 static void y_part(void *context, size_t part)
@@ -59,7 +63,7 @@ static void y_part(void *context, size_t part)
         f.x_step = s->x.block;
         f.y_step = s->y.block;
     }
-    forward_part(s, &f, (int64_t)part, s->position_parts, s->row_parts);
+    forward_part(s, &f, false, 0, 1, (int64_t)part, s->position_parts, s->row_parts);
 }
 
 /* dX alone: the forward pass over the transposed list, phase by phase. */
@@ -88,7 +92,7 @@ static void dx_part(void *context, size_t part)
             f.y_step = s->dx.block;
         }
         if (f.rows > 0 && f.run > 0)
-            forward_part(s, &f, (int64_t)part, s->dx_position_parts, s->dx_row_parts);
+            forward_part(s, &f, true, py, g->stride_y, (int64_t)part, s->dx_position_parts, s->dx_row_parts);
     }
 }
 
@@ -130,8 +134,10 @@ static void fused_part(void *context, size_t part)
         }
         const int32_t r0 = (int32_t)share(b.list.n_rows, rp, s->row_parts), r1 = (int32_t)share(b.list.n_rows, rp + 1, s->row_parts);
         const int64_t units = b.blocks * b.rows;
-        for (int64_t u = share(units, pp, s->position_parts); u < share(units, pp + 1, s->position_parts); u++)
+        for (int64_t u = share(units, pp, s->position_parts); u < share(units, pp + 1, s->position_parts); u++) {
+            mest_lanes_inside(&b.list, g, true, py + u % b.rows * g->stride_y);
             s->isa->backward(&b, u / b.rows, u % b.rows, r0, r1, dw);
+        }
     }
 }
 

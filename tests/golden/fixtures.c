@@ -349,7 +349,7 @@ int main(int argc, char **argv)
         {.how = "dense, scalar", .kinked = "mobilenetv2 dscnn1d", .kernels = "scalar", .threads = 1},
         {.how = "dense, statistics by ONNX's rule", .xnnpack = true, .threads = 1, .bn_stats = "onnx"},
         {.how = "dense, scalar, statistics by ONNX's rule", .kinked = "mobilenetv2 dscnn1d", .kernels = "scalar", .threads = 1, .bn_stats = "onnx"},
-        {.how = "masked csr", .kinked = "mobilenetv2", .masked = true, .scheme = "csr", .xnnpack = true, .threads = 2},
+        {.how = "masked csr", .kinked = "mobilenetv2 resnet8", .masked = true, .scheme = "csr", .xnnpack = true, .threads = 2},
         {.how = "masked csr, scalar", .kinked = "resnet8", .masked = true, .scheme = "csr", .kernels = "scalar", .threads = 1},
     };
     if (!shared) {
