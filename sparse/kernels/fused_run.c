@@ -23,6 +23,7 @@ typedef struct strip {
     const state *s;
     mest_real *ring, *x, *dx, *y, *sums;
     mest_real *shift;              /* moments: what they are taken about */
+    int64_t clean;                 /* rows of the ring, from the first, whose columns beside the image are zero already */
     int64_t block, segment, next;  /* first block of the group; next: first row of the strip not yet in the ring, counted from its topmost tap */
     int64_t from, columns;         /* first position and positions of the segment */
     int64_t c0, c1;                /* channels of the result */
@@ -43,8 +44,8 @@ static void copy_row(int64_t n, int64_t elements, const mest_real *from, int64_t
         memcpy(to + p * top, from + p * fp, (size_t)elements * sizeof *to);
 }
 
-/* Row `row` of the tensor read, columns of the segment and taps beside it, of all blocks of the group; zero outside of the image. */
-static void make_row(const strip *t, int64_t row, mest_real *to)
+/* Row `row` of the tensor read, columns of the segment and taps beside it, of all blocks of the group; zero outside of the image (clean: the columns beside it are). */
+static void make_row(const strip *t, int64_t row, bool clean, mest_real *to)
 {
     const state *s = t->s;
     const run *r = t->r;
@@ -55,7 +56,7 @@ static void make_row(const strip *t, int64_t row, mest_real *to)
     const int64_t first = t->from * s->step_x + s->low_x, n = (t->columns - 1) * s->step_x + s->span_x, column = s->group * s->pixel;
     const int64_t a = row < 0 || row >= g->h ? n : least(n, first < 0 ? -first : 0), end = row < 0 || row >= g->h ? n : least(n, g->w - first);
     const int64_t b = end < a ? a : end;
-    for (int64_t p = 0; p < n * s->group; p++)
+    for (int64_t p = clean && a < b ? n * s->group : 0; p < n * s->group; p++)
         if (p < a * s->group || p >= b * s->group)
             memset(to + p * s->pixel, 0, (size_t)(g->c * g->v) * sizeof *to);
     for (int64_t k = 0; k < s->group && a < b; k++) {
@@ -80,7 +81,11 @@ static const mest_real *taps_of(strip *t, int64_t i)
     for (int64_t k = t->next > top ? t->next : top; k < top + s->span_y; k++) {
         const int64_t slot = k % s->ring_rows;
         mest_real *to = t->ring + slot * s->ring_row;
-        make_row(t, k + s->low_y, to);
+        /* With one segment the columns beside the image are the same in all rows, and nobody else writes them. */
+        make_row(t, k + s->low_y, s->segments == 1 && slot < t->clean, to);
+        const int64_t row = k + s->low_y;
+        if (slot == t->clean && !(s->lanes.key.by_rows && (row < 0 || row >= (s->lanes.p.gradient ? s->lanes.y.h : s->lanes.x.h))))
+            t->clean++;
         if (slot < extra)
             memcpy(t->ring + (s->ring_rows + slot) * s->ring_row, to, (size_t)row_bytes);
         t->next = k + 1;

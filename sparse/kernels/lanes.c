@@ -108,7 +108,7 @@ static void weight(const mest_lanes_weight *j, int64_t unit0, int64_t unit1, int
 {
     for (int64_t m = m0; m < m1; m += WEIGHT_M)
         for (int64_t column = 0; column < j->taps * j->c; column += 4)
-            weight_tile(j, unit0, unit1, m, column, dw);
+            weight_tile(j, unit0, unit1, m, m1, column, dw);
 }
 
 static void channel_sums(const mest_pixels *p, const mest_real *dy, int64_t c0, int64_t c1, mest_real *db)

@@ -18,7 +18,7 @@ extern const mest_lanes_isa MEST_LANES_ISA;
 #if defined(MEST_ISA_AVX512)
 #define MEST_LANES_CPU MEST_CPU_AVX512
 #define FLOPS_PER_SECOND 60e9
-enum { V = 16, RUN_SINGLE = 8, RUN_QUAD = 6, RUN_BACKWARD = 8, WEIGHT_M = 4 };
+enum { V = 16, RUN_SINGLE = 8, RUN_QUAD = 6, RUN_BACKWARD = 8, WEIGHT_M = 6 };
 #define VECTOR_BYTES (16 * sizeof(mest_real))
 #elif defined(MEST_ISA_AVX2)
 #define MEST_LANES_CPU MEST_CPU_AVX2
@@ -306,9 +306,9 @@ INLINE void backward_rows(const int u, const bool with_dx, const mest_lanes_back
 }
 
 /* ---- dense dW ---- */
-/* WEIGHT_M outputs times four columns (an input and a tap) over rows of positions [unit0, unit1). What lies past the last is read as the last and
- * dropped. */
-INLINE void weight_tile(const mest_lanes_weight *j, int64_t unit0, int64_t unit1, int64_t m, int64_t column, mest_real *dw)
+/* WEIGHT_M outputs, none past m1, times four columns (an input and a tap) over rows of positions [unit0, unit1). What lies past the last is read as
+ * the last and dropped. */
+INLINE void weight_tile(const mest_lanes_weight *j, int64_t unit0, int64_t unit1, int64_t m, int64_t m1, int64_t column, mest_real *dw)
 {
     const ptrdiff_t real = (ptrdiff_t)sizeof(mest_real), xs = (ptrdiff_t)j->x_step * real, dys = (ptrdiff_t)j->dy_step * real;
     const int64_t columns = j->taps * j->c;
@@ -318,7 +318,7 @@ INLINE void weight_tile(const mest_lanes_weight *j, int64_t unit0, int64_t unit1
         const int64_t i = column + k < columns ? column + k : columns - 1;
         at_c[k] = j->tap_off[i / j->c] + (ptrdiff_t)(i % j->c * (int64_t)VECTOR_BYTES);
     }
-    UNROLL for (int k = 0; k < WEIGHT_M; k++) at_m[k] = (ptrdiff_t)((m + k < j->m ? m + k : j->m - 1) * (int64_t)VECTOR_BYTES);
+    UNROLL for (int k = 0; k < WEIGHT_M; k++) at_m[k] = (ptrdiff_t)((m + k < m1 ? m + k : m1 - 1) * (int64_t)VECTOR_BYTES);
     vec acc[WEIGHT_M][4];
     UNROLL for (int a = 0; a < WEIGHT_M; a++)
     {
@@ -337,7 +337,7 @@ INLINE void weight_tile(const mest_lanes_weight *j, int64_t unit0, int64_t unit1
             }
         }
     }
-    UNROLL for (int a = 0; a < WEIGHT_M; a++) if (m + a < j->m)
+    UNROLL for (int a = 0; a < WEIGHT_M; a++) if (m + a < m1)
     {
         quad r;
         reduce4(acc[a], &r);
