@@ -7,7 +7,7 @@
  *   3. what no output depends on through differentiable inputs is constant (masks, indices, unused)
  *   4. a scalar, or one element that only scales or shifts, is constant, unless the older exporter gave it the name that it had in the
  *      network (it makes no such initializers of its own)
- *   5. an operand of an elementwise operator that holds infinite or huge negative numbers is a mask
+ *   5. an operand of an elementwise operator, as it is or moved, that holds infinite or huge negative numbers is a mask
  *   6. what the older exporter's constant folding made (names "onnx::Mul_181") is constant where it divides, compares or subtracts, scales
  *      by a table of more than one axis, or adds whole numbers or sines and cosines: grids, anchors, positions; weights come out as vectors
  *      along one axis, or in layers
@@ -109,11 +109,26 @@ static void find_uses(const mest_graph *g, use *uses, uint8_t *live)
     }
 }
 
-/* "weight of Conv '/conv1/Conv'"; through operators that only move elements it names the one behind them. */
-static const char *describe(onnx_importer *im, const use *uses, const use *u)
+/* The use behind operators that only move elements; `through` (may be NULL): the first of those. */
+static const use *behind_movers(const mest_graph *g, const use *uses, const use *u, const char **through)
 {
     static const char *const movers[] = { "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Slice", "Concat", "Split", "Identity", "Cast", "Expand",
                                           "Flatten", NULL };
+    for (int hops = 0; hops < 16; hops++) {
+        const mest_node *n = &g->nodes[u->node];
+        const use *next = n->n_out > 0 && n->out[0] != MEST_NONE ? &uses[n->out[0]] : NULL;
+        if (!is_one_of(n->op->name, movers) || !next || next->node == MEST_NONE)
+            break;
+        if (through && !*through)
+            *through = n->op->name;
+        u = next;
+    }
+    return u;
+}
+
+/* "weight of Conv '/conv1/Conv'"; through operators that only move elements it names the one behind them. */
+static const char *describe(onnx_importer *im, const use *uses, const use *u)
+{
     static const struct {
         const char *op, *input[5];
     } names[] = {
@@ -132,14 +147,7 @@ static const char *describe(onnx_importer *im, const use *uses, const use *u)
     };
     const mest_graph *g = &im->m->graph;
     const char *through = NULL;
-    for (int hops = 0; hops < 16; hops++) {
-        const mest_node *n = &g->nodes[u->node];
-        const use *next = n->n_out > 0 && n->out[0] != MEST_NONE ? &uses[n->out[0]] : NULL;
-        if (!is_one_of(n->op->name, movers) || !next || next->node == MEST_NONE)
-            break;
-        through = through ? through : n->op->name;
-        u = next;
-    }
+    u = behind_movers(g, uses, u, &through);
     const mest_node *n = &g->nodes[u->node], *before = operand_of_add(g, n, u->input);
     if (before && !strcmp(before->op->name, "MatMul"))
         return mest_region_printf(&im->m->region, "bias of MatMul '%.200s'", before->name);
@@ -153,12 +161,12 @@ static const char *describe(onnx_importer *im, const use *uses, const use *u)
 
 enum { MASK_MOST = 1 << 22 };
 
-/* Large numbers that no weight has: what is added to attention scores. Only of elementwise operands, which are small. */
-static bool is_mask(const mest_graph *g, const mest_param *p, const use *u)
+/* Large numbers that no weight has: what is added to attention scores. Only of elementwise operands, which are small, as they are or moved. */
+static bool is_mask(const mest_graph *g, const mest_param *p, const use *uses, const use *u)
 {
     static const char *const ops[] = { "Add", "Sub", "Mul", "Where", "Min", "Max", "Expand", NULL };
     float x[256];
-    if (p->count > MASK_MOST || !is_one_of(g->nodes[u->node].op->name, ops))
+    if (p->count > MASK_MOST || !(is_one_of(g->nodes[u->node].op->name, ops) || is_one_of(g->nodes[behind_movers(g, uses, u, NULL)->node].op->name, ops)))
         return false;
     for (int64_t at = 0; at < p->count; at += 256) {
         int64_t n = p->count - at < 256 ? p->count - at : 256;
@@ -265,7 +273,7 @@ static const char *decide(onnx_importer *im, mest_param *p, onnx_kind kind, cons
         return "one element that only scales";
     if (!known && is_first_state(&im->m->graph, p, u))
         return "zeros, the first state of a recurrent layer";
-    if (kind == KIND_UNKNOWN && is_mask(&im->m->graph, p, u))
+    if (kind == KIND_UNKNOWN && is_mask(&im->m->graph, p, uses, u))
         return "infinite or huge numbers: a mask";
     if (kind == KIND_UNKNOWN && is_folded_constant(&im->m->graph, p, u))
         return "a table that the exporter folded together";

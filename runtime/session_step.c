@@ -16,11 +16,16 @@ mest_status mest_session_run(mest_session *s, mest_program *p, const void *const
 }
 
 /* Samples in one inference: a batch axis that the file fixes may be baked into the graph (reshapes), so it is kept. */
-static int64_t infer_batch(const mest_session *s)
+static int64_t fixed_batch(const mest_session *s, int64_t otherwise)
 {
     const mest_graph *g = &s->model->graph;
     const mest_shape *in = g->n_inputs ? &g->values[g->inputs[0]].type.shape : NULL;
-    return in && in->rank > 0 && in->dim[0] > 0 ? in->dim[0] : s->config.eval_batch;
+    return in && in->rank > 0 && in->dim[0] > 0 ? in->dim[0] : otherwise;
+}
+
+static int64_t infer_batch(const mest_session *s)
+{
+    return fixed_batch(s, s->config.eval_batch);
 }
 
 /* Without a source the targets follow from the output: class indices for ce (class axis last), numbers like the output otherwise. */
@@ -29,7 +34,7 @@ mest_status mest_session_shapes(mest_session *s, mest_error *err)
     if (s->target_type)
         return MEST_OK;
     mest_program *p;
-    MEST_TRY(mest_session_sketch(s, 1, &p, err));
+    MEST_TRY(mest_session_sketch(s, fixed_batch(s, 1), &p, err));
     const mest_value *y = &p->graph.values[p->logits];
     const mest_shape *out = &y->type.shape;
     bool ce = !strcmp(s->config.loss, "ce");

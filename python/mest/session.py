@@ -136,8 +136,8 @@ class Session(_abi.Handle):
         return Metrics.of(m)
 
     # ---- arrays of one's own ----
-    def _arrays(self, x):
-        """Arrays for all inputs of the model, in its order."""
+    def _arrays(self, x, y=None):
+        """Arrays for all inputs of the model, in its order; the session is told their shapes, and those of the targets `y`."""
         if isinstance(x, dict):
             missing = [t.name for t in self._inputs if t.name not in x] + [n for n in x if n not in {t.name for t in self._inputs}]
             if missing:
@@ -152,27 +152,25 @@ class Session(_abi.Handle):
                 raise _abi.error(6, f"input '{t.name}' is {list(t.shape)}, the array is {list(a.shape)}")
             if len(a) != len(arrays[0]):
                 raise _abi.error(6, "arrays of different lengths")
-        if any(d < 0 for t in self._inputs for d in t.shape[1:]):  # sizes that only the arrays tell
-            about = _abi.new(_abi.SourceInfo)
-            about.n_inputs = len(arrays)
-            keep = [t.name.encode() for t in self._inputs]
-            for k, (a, t) in enumerate(zip(arrays, self._inputs)):
-                about.input[k].name, about.input[k].type, about.input[k].rank = keep[k], 7 if t.dtype == np.int64 else 1, a.ndim - 1
-                about.input[k].dim[:a.ndim - 1] = a.shape[1:]
-            _abi.call("mest_session_expect", self.handle, ctypes.byref(about))
+        about = _abi.new(_abi.SourceInfo)  # sizes that the file leaves free, and where a target's axes are, only the arrays tell
+        about.n_inputs = len(arrays)
+        keep = [t.name.encode() for t in self._inputs]
+        for k, (a, t) in enumerate(zip(arrays, self._inputs)):
+            about.input[k].name, about.input[k].type, about.input[k].rank = keep[k], 7 if t.dtype == np.int64 else 1, a.ndim - 1
+            about.input[k].dim[:a.ndim - 1] = a.shape[1:]
+        if y is not None:
+            about.has_targets, about.target_type, about.target_rank = True, 7 if y.dtype == np.int64 else 1, y.ndim - 1
+            about.target_dim[:y.ndim - 1] = y.shape[1:]
+        _abi.call("mest_session_expect", self.handle, ctypes.byref(about))
         return arrays, (ctypes.c_void_p * len(arrays))(*[a.ctypes.data for a in arrays])
 
     def step(self, x, y):
         """One training step on at most `batch` samples; returns its Metrics. Classes are whole numbers, other targets float."""
-        arrays, places = self._arrays(x)
-        n = len(arrays[0])
         y = np.ascontiguousarray(y, np.int64 if self._loss == "ce" else np.float32)
-        shape = self.output_shape
-        want = n * (math.prod(shape) if self._loss != "ce" else math.prod(shape[:-1]) if len(shape) < 2 else y.size // max(n, 1))
-        if y.ndim < 1 or len(y) != n or y.size != want:
-            raise _abi.error(6, f"targets {list(y.shape)} do not fit {n} samples with outputs {list(shape)}")
-        if self._loss == "ce" and len(shape) >= 2 and y.size // max(n, 1) not in (math.prod(shape[1:]), math.prod(shape[:-1])):
-            raise _abi.error(6, f"targets {list(y.shape)} do not fit {n} samples with outputs {list(shape)}")
+        arrays, places = self._arrays(x, y)
+        n = len(arrays[0])
+        if y.ndim < 1 or len(y) != n:
+            raise _abi.error(6, f"targets {list(y.shape)} for {n} samples")
         m = _abi.new(_abi.MetricsStruct)
         _abi.call("mest_session_step_inputs", self.handle, places, y.ctypes.data, n, ctypes.byref(m))
         return Metrics.of(m)

@@ -313,3 +313,15 @@ def test_a_new_head_learns_in_front_of_what_is_frozen(digits):
     assert changed == {weight, bias}
     with pytest.raises(mest.Error):
         model.new_head(5)
+
+
+@pytest.mark.skipif(not (ROOT / "tests/data/zoo").exists(), reason="no networks beside the binding")
+def test_steps_know_where_classes_are(tmp_path):
+    """Classes of a picture's points lie on axis 1: the loss of a step is that of a run over the same samples."""
+    model = mest.Model(ROOT / "tests/data/zoo/unet_transpose-preserve-eval-13/model.onnx")
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal((2,) + model.inputs[0].shape[1:]).astype(np.float32)
+    session = mest.Session(model, batch=2, lr=0.0, momentum=0.0, batch_norm="frozen")
+    shape = session.output_shape
+    y = rng.integers(0, shape[0], (2,) + shape[1:])
+    assert abs(session.step(x, y).loss - session.evaluate((x, y)).loss) < 1e-5

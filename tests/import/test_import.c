@@ -257,6 +257,10 @@ START_TEST(roles_follow_the_rules)
     ck_assert_int_eq(role_of(m, "c0", "CONSTANT_TENSOR"), MEST_ROLE_CONSTANT);
     mest_model_destroy(again(m, false, 4)); /* metadata survives the export */
     mest_model_destroy(m);
+    m = load_own("masks.onnx");
+    ck_assert_int_eq(role_of(m, "causal", "a mask"), MEST_ROLE_CONSTANT);
+    ck_assert_int_eq(role_of(m, "shift", "bias of MatMul 'out'"), MEST_ROLE_TRAINABLE);
+    mest_model_destroy(m);
 }
 END_TEST
 
