@@ -136,3 +136,41 @@ for i, text in enumerate(["--help", "--help=data", "--help-all", "m.onnx --train
                           "m.onnx --eval --data idx:d -t2 -q --json", "-V", "m.onnx --info --verbos", "m --train --scheduler a:b=c --scheduler d",
                           "m.onnx --explain --program infer --no-fuse all --img-size 8,8", "-- m.onnx", "m --train --epochs=1e9 --seed=-1"]):
     put("options", f"line{i}", "\n".join(text.split(" ")).encode())
+
+# ---- bodies of mest-serve: which, length of the JSON part ----
+x = '{"name":"x","datatype":"FP32","shape":[%d,2,3],%s}'
+ids = '{"name":"id","datatype":"INT64","shape":[%d,2],%s}'
+flag = '{"name":"flag","datatype":"BOOL","shape":[%d],%s}'
+
+
+def inputs(n, more=""):
+    return '{"inputs":[%s,%s,%s]%s}' % (x % (n, '"data":%s' % [[i, .5, -1e-3, 4, 5, 6] for i in range(n)]), ids % (n, '"data":%s' % ([1, -2] * n)),
+                                        flag % (n, '"data":[%s]' % ",".join(["true", "false"][i % 2] for i in range(n))), more)
+
+
+def body(kind, text, tail=b""):
+    return bytes([kind]) + struct.pack("<H", len(text) if tail else 0) + text.encode() + tail
+
+
+binary = '{"inputs":[%s,%s,%s],"parameters":{"binary_data_output":true}}' % (
+    x % (1, '"parameters":{"binary_data_size":24}'), ids % (1, '"parameters":{"binary_data_size":16}'), flag % (1, '"data":[1]'))
+for i, b in enumerate([body(0, inputs(1)), body(0, inputs(8, ',"id":"a","parameters":{"timeout":5}')), body(0, inputs(2, ',"outputs":[{"name":"z","parameters":{"binary_data":true}}]')),
+                       body(0, binary, floats[:24] + struct.pack("<2q", 1, 2)), body(0, binary, struct.pack("<6f2q", float("nan"), 1, 2, 3, 4, 5, 1, 2)), body(0, inputs(9)),
+                       body(0, '{"inputs":[]}'), body(0, "[" * 40), body(0, "")]):
+    put("serve_body", f"infer{i}", b)
+for i, b in enumerate([body(1, inputs(2, ',"action":"add","labels":[0,3]')), body(1, inputs(1, ',"action":"add","labels":[4]')), body(2, inputs(1, ',"action":"add","targets":[1,2,3,-4.5]')),
+                       body(1, '{"action":"start","settings":{"lr":0.1,"duty":0.5,"auto_promote":false}}'), body(1, '{"action":"promote","version":"3"}'),
+                       body(1, '{"action":"rollback"}'), body(1, '{"action":"cancel"}'), body(1, '{"action":"status"}'), body(2, inputs(1, ',"action":"add","targets":[1e39]'))]):
+    put("serve_body", f"train{i}", b)
+for i, text in enumerate(['{"lr":0.1,"max_batch":8,"scheme":"block4","sparsity":0.9,"replay_keep":"sample"}', '{"duty":0}', '{"none":1}', '{"auto_promote":1}']):
+    put("serve_body", f"settings{i}", body(3, text))
+
+# ---- its store of samples: pieces of place, length, bytes ----
+def piece(at, b=b""):
+    return struct.pack("<HB", at, len(b)) + b
+
+
+for i, b in enumerate([b"\0", b"\0MESTREPL", b"\0" + bytes(5000), b"\1", b"\5", b"\3" + piece(24, struct.pack("<Q", 1 << 50)), b"\3" + piece(24, struct.pack("<Q", 9)),
+                       b"\1" + piece(4096 + 20, b"\xff"), b"\1" + piece(4096 + 8, struct.pack("<Q", 99)), b"\1" + piece(4096 + 60), b"\1" + piece(100), b"\3" + piece(16, struct.pack("<Q", 0)),
+                       b"\3" + piece(8, b"\2"), b"\3" + piece(48, b"\1"), b"\3" + piece(24, struct.pack("<Q", 20000)), b"\7" + piece(4096, bytes(48))]):
+    put("serve_replay", f"store{i}", b)

@@ -29,6 +29,10 @@ for file in bin/mest-run include/mest/base.h include/mest/data.h include/mest/mo
     share/doc/mest/examples/infer.c share/doc/mest/examples/digits/digits.csv.gz; do
     if [ -s "$prefix/$file" ]; then pass; else fail "not installed: $file"; fi
 done
+if [ -e "$prefix/bin/mest-serve" ]; then # built where libmicrohttpd is
+    if [ -s "$prefix/share/man/man1/mest-serve.1" ]; then pass; else fail 'not installed: share/man/man1/mest-serve.1'; fi
+    ok env LD_LIBRARY_PATH="$libdir" "$prefix/bin/mest-serve" --version
+fi
 # static libraries, tests and internal headers are not for others
 strays=$(cd "$prefix" && find . -type f | grep -vE '^\./(bin/mest-[a-z]+|include/mest/[a-z_]+\.h|share/(doc/mest|man|mest)/.*|lib/.*(libmest(-gradcheck)?\.(so[.0-9]*|a)|pkgconfig/mest(-gradcheck)?\.pc|cmake/Mest/MestConfig(Version)?\.cmake))$')
 if [ -z "$strays" ]; then pass; else fail "installed as well: $strays"; fi

@@ -109,6 +109,10 @@ if [ $? = 3 ] && grep -q 'lr: no number in' err; then pass; else fail "a setting
 echo '{"lrr": 1}' > models/digits/config.json
 "$serve" models --port 0 2> err
 if [ $? = 3 ] && grep -q "no setting 'lrr'" err; then pass; else fail "an unknown setting"; fi
+"$serve" --help > out
+for option in --address --token-file --max-bodies --request-time; do
+    if grep -q -e "$option" out; then pass; else fail "--help does not name $option"; fi
+done
 "$serve" --help-config > out
 if grep -q 'replay_bytes' out; then pass; else fail "--help-config"; fi
 finish

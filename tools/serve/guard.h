@@ -8,7 +8,5 @@
 /* Looks at the headers of a request. Health and the page are for everybody. Without a token, requests that a web page of another origin makes a
  * browser send are refused: their Origin is not ours, or their Host is a name that was made to point here. */
 bool guard_admits(exchange *x, fault *f);
-/* Is listening on this address allowed without a token? */
-bool guard_is_loopback(const char *address);
 
 #endif

@@ -234,9 +234,9 @@ bool http_start(server *s, fault *f)
                                  MHD_OPTION_NOTIFY_COMPLETED, completed, s, MHD_OPTION_NOTIFY_CONNECTION, watch_connection, s->watch,
                                  MHD_OPTION_LISTENING_ADDRESS_REUSE, 1u, MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1, MHD_OPTION_END);
     if (!s->daemon)
-        return refuse(f, 500, "cannot listen on %s port %d: %s", s->o.address, s->o.port, strerror(errno));
+        return refuse(f, 500, "cannot listen on %s port %d: %s", s->o.address, (int)s->o.port, strerror(errno));
     const union MHD_DaemonInfo *info = MHD_get_daemon_info(s->daemon, MHD_DAEMON_INFO_BIND_PORT);
-    s->port = info ? info->port : s->o.port;
+    s->port = info ? info->port : (int)s->o.port;
     return write_port(s, f);
 }
 

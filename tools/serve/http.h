@@ -10,8 +10,9 @@
 typedef struct server_options {
     const char *models;             /* folder */
     const char *address;            /* to listen on; default 127.0.0.1 */
-    int port;                       /* 0: any that is free */
+    int64_t port;                   /* 0: any that is free */
     const char *port_file;          /* gets the number of the port; NULL: none */
+    const char *token_file;         /* its first line becomes the token; NULL: none */
     char token[256];                /* "": none is asked for, which is allowed on loopback only */
     const char *allow_host;         /* a further value of the Host header that is accepted without a token; NULL: none */
     int64_t max_body, max_bodies;   /* bytes: of one request, of all requests together */

@@ -161,9 +161,11 @@ static bool check(replay *r, const char *path, off_t size, fault *f)
         return refuse(f, 500, "%s: the header is damaged, or of a newer version (%u)", path, h.version);
     if (h.record_bytes != r->record || h.input_bytes != r->o.input_bytes || h.target_bytes != r->o.target_bytes || h.shape_key != r->o.shape_key)
         return refuse(f, 500, "%s holds samples of another model", path);
-    if (h.slots < 8 || h.slots > (uint64_t)INT64_MAX / 2 / r->record || h.slots > ((uint64_t)1 << 40) / r->record
-        || size > (off_t)HEADER + (off_t)(h.slots * r->record))
-        return refuse(f, 500, "%s: %" PRIu64 " slots do not fit its size", path, h.slots);
+    if (h.slots < 8 || h.slots > (uint64_t)(r->o.max_bytes - HEADER) / r->record)
+        return refuse(f, 500, "%s was made for %" PRIu64 " samples of %zu bytes, replay_bytes is %" PRId64 ": raise it, or move the file away", path, h.slots, r->record,
+                      r->o.max_bytes);
+    if (size > (off_t)HEADER + (off_t)(h.slots * r->record))
+        return refuse(f, 500, "%s is larger than its header says", path);
     r->slots = (int64_t)h.slots;
     return true;
 }

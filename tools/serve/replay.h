@@ -35,8 +35,8 @@ typedef struct replay_state {
     int64_t slots, file_bytes;
 } replay_state;
 
-/* Opens or makes the file. A file that is not what its header says, or of another model, is refused and left as it is. A smaller or larger
- * max_bytes than the file was made with is taken into account when it is made anew only. */
+/* Opens or makes the file. A file that is not what its header says, or of another model, is refused and left as it is. So is one
+ * that was made for more than max_bytes; one that was made for less stays at its size. max_bytes is at least 4096. */
 replay *replay_open(const char *path, const replay_options *options, fault *f);
 void replay_close(replay *r); /* NULL is fine */
 /* Adds n samples, packed; returns when they are on disk. All or, after an error of the disk, an unknown part of them is in the store. */

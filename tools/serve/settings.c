@@ -154,15 +154,26 @@ bool settings_read(settings *s, const char *path, fault *f)
     return good || refuse(f, 500, "%s: %s", path, inner.text);
 }
 
+bool settings_describe(int index, const char **name, char preset[SETTING_TEXT], const char **help)
+{
+    if (index < 0 || index >= N_SETTINGS)
+        return false;
+    const setting *o = &table[index];
+    *name = o->name;
+    *help = o->help;
+    if (o->kind == TEXT)
+        snprintf(preset, SETTING_TEXT, "%s", *o->text ? o->text : "empty");
+    else if (o->kind == YES_NO)
+        snprintf(preset, SETTING_TEXT, "%s", o->preset != 0 ? "true" : "false");
+    else
+        snprintf(preset, SETTING_TEXT, "%.10g", o->preset);
+    return true;
+}
+
 void settings_help(FILE *to)
 {
-    for (int i = 0; i < N_SETTINGS; i++) {
-        const setting *o = &table[i];
-        if (o->kind == TEXT)
-            fprintf(to, "  %-18s %s [%s]\n", o->name, o->help, *o->text ? o->text : "empty");
-        else if (o->kind == YES_NO)
-            fprintf(to, "  %-18s %s [%s]\n", o->name, o->help, o->preset != 0 ? "true" : "false");
-        else
-            fprintf(to, "  %-18s %s [%.10g]\n", o->name, o->help, o->preset);
-    }
+    const char *name, *help;
+    char preset[SETTING_TEXT];
+    for (int i = 0; settings_describe(i, &name, preset, &help); i++)
+        fprintf(to, "  %-18s %s [%s]\n", name, help, preset);
 }

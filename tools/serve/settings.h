@@ -45,7 +45,9 @@ typedef struct settings {
 void settings_init(settings *s);
 /* Reads config.json; a file that does not exist is no error. Unknown names are refused, so that a slip of the pen is not a silent default. */
 bool settings_read(settings *s, const char *path, fault *f);
-/* All settings with default and meaning, for --help-config and the manual page. */
+/* Name, default and meaning of setting `index`; false past the end. */
+bool settings_describe(int index, const char **name, char preset[SETTING_TEXT], const char **help);
+/* All of them, for --help-config. */
 void settings_help(FILE *to);
 /* Those that a request may change (POST train, "start"): a JSON object of name and value. */
 struct cJSON;
