@@ -29,10 +29,8 @@
 #define MEST_KERNELS_XNN(file)
 #endif
 #include "sparse/kernels/kernels.def"
-#ifndef MEST_KERNELS_ALONE /* the small build that tests kernels where the library's dependencies are missing */
 #include "ops/kernels/kernels.def"
 #include "ops/xnn/kernels.def"
-#endif
 
 #undef MEST_KERNELS_SCALAR
 #define MEST_KERNELS_SCALAR(file) mest_kernels_##file##_scalar,
@@ -54,10 +52,8 @@
 #endif
 static const mest_kernel *const tables[] = {
 #include "sparse/kernels/kernels.def"
-#ifndef MEST_KERNELS_ALONE
 #include "ops/kernels/kernels.def"
 #include "ops/xnn/kernels.def"
-#endif
     NULL};
 
 const mest_kernel *mest_kernel_list(int list) { return tables[list]; }

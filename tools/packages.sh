@@ -2,7 +2,7 @@
 # Debian packages, for quickstart.sh and test.sh; sourced. Installs only what is missing, as root or through sudo.
 build_packages='gcc libc6-dev pkg-config meson ninja-build protobuf-c-compiler libprotobuf-c-dev libonnx-dev libxnnpack-dev
     libpthreadpool-dev libcpuinfo-dev libjpeg-dev libpng-dev zlib1g-dev libyaml-dev libcjson-dev libmicrohttpd-dev'
-test_packages='check g++ libonnx-testdata qemu-user-static util-linux bsdutils curl'
+test_packages='check g++ libonnx-testdata qemu-user-static gcc-aarch64-linux-gnu libc6-dev-arm64-cross util-linux bsdutils curl'
 
 # need PACKAGE...
 need() {
