@@ -150,11 +150,21 @@ mest_status mest_session_passes(mest_session *s, mest_program_kind kind, int64_t
     return MEST_OK;
 }
 
+/* FNV-1a over the names of the kernels. */
+static uint64_t kernels_of(const mest_program *p)
+{
+    uint64_t hash = 1469598103934665603u;
+    for (mest_id i = 0; i < p->graph.n_nodes; i++)
+        for (const char *c = mest_program_kernel(p, i); *c; c++)
+            hash = (hash ^ (unsigned char)*c) * 1099511628211u;
+    return hash;
+}
+
 void mest_session_plan(const mest_session *s, const mest_program *p, mest_plan_info *plan)
 {
     *plan = (mest_plan_info){.struct_size = sizeof *plan, .arena_bytes = (int64_t)s->arena.bytes, .parameter_bytes = parameter_bytes(s),
                              .optimizer_bytes = mest_optimizer_bytes(&s->optimizer), .macs = p->macs, .n_nodes = p->graph.n_nodes, .n_conversions = p->n_conversions,
-                             .n_file_nodes = s->model->n_file_nodes, .n_folded_nodes = p->n_folded_nodes, .n_fused_nodes = p->n_fused_nodes};
+                             .n_file_nodes = s->model->n_file_nodes, .n_folded_nodes = p->n_folded_nodes, .n_fused_nodes = p->n_fused_nodes, .kernels = kernels_of(p), .n_measured = p->n_measured};
     mest_session_memory(s, &plan->total_bytes, NULL);
 }
 

@@ -28,7 +28,16 @@ typedef struct mest_kernel_query {
     const mest_threads *threads;        /* for the size of scratch only: fits and cost must not depend on their number, or the bits would */
     mest_heap *heap;
     struct mest_derived *derived;       /* lists derived from sparse weights, shared by programs: see mest_derived_get */
+    struct mest_measure *measure;       /* NULL: kernels are compared by their models of cost */
 } mest_kernel_query;
+
+/* What mest_fastest_kernel is to measure, and what came of it. */
+typedef struct mest_measure {
+    struct mest_tuner *tuner;           /* NULL: candidates are only counted */
+    double below;                       /* kernels of at most so many modelled seconds are candidates */
+    int candidates;
+    bool measured, missing;             /* the kernel returned was measured; there was a candidate that was not */
+} mest_measure;
 
 typedef struct mest_kernel {
     const char *name;        /* "conv_csr_lanes_avx512" */

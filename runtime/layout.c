@@ -10,9 +10,10 @@
 
 #include "runtime/cpu.h"
 #include "runtime/program.h"
+#include "runtime/tune.h"
 
 enum { PLAIN = 0, NHWC = 1, LANES = 2, FAMILIES = 3 };
-#define IMPOSSIBLE 1e30
+#define IMPOSSIBLE MEST_NO_KERNEL
 
 typedef struct choice {
     double cost[FAMILIES];
@@ -25,38 +26,8 @@ typedef struct search {
     mest_program *p;
     choice *nodes;
     int lanes;
+    mest_measure *measure;
 } search;
-
-void mest_make_query(const mest_program *p, mest_id id, mest_kernel_query *q, mest_query_storage *s)
-{
-    const mest_graph *g = &p->graph;
-    const mest_node *n = &g->nodes[id];
-    memset(q, 0, sizeof *q);
-    q->node = n;
-    q->params = n->params;
-    q->n_in = n->n_in < 64 ? n->n_in : 64;
-    q->n_out = n->n_out < 64 ? n->n_out : 64;
-    for (int i = 0; i < q->n_in; i++) {
-        const mest_value *v = n->in[i] == MEST_NONE ? NULL : &g->values[n->in[i]];
-        s->in[i] = v ? &v->type : NULL;
-        s->data[i] = v && v->kind == MEST_VALUE_CONST ? v->data : NULL;
-        s->sparse[i] = v && v->type.layout.kind == MEST_SPARSE ? p->model->params[v->type.layout.param].sparse : NULL;
-        s->fixed[i] = v && (v->kind == MEST_VALUE_CONST || (v->kind == MEST_VALUE_PARAM && (p->spec.weights_rest || p->model->params[v->param].role == MEST_ROLE_FROZEN || (p->spec.frozen && p->spec.frozen[v->param]))));
-    }
-    for (int i = 0; i < q->n_out; i++)
-        s->out[i] = n->out[i] == MEST_NONE ? NULL : &g->values[n->out[i]].type;
-    q->in = s->in;
-    q->out = s->out;
-    q->sparse = s->sparse;
-    q->in_data = s->data;
-    q->in_fixed = s->fixed;
-    q->learns = p->spec.kind == MEST_PROGRAM_TRAIN;
-    q->cpu = p->spec.cpu;
-    q->use_xnnpack = p->spec.use_xnnpack;
-    q->threads = p->spec.threads;
-    q->heap = &p->model->heap;
-    q->derived = p->spec.derived;
-}
 
 /* May this value lie in a pixel layout at all? */
 static bool layoutable(const mest_value *v)
@@ -88,28 +59,6 @@ static bool out_is_act(const mest_graph *g, const mest_node *n, int i)
     return i < 32 && (n->op->act_out >> i & 1) && n->out[i] != MEST_NONE && layoutable(&g->values[n->out[i]]);
 }
 
-static double bytes_cost(const mest_kernel_query *q)
-{
-    double bytes = 0;
-    for (int i = 0; i < q->n_in; i++) {
-        int64_t n = 0;
-        if (q->in[i] && mest_shape_count(&q->in[i]->shape, &n))
-            bytes += (double)n * 4;
-    }
-    for (int i = 0; i < q->n_out; i++) {
-        int64_t n = 0;
-        if (q->out[i] && mest_shape_count(&q->out[i]->shape, &n))
-            bytes += (double)n * 4;
-    }
-    return bytes / 10e9 + 1e-7;
-}
-
-static double reference_cost(const mest_kernel_query *q)
-{
-    double macs = q->node->op->macs ? (double)q->node->op->macs(q->node, q->in, q->out) : 0;
-    return macs / 2e9 + bytes_cost(q);
-}
-
 static bool same_shapes(const mest_kernel_query *q)
 {
     const mest_type *o = NULL;
@@ -131,26 +80,6 @@ static bool any_sparse(const mest_kernel_query *q)
         if (q->in[i] && q->in[i]->layout.kind == MEST_SPARSE)
             return true;
     return false;
-}
-
-const mest_kernel *mest_fastest_kernel(const mest_kernel_query *q, double *seconds, const char **why)
-{
-    const mest_kernel *best = NULL;
-    *seconds = IMPOSSIBLE;
-    const mest_kernel *kernel;
-    for (int list = 0; (kernel = mest_kernel_list(list)); list++)
-        for (; kernel->name; kernel++) {
-            const char *reason = "";
-            if (strcmp(kernel->op, q->node->op->name) || (kernel->cpu & ~q->cpu) || !kernel->fits(q, &reason))
-                continue;
-            double cost = kernel->cost ? kernel->cost(q) : bytes_cost(q);
-            if (cost < *seconds) {
-                *seconds = cost;
-                *why = reason && *reason ? reason : "fastest that fits, by the cost model";
-                best = kernel;
-            }
-        }
-    return best;
 }
 
 /* Best kernel of node `id` with all its activations in `family`. Types of the graph are set for the query and put back. */
@@ -185,10 +114,11 @@ static void evaluate(search *s, mest_id id, int family)
         mest_kernel_query q;
         mest_query_storage storage;
         mest_make_query(s->p, id, &q, &storage);
+        q.measure = s->measure;
         c->kernel[family] = mest_fastest_kernel(&q, &c->cost[family], &c->why[family]);
         bool reference = n->op->forward && (!any_sparse(&q) || (n->op->flags & MEST_OP_FLAT)) &&
                          (family == PLAIN || ((n->op->flags & MEST_OP_ELEMENTWISE) && same_shapes(&q)));
-        double cost = reference ? reference_cost(&q) : IMPOSSIBLE;
+        double cost = reference ? mest_reference_cost(&q) : IMPOSSIBLE;
         if (reference && family == PLAIN && (n->op->flags & MEST_OP_VIEW))
             cost = 0; /* no data moves */
         if (cost < c->cost[family]) {
@@ -203,6 +133,45 @@ static void evaluate(search *s, mest_id id, int family)
     for (int i = n_out - 1; i >= 0; i--)
         if (n->out[i] != MEST_NONE)
             g->values[n->out[i]].type.layout = saved_out[i];
+}
+
+/* Measures the kernels of a layer, if there is more than one that the models do not rule out. Where one could not be measured they all are
+ * compared by their models. */
+static void measure(search *s, mest_id id)
+{
+    enum { RULED_OUT = 4 }; /* models are seldom wrong by so much */
+    choice *c = &s->nodes[id];
+    double least = IMPOSSIBLE;
+    const mest_op *op = s->p->graph.nodes[id].op;
+    for (int f = 0; f < FAMILIES; f++)
+        least = c->cost[f] < least ? c->cost[f] : least;
+    if (!op->macs || least >= IMPOSSIBLE)
+        return;
+    mest_measure m = {.below = RULED_OUT * least};
+    s->measure = &m;
+    for (int f = 0; f < FAMILIES; f++)
+        evaluate(s, id, f);
+    m.tuner = m.candidates > 1 ? s->p->spec.tuner : NULL;
+    if (m.tuner) {
+        const choice modelled = *c;
+        double fastest = IMPOSSIBLE;
+        bool measured = false;
+        for (int f = 0; f < FAMILIES; f++) {
+            m.measured = false;
+            evaluate(s, id, f);
+            if (m.measured && c->kernel[f])
+                c->why[f] = "fastest that fits, by measurement";
+            if (c->cost[f] < fastest) {
+                fastest = c->cost[f];
+                measured = m.measured;
+            }
+        }
+        if (m.missing)
+            *c = modelled;
+        else
+            s->p->n_measured += measured;
+    }
+    s->measure = NULL;
 }
 
 /* Family in which node `id` delivers output value v (PLAIN when the op keeps it plain). */
@@ -512,11 +481,14 @@ mest_status mest_assign_layouts(mest_program *p, mest_error *err)
         goto out;
     }
     int forced = -1;
-    if (p->spec.force_layout)
+    const bool forced_layout = p->spec.force_layout != NULL;
+    if (forced_layout)
         forced = !strcmp(p->spec.force_layout, "lanes") ? LANES : !strcmp(p->spec.force_layout, "nhwc") ? NHWC : PLAIN;
     for (mest_id i = 0; i < g->n_nodes; i++) {
         for (int f = 0; f < FAMILIES; f++)
             evaluate(&s, i, f);
+        if (p->spec.tuner && !forced_layout)
+            measure(&s, i);
         bool any = false;
         for (int f = 0; f < FAMILIES; f++)
             any |= s.nodes[i].cost[f] < IMPOSSIBLE;

@@ -4,6 +4,7 @@
 
 #include <inttypes.h>
 #include <math.h>
+#include <sched.h>
 #include <string.h>
 #include <time.h>
 
@@ -355,9 +356,13 @@ static void trace(const mest_program *p, const mest_profile *profile, mest_id i,
 static mest_status run_steps(mest_program *p, mest_id from, mest_id to, const mest_run *run, mest_error *err)
 {
     const mest_profile *profile = p->spec.profile;
+    const bool nice = p->spec.threads && p->spec.threads->nice;
     if (!profile || (!profile->node && !profile->trace)) {
-        for (mest_id i = from; i < to; i++)
+        for (mest_id i = from; i < to; i++) {
             MEST_TRY(mest_program_step(p, i, run, err));
+            if (nice && !p->steps[i].nothing)
+                sched_yield();
+        }
         return MEST_OK;
     }
     for (mest_id i = from; i < to; i++) {

@@ -74,6 +74,7 @@ typedef struct mest_program_spec {
     mest_recompute_kind recompute;    /* TRAIN */
     double recompute_share;           /* SHARE: by modelled time, 0.1 is a tenth more */
     size_t arena_limit;               /* LIMIT: bytes; the program is built even if it cannot be met */
+    struct mest_tuner *tuner;         /* kernels of layers are chosen by measurement (runtime/tune.h); NULL: by their models of cost */
 } mest_program_spec;
 
 typedef struct mest_step {            /* one planned node */
@@ -110,6 +111,7 @@ typedef struct mest_program {
     int n_again;                      /* nodes that run a second time */
     double seconds, again_seconds;    /* modelled time of a run without them; of them */
     int n_conversions;
+    int n_measured;                   /* layers whose kernel was chosen by measurement */
     int64_t macs;
     int *pass_counts;                 /* per pass: places where it did something */
     int n_folded_nodes, n_fused_nodes; /* forward nodes, views not counted: once constants are folded; after the passes, with the loss */
@@ -151,8 +153,10 @@ void mest_default_target(const char *loss, const mest_type *output, mest_type *t
 mest_status mest_append_updates(mest_program *p, mest_error *err);                                                     /* optim.c */
 mest_status mest_assign_layouts(mest_program *p, mest_error *err); /* without halo */                                 /* layout.c */
 mest_status mest_assign_halo(mest_program *p, mest_error *err);
-/* The registered kernel that fits with the least modelled time, NULL if none does: then *why is untouched. */
+#define MEST_NO_KERNEL 1e30 /* seconds of what cannot run */
+/* The registered kernel that fits with the least time (q->measure says whether it may be measured), NULL if none does: then *why is untouched. choose.c */
 const mest_kernel *mest_fastest_kernel(const mest_kernel_query *q, double *seconds, const char **why);
+double mest_reference_cost(const mest_kernel_query *q); /* of the operator's reference */
 /* mest_graph_prune, steps included: after kernels were chosen, before they are prepared. */
 mest_status mest_program_prune(mest_program *p, mest_error *err);                                                     /* refit.c */
 mest_status mest_prepare_kernels(mest_program *p, mest_error *err);

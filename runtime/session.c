@@ -13,6 +13,7 @@
 #include "runtime/cpu.h"
 #include "runtime/snapshot.h"
 #include "runtime/sparsify.h"
+#include "runtime/tune.h"
 
 void mest_train_config_init(mest_train_config *c)
 {
@@ -37,6 +38,7 @@ void mest_train_config_init(mest_train_config *c)
     c->kernels = "auto";
     c->use_xnnpack = true;
     c->recompute = "auto";
+    c->tune = "off";
 }
 
 static bool one_of(const char *text, const char *const *names)
@@ -75,6 +77,8 @@ static mest_status check_config(const mest_train_config *c, mest_error *err)
 #undef WANT
     mest_recompute_kind kind;
     double share;
+    mest_tune_mode mode;
+    MEST_TRY(mest_tune_parse(c->tune, &mode, err));
     MEST_TRY(mest_recompute_parse(c->recompute, &kind, &share, err));
     return mest_passes_check(c->no_fuse, err);
 }
@@ -158,7 +162,7 @@ mest_status mest_session_create(mest_session **session, mest_model *model, const
     mest_region_init(&s->region, s->heap);
     s->config = own;
     const char **texts[] = {&s->config.loss, &s->config.optimizer, &s->config.no_decay, &s->config.schedule, &s->config.batch_norm, &s->config.kernels,
-                            &s->config.no_fuse, &s->config.output, &s->config.recompute, &s->config.bn_stats};
+                            &s->config.no_fuse, &s->config.output, &s->config.recompute, &s->config.bn_stats, &s->config.tune, &s->config.tune_cache};
     mest_status status = MEST_OK;
     for (size_t i = 0; i < sizeof texts / sizeof *texts && status == MEST_OK; i++)
         if (*texts[i] && !(*texts[i] = mest_region_strdup(&s->region, *texts[i])))
@@ -168,7 +172,9 @@ mest_status mest_session_create(mest_session **session, mest_model *model, const
     if (status == MEST_OK)
         status = mest_cpu_limit(s->config.kernels, &s->cpu, err);
     if (status == MEST_OK)
-        status = mest_threads_create(&s->threads, s->config.threads, err);
+        status = (s->config.nice ? mest_threads_create_nice : mest_threads_create)(&s->threads, s->config.threads, err);
+    if (status == MEST_OK)
+        status = mest_session_tune_open(s, err);
     if (status == MEST_OK)
         status = mest_model_materialise(model, err);
     for (int i = 0; i < model->n_params; i++)
@@ -211,6 +217,7 @@ void mest_session_destroy(mest_session *s)
         return;
     mest_heap *heap = s->heap;
     mest_counter_close(s->profile.counter);
+    mest_tuner_destroy(s->tuner);
     mest_session_forget(s);
     mest_free(heap, s->frozen, (size_t)s->model->n_params + 1, 1);
     mest_schedulers_destroy(s->schedulers);
@@ -351,6 +358,7 @@ static mest_status new_program(mest_session *s, mest_program_kind kind, int64_t 
                               .profile = &s->profile,
                               .counts_only = counts_only,
                               .survey = s->survey,
+                              .tuner = s->survey || counts_only ? NULL : s->tuner,
                               .no_update = s->plain_gradients,
                               .force_layout = s->plain_gradients ? "plain" : NULL};
     MEST_TRY(mest_recompute_parse(s->config.recompute, &spec.recompute, &spec.recompute_share, err));
@@ -363,6 +371,7 @@ static mest_status new_program(mest_session *s, mest_program_kind kind, int64_t 
     if (status == MEST_OK)
         status = build_program(s, &spec, program, err);
     mest_free(s->heap, shapes, (size_t)s->model->graph.n_inputs + 1, sizeof *shapes);
+    mest_session_tune_keep(s);
     if (status == MEST_OK) { /* lent for the build only */
         (*program)->spec.input_shapes = NULL;
         (*program)->spec.target = NULL;

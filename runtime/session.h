@@ -6,6 +6,7 @@
 #include <stdatomic.h>
 
 #include "mest/train.h"
+#include "runtime/checkpoint.h"
 #include "runtime/loader.h"
 #include "runtime/optim.h"
 #include "runtime/plugin.h"
@@ -52,6 +53,7 @@ struct mest_session {
     mest_arena arena;
     mest_program *programs[MEST_PROGRAM_SLOTS];
     mest_profile profile;   /* programs point at it */
+    struct mest_tuner *tuner; /* NULL: kernels by their models of cost */
     bool measuring;         /* inference programs measure unfolded layers */
     uint32_t channels_version; /* of the model's channels when programs were built */
     int64_t peak_batch;           /* steps of up to so many samples have memory for the most channels the groups may have */
@@ -87,6 +89,14 @@ mest_status mest_session_program(mest_session *s, mest_program_kind kind, int64_
 /* The graph and the types of inference on n samples, without kernels and memory: to be asked about, not to be run. The caller destroys it. */
 mest_status mest_session_sketch(mest_session *s, int64_t n, mest_program **program, mest_error *err);
 mest_status mest_session_set_source(mest_session *s, const mest_source_info *info, mest_error *err); /* session_feed.c */
+/* session_tune.c: config.tune */
+mest_status mest_session_tune_open(mest_session *s, mest_error *err);
+/* After a program was built: keeps what was measured. */
+void mest_session_tune_keep(mest_session *s);
+/* Section "kernels": the times that the session's choices depend on; only if there are any. */
+mest_status mest_session_write_tuning(const mest_session *s, mest_checkpoint_writer *w, mest_error *err);
+/* From here on choices are those of the checkpoint's session, measured or not. Drops programs if that may change any. */
+mest_status mest_session_read_tuning(mest_session *s, const mest_checkpoint *file, mest_error *err);
 /* The output that config.output names, of the model's graph; the first where it names none. MEST_NONE: there is no output. */
 mest_id mest_session_chosen_output(const mest_session *s);
 void mest_session_drop_programs(mest_session *s);

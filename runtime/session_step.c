@@ -85,14 +85,17 @@ mest_status mest_session_output_shape(mest_session *s, int *rank, int64_t dim[ME
     mest_error_clear(err);
     MEST_CHECK(s && rank && dim, err, MEST_E_ARGUMENT, "output shape: arguments must be given");
     mest_program *p;
-    MEST_TRY(mest_session_program(s, MEST_PROGRAM_INFER, infer_batch(s), &p, err));
-    const mest_shape *out = &p->graph.values[p->logits].type.shape;
-    bool batched = out->rank > 0 && out->dim[0] == p->spec.batch; /* axis 0 is the batch; otherwise all of it belongs to one run */
-    MEST_CHECK(batched || p->spec.batch == 1, err, MEST_E_SHAPE, "output '%s' has no batch axis", p->graph.values[p->logits].name);
+    const int64_t batch = infer_batch(s);
+    MEST_TRY(mest_session_sketch(s, batch, &p, err));
+    const mest_value *y = &p->graph.values[p->logits];
+    const mest_shape *out = &y->type.shape;
+    const bool batched = out->rank > 0 && out->dim[0] == batch; /* axis 0 is the batch; otherwise all of it belongs to one run */
+    const mest_status status = batched || batch == 1 ? MEST_OK : mest_fail(err, MEST_E_SHAPE, "output '%s' has no batch axis", y->name);
     *rank = batched ? out->rank - 1 : out->rank;
-    for (int i = 0; i < *rank; i++)
+    for (int i = 0; i < *rank && status == MEST_OK; i++)
         dim[i] = out->dim[i + (batched ? 1 : 0)];
-    return MEST_OK;
+    mest_program_destroy(p);
+    return status;
 }
 
 /* Bytes of one sample of input k as the caller has it. */

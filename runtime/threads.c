@@ -37,19 +37,22 @@ static int idle_cores(void)
     return idle < 1 ? 1 : idle;
 }
 
-mest_status mest_threads_create(mest_threads *threads, int n, mest_error *err)
+static mest_status create(mest_threads *threads, int n, bool nice, mest_error *err)
 {
-    *threads = (mest_threads){.n = 1};
+    *threads = (mest_threads){.n = 1, .nice = nice};
     MEST_CHECK(n >= 0 && n <= 1024, err, MEST_E_ARGUMENT, "threads: %d is not in 0..1024", n);
     if (n == 0)
         n = idle_cores();
     if (n == 1)
         return MEST_OK;
-    threads->pool = mest_pool_create((size_t)n);
+    threads->pool = mest_pool_create((size_t)n, nice);
     MEST_CHECK(threads->pool, err, MEST_E_NOMEM, "threads: cannot create a pool of %d", n);
     threads->n = (int)mest_pool_threads(threads->pool);
     return MEST_OK;
 }
+
+mest_status mest_threads_create(mest_threads *threads, int n, mest_error *err) { return create(threads, n, false, err); }
+mest_status mest_threads_create_nice(mest_threads *threads, int n, mest_error *err) { return create(threads, n, true, err); }
 
 void mest_threads_destroy(mest_threads *threads)
 {

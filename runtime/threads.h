@@ -9,11 +9,13 @@
 typedef struct mest_threads {
     struct mest_pool *pool;   /* NULL: the calling thread does everything */
     int n;
+    bool nice;                /* others shall have the cores: no thread spins, and programs yield after each node */
     int32_t penalty, pause;   /* of sharing: grows while sharing takes longer than doing it alone; jobs left to do alone */
 } mest_threads;
 
 /* n = 0: the cores that are idle now, at least one. Results do not depend on it. */
 mest_status mest_threads_create(mest_threads *threads, int n, mest_error *err);
+mest_status mest_threads_create_nice(mest_threads *threads, int n, mest_error *err);
 void mest_threads_destroy(mest_threads *threads);
 /* Calls fn(context, tile) for tile = 0..n_tiles-1, in any order and thread; returns when all are done. */
 void mest_parallel(const mest_threads *threads, size_t n_tiles, void (*fn)(void *context, size_t tile), void *context);

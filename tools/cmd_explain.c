@@ -77,6 +77,7 @@ static void print_plan(const tool *t, const mest_plan_info *plan)
     printf("plan        %d nodes, %d of them conversions of layout; batch %" PRId64 "\n", plan->n_nodes, plan->n_conversions, t->s->batch);
     printf("work        %.3f M multiply-accumulates a run, %.3f M a sample\n", (double)plan->macs / 1e6,
            (double)plan->macs / 1e6 / (double)t->s->batch);
+    printf("kernels     %016" PRIx64 ", %" PRId64 " layers by measurement\n", plan->kernels, plan->n_measured);
     printf("memory      %s: activations and gradients %s, parameters %s, optimizer %s\n", total, arena, parameters, optimizer);
 }
 

@@ -2,6 +2,7 @@
 #include "json.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -91,6 +92,10 @@ void json_plan(cJSON *object, const mest_plan_info *plan)
     json_number(object, "parameter_bytes", (double)plan->parameter_bytes);
     json_number(object, "optimizer_bytes", (double)plan->optimizer_bytes);
     json_number(object, "total_bytes", (double)plan->total_bytes);
+    char kernels[24];
+    snprintf(kernels, sizeof kernels, "%016" PRIx64, plan->kernels);
+    json_text(object, "kernels", kernels);
+    json_number(object, "measured_layers", (double)plan->n_measured);
 }
 
 bool json_wanted(const tool *t) { return t->s->json || t->logging; }

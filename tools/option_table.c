@@ -153,7 +153,9 @@ const option option_table[] = {
 
     GROUP("machine", "Machine"),
     INT("threads", 't', true, "N", "0", threads, 0, 1024, "0: the cores that are idle"),
+    FLAG("nice", 0, false, nice, "leave the cores to others: threads that wait do not spin, and the core is offered after each layer; same results"),
     CHOICE("kernels", false, "auto|scalar|avx2|avx512|neon", "auto", kernels, "highest instruction set to use"),
+    CHOICE("tune", false, "off|fast|full", "off", tune, "kernels of layers by a model of cost, or by measuring them at the start, for a quarter of a second or ten;\ntimes are kept in $XDG_CACHE_HOME/mest"),
     FLAG("no-xnnpack", 0, false, no_xnnpack, "use the library's own kernels only"),
     TEXT("no-fuse", 0, false, "all|NAME[,NAME]", NULL, no_fuse, "passes that must not change the graph; --explain lists them"),
     REAL("gradcheck-seconds", false, "S", "60", gradcheck_seconds, 0.1, 1e6, "--gradcheck: begin nothing new after S seconds; what is left is named"),

@@ -75,9 +75,9 @@ typedef struct settings {
     int64_t threads, memory_limit;
     double gradcheck_seconds, bench_seconds;
     int64_t bench_runs, bench_warmup;
-    const char *bench, *profile;
+    const char *bench, *profile, *tune;
     const char *kernels, *program, *no_fuse, *recompute;
-    bool no_xnnpack;
+    bool no_xnnpack, nice;
 
     /* talk */
     bool json, quiet, verbose;

@@ -308,6 +308,8 @@ int tool_create_session(tool *t)
     c->watch_patterns = s->json || s->output_dir; /* its numbers stand in events only */
     c->use_xnnpack = !s->no_xnnpack;
     c->no_fuse = s->no_fuse;
+    c->tune = s->tune;
+    c->nice = s->nice;
     if (s->mode == MODE_GRADCHECK)
         tool_gradcheck_config(s, c);
     c->recompute = s->recompute;

@@ -78,6 +78,13 @@ typedef struct mest_train_config {
     const char *bn_stats;   /* running variance of BatchNormalization: "pytorch" tracks the unbiased variance of the batch, "onnx" the biased one, as
                              * the text of the operator says; default "pytorch" */
     double lr_decay;        /* adagrad: the rate of step t, from 0, is lr / (1 + t * lr_decay); default 0 */
+    /* machine, continued */
+    const char *tune;       /* which kernels layers get: "off" (default) by models of cost, always the same; "fast", "full": by measuring them on this machine when programs are
+                             * built, for a quarter of a second or ten seconds a session. Kernels round differently: the bits of a run are the same again with the
+                             * same tune_cache file, and after a resume (the checkpoint has the times). Copied */
+    const char *tune_cache; /* file that keeps the times; NULL: one for this kind of processor in $XDG_CACHE_HOME/mest or $HOME/.cache/mest; "": none. Copied */
+    bool nice;              /* leave the cores to others: threads that wait do not spin (they do otherwise, for some milliseconds), XNNPACK has one thread, and after each
+                             * node of a program the core is offered to whoever waits for it. Same results; default false */
 } mest_train_config;
 
 MEST_API void mest_train_config_init(mest_train_config *config);
@@ -254,7 +261,9 @@ typedef struct mest_plan_info {
     int n_file_nodes;        /* of the file, local functions and branches written out */
     int n_folded_nodes;      /* once shapes are known and constants are folded away; this and the next without views, which do nothing */
     int n_fused_nodes;       /* forward nodes after the passes, the loss included */
-    int64_t reserved[8];     /* 0. mest_check_summary holds this structure, so it keeps its size: later fields come from here */
+    uint64_t kernels;        /* of the names of all kernels in their order: programs that differ in it round differently */
+    int64_t n_measured;      /* layers whose kernel was chosen by measurement (config.tune) */
+    int64_t reserved[6];     /* 0. mest_check_summary holds this structure, so it keeps its size: later fields come from here */
 } mest_plan_info;
 
 /* A pass over the graph of a program. Text is lent: it lives as long as the library. */

@@ -325,6 +325,7 @@ mest_status mest_session_create(mest_session **session, mest_model *model, const
          c->nesterov, c->weight_decay, c->beta1, c->beta2, c->eps, c->no_decay ? c->no_decay : "", c->clip_norm, c->lr_decay);
     echo("schedule %s min_lr=%g gamma=%g step_epochs=%" PRId64 " warmup=%" PRId64 ":%g per_step=%d", c->schedule, c->min_lr, c->gamma,
          c->step_epochs, c->warmup_epochs, c->warmup_lr, c->schedule_per_step);
+    echo("tune %s nice=%d", c->tune, c->nice);
     echo("machine bn=%s,%s dropout=%g threads=%d seed=%" PRIu64 " kernels=%s xnnpack=%d no_fuse=%s recompute=%s", c->batch_norm, c->bn_stats, c->dropout,
          c->threads, c->seed, c->kernels, c->use_xnnpack, c->no_fuse ? c->no_fuse : "", c->recompute);
     return MEST_OK;

@@ -10,6 +10,7 @@ has echo 'config batch=32 eval_batch=0 shuffle=1 drop_last=0 epochs=1 max_steps=
 has echo 'optimizer sgd lr=0.01 momentum=0.9 nesterov=0 wd=0 betas=0.9,0.999 eps=-1 no_decay= clip=0'
 has echo 'schedule constant min_lr=0 gamma=0.1 step_epochs=90 warmup=0:1e-05 per_step=0'
 has echo 'machine bn=auto,pytorch dropout=-1 threads=0 seed=42 kernels=auto xnnpack=1'
+has echo 'tune off nice=0'
 lacks echo 'sparsity '
 lacks echo 'scheduler '
 has err 'will not be kept'
@@ -38,6 +39,11 @@ gives 0 m.onnx --train --data npy:float --no-shuffle -b 7 --max-steps 10 --epoch
 has echo 'sparsity 0.8 csr dense_layers=none'
 has echo 'epochs=2 max_steps=10 loss=bce'
 lacks echo 'scheduler '
+
+# ---- how it runs ----
+gives 0 m.onnx --train --data idx:x --tune fast --nice
+has echo 'tune fast nice=1'
+says 2 "--tune: 'quick' is none of off|fast|full" m.onnx --train --data idx:x --tune quick
 
 # ---- schemes layer by layer; a scheme that says its sparsity by itself ----
 gives 0 m.onnx --train --data idx:x --sparsity 0.9 --scheme 'layer1.*=pattern,fc=block16' --distribution erk --patterns masks.txt
