@@ -92,7 +92,9 @@ def programs(args, name, model, batch, threads):
         if args.sparseprop and sparsity > 0.8:
             yield peer("sparseprop", f"SparseProp {100 * sparsity:g} %", "--sparsity", sparsity)
         for scheme in args.scheme:
-            yield ours(f"MEST {scheme} {100 * sparsity:g} %", "--only", "sparse", "--sparsity", sparsity, "--scheme", scheme, "--dense-layers", dense, *more)
+            for recompute in args.recompute:
+                label = f"MEST {scheme} {100 * sparsity:g} %" + (f", --recompute {recompute}" if recompute != "auto" else "")
+                yield ours(label, "--only", "sparse", "--sparsity", sparsity, "--scheme", scheme, "--dense-layers", dense, "--recompute", recompute, *more)
 
 
 def measure(args, name, model, batch, threads):
@@ -136,6 +138,7 @@ def main():
     parser.add_argument("--threads", type=numbers(int), default=[1], help="comma-separated")
     parser.add_argument("--sparsity", type=numbers(float), default=[0, 0.8, 0.9, 0.95], help="comma-separated; 0: dense")
     parser.add_argument("--scheme", type=numbers(str), default=["csr"], help="comma-separated: csr, pattern, block4, ..")
+    parser.add_argument("--recompute", type=numbers(str), default=["auto"], help="comma-separated: auto, 10%%, least, ..: activations computed again, as for mest-run")
     parser.add_argument("--steps", type=int, default=2, help="steps of a turn")
     parser.add_argument("--warmup", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Convolutions by XNNPACK, activations in NHWC (PIXEL, one lane, no halo).
  *
- *   Conv            XNNPACK convolution. Weights are repacked when they may have changed, which in training is every step
+ *   Conv            XNNPACK convolution. Weights are repacked when they have changed, which in training is every step; elsewhere what is packed
+ *                   is kept where packing would take a tenth of the time
  *   mest.ConvAffine the same; the factor goes into the packed weights, the cut-off into XNNPACK (which makes NaN a number there)
  *   mest.ConvGrad   dX: 1 x 1 kernels as a matrix product with the weights as they lie in memory (stride > 1: on the small grid, then
  *                   spread into zeros); others as a transposed convolution; depthwise by our own kernel, since XNNPACK's transposed
@@ -25,7 +26,8 @@ typedef struct conv_state {
     route route;
     bool affine;             /* factor and clamp */
     bool fixed;              /* weights do not change; the fingerprint checks it */
-    uint64_t fingerprint;
+    bool kept;               /* forward: they may, but not with every run: what is packed is kept while their version stays */
+    uint64_t fingerprint;    /* of weights, or of their version, and of bias and factor */
     size_t packed_bytes;
 } conv_state;
 
@@ -49,6 +51,17 @@ static mest_xnn_window window_of(const mest_conv_geometry *k)
 
 /* ---- forward ---- */
 
+static double conv_seconds(const mest_kernel_query *q, const mest_conv_geometry *k)
+{
+    return 2e-6 + 2 * macs_of(k) / (mest_xnn_flops(q->cpu) * (is_depthwise(k) ? 0.4 : 1));
+}
+
+/* Weights that rest between runs, unless training is in between. */
+static bool worth_keeping(const mest_kernel_query *q, const mest_conv_geometry *k)
+{
+    return !q->learns && 10 * mest_xnn_pack_seconds((double)weights_of(k)) > conv_seconds(q, k);
+}
+
 static bool conv_fits(const mest_kernel_query *q, const char **why)
 {
     mest_conv_geometry k;
@@ -60,7 +73,7 @@ static bool conv_fits(const mest_kernel_query *q, const char **why)
         *why = "xnn: XNNPACK cannot run on this processor";
         return false;
     }
-    *why = q->in_fixed[1] ? "xnn: weights packed once" : "xnn: weights packed each step";
+    *why = q->in_fixed[1] ? "xnn: weights packed once" : worth_keeping(q, &k) ? "xnn: weights packed when they change" : "xnn: weights packed each step";
     return true;
 }
 
@@ -69,8 +82,7 @@ static double conv_cost(const mest_kernel_query *q)
     mest_conv_geometry k;
     if (!geometry_of(q, &k))
         return 1;
-    const double rate = mest_xnn_flops(q->cpu) * (is_depthwise(&k) ? 0.4 : 1);
-    return 2e-6 + 2 * macs_of(&k) / rate + (q->in_fixed[1] ? 0 : mest_xnn_pack_seconds((double)weights_of(&k)));
+    return conv_seconds(q, &k) + (q->in_fixed[1] || worth_keeping(q, &k) ? 0 : mest_xnn_pack_seconds((double)weights_of(&k)));
 }
 
 static void conv_halo(const mest_kernel_query *q, int input, uint8_t pad[4])
@@ -97,6 +109,7 @@ static mest_status conv_prepare(const mest_kernel_query *q, void **state, size_t
     *s = (conv_state){.heap = q->heap, .xnn = {.heap = q->heap}, .affine = !strcmp(q->node->op->name, "mest.ConvAffine")};
     s->fixed = q->in_fixed[1] && (s->affine || q->n_in < 3 || !q->in[2] || q->in_fixed[2]); /* what follows from statistics: fingerprint */
     geometry_of(q, &s->k);
+    s->kept = worth_keeping(q, &s->k);
     s->window = window_of(&s->k);
     s->route = is_depthwise(&s->k) ? ROUTE_DEPTHWISE : ROUTE_CONV;
     *state = s;
@@ -111,10 +124,16 @@ static mest_status conv_run(const mest_args *a)
     const float *w = a->in[1].data, *bias = a->n_in > 2 ? a->in[2].data : NULL;
     const float *factor = s->affine && a->n_in > 3 ? a->in[3].data : NULL;
     const mest_clamp clamp = s->affine ? ((const mest_conv_affine_params *)a->params)->clamp : (mest_clamp){.on = false};
-    uint64_t fingerprint = s->fixed ? mest_xnn_fingerprint(w, weights_of(k), bias, bias ? k->m : 0) : 0;
-    if (s->fixed && factor)
+    const uint32_t *version = a->in[1].value_version;
+    const bool rests = s->fixed || (s->kept && version);
+    uint64_t fingerprint = 0;
+    if (rests && version) /* no need to look at all of them */
+        fingerprint = ((uint64_t)*version + 1) * 0x9e3779b97f4a7c15u ^ (bias ? mest_xnn_fingerprint(bias, k->m, NULL, 0) : 0);
+    else if (rests)
+        fingerprint = mest_xnn_fingerprint(w, weights_of(k), bias, bias ? k->m : 0);
+    if (rests && factor)
         fingerprint = fingerprint * 31 + mest_xnn_fingerprint(factor, k->m, NULL, 0);
-    if (!s->xnn.op || !s->fixed || fingerprint != s->fingerprint) {
+    if (!s->xnn.op || !rests || fingerprint != s->fingerprint) {
         const float *packed = w;
         if (k->r * k->s > 1 || s->route == ROUTE_DEPTHWISE || factor) {
             weights_forward(s, w, factor, a->scratch);
@@ -127,7 +146,7 @@ static mest_status conv_run(const mest_args *a)
     }
     if (!mest_xnn_conv_bind(&s->xnn, k->n, k->h, k->w, a->in[0].data, a->out[0].data, a->threads) || !mest_xnn_run(&s->xnn, a->threads))
         return mest_run_fail(a, MEST_E_NOMEM, "XNNPACK could not run the convolution");
-    if (!s->fixed)
+    if (!rests)
         mest_xnn_drop(&s->xnn); /* the weights will have changed when it runs next: what is packed would be held for nothing */
     return MEST_OK;
 }
