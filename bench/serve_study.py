@@ -63,14 +63,15 @@ class Service:
                 raise SystemExit("the service did not start")
             time.sleep(0.05)
         self.port = int((root / "port").read_text())
-        self.connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=600)
         meta = self.call("GET", "/v2/models/m")
         self.input, self.output = meta["inputs"][0]["name"], meta["outputs"][0]["name"]
 
     def call(self, method, path, body=None, headers=None):
-        self.connection.request(method, path, body, headers or {})
-        answer = self.connection.getresponse()
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=600)  # a kept one would be closed while ab runs
+        connection.request(method, path, body, headers or {})
+        answer = connection.getresponse()
         data = answer.read()
+        connection.close()
         if answer.status != 200:
             raise SystemExit(f"{method} {path}: {answer.status} {data[:300]}")
         length = answer.getheader("Inference-Header-Content-Length")

@@ -78,7 +78,7 @@ static void configure(const trainer *t, mest_train_config *c)
     const settings *s = &t->now;
     mest_train_config_init(c);
     c->batch = s->batch;
-    c->epochs = s->rounds ? s->rounds : 1000000;
+    c->epochs = t->model->settings.rounds ? t->model->settings.rounds : 1000000; /* what schedulers take for the length of the run */
     c->loss = s->loss;
     c->optimizer = s->optimizer;
     c->lr = s->lr;
@@ -174,15 +174,19 @@ bool session_open(trainer *t, fault *f)
     char path[PATH_ROOM];
     mest_error err;
     path_of(t, path, "checkpoint.mest");
-    if (resumes && access(path, R_OK) == 0 && mest_session_resume(t->session, path, &err) != MEST_OK) {
+    resumes = resumes && access(path, R_OK) == 0;
+    if (resumes && mest_session_resume(t->session, path, &err) != MEST_OK) {
         trainer_note(t, err.msg); /* other settings than before, or a damaged file: the weights that answer are what training goes on from */
         session_close(t);
+        resumes = false;
         t->engine = served_engine(t->model);
         if (!make_session(t, f)) {
             session_close(t);
             return false;
         }
     }
+    if (!resumes) /* the model's own weights may be those of a training that was given up */
+        session_restore(t, served_version(t->model));
     int64_t steps = 0;
     mest_session_position(t->session, NULL, &steps);
     t->drawn = replay_mix((uint64_t)t->now.seed, (uint64_t)steps);
@@ -199,7 +203,7 @@ void session_close(trainer *t)
     t->engine = NULL;
 }
 
-void session_restore(trainer *t, int64_t version)
+bool session_restore(trainer *t, int64_t version)
 {
     mest_snapshot *s = mest_model_acquire_id(t->engine->model, version);
     mest_error err;
@@ -209,6 +213,7 @@ void session_restore(trainer *t, int64_t version)
     t->in_round = 0;
     t->loss_sum = 0;
     t->refusals = 0;
+    return s != NULL;
 }
 
 /* ---- a step ---- */

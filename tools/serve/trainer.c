@@ -90,8 +90,10 @@ static bool advance(trainer *t, fault *f)
     }
     if (!t->session && !session_open(t, f))
         return false;
-    if (restore)
-        session_restore(t, restore);
+    if (restore && !session_restore(t, restore)) { /* it is of the engine that answers: train on there */
+        t->fresh = true;
+        return true;
+    }
     set_state(t, "training");
     if (!session_learn(t, f))
         return false;
@@ -99,7 +101,7 @@ static bool advance(trainer *t, fault *f)
         return true;
     if (!round_end(t, f))
         return false;
-    if (t->now.rounds && t->rounds >= t->now.rounds) {
+    if (t->ends_at && t->rounds >= t->ends_at) {
         pthread_mutex_lock(&t->lock);
         t->wanted = false;
         pthread_mutex_unlock(&t->lock);
@@ -256,6 +258,7 @@ bool trainer_start(trainer *t, const cJSON *changes, fault *f)
     bool good = !changes || settings_change(&t->settings, changes, f);
     if (good) {
         t->wanted = true;
+        t->ends_at = t->settings.rounds ? t->rounds + t->settings.rounds : 0;
         t->note[0] = 0;
         pthread_cond_broadcast(&t->changed);
     }

@@ -33,6 +33,7 @@ struct trainer {
     bool anew;                      /* the engine was replaced: begin on the one that answers now */
     const char *state;              /* "idle", "waiting for samples", "training", "paused" */
     char note[512];                 /* what went wrong last; "" */
+    int64_t ends_at;                /* number of the last round, 0: none */
     int64_t rounds, steps, candidate; /* candidate: held until it is promoted, 0: none */
     double loss;                    /* of the last step */
     curve_point curve[CURVE];
@@ -59,7 +60,7 @@ bool session_save(trainer *t, bool running, fault *f);
 void session_forget(const trainer *t);     /* what was saved is of no use any more */
 bool session_was_running(const trainer *t);
 bool session_learn(trainer *t, fault *f);  /* one step */
-void session_restore(trainer *t, int64_t version);
+bool session_restore(trainer *t, int64_t version); /* false: it is no version of this engine */
 /* train_round.c: the end of a round, a candidate and its test */
 bool round_end(trainer *t, fault *f);
 bool version_becomes_current(trainer *t, engine *e, int64_t id, fault *f);

@@ -1,0 +1,42 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# Memory stays flat over train and promote cycles, roll backs (in memory and from the folder), answers and samples; so does the folder.
+# test_serve_memory.sh PROGRAM DIGITS [ROUNDS]
+serve=$1 digits=$2 rounds=${3:-60}
+. "$(dirname "$0")/serve_lib.sh"
+model_folder '{"lr": 0.02, "round_steps": 2, "duty": 1, "nice": 0, "batch": 8, "batch_norm": "train", "sparsity": 0.5, "scheme": "block4", "batch_delay_ms": 0, "max_batch": 64,
+    "max_accuracy_drop": 1, "keep_versions": 6, "replay_bytes": 65536, "scheduler": "mest", "scheduler_options": "mode=vanilla,freq=3"}'
+begin
+resident() { curl -s "$url/metrics" | sed -n 's/^process_resident_memory_bytes //p' | awk '{ print int($1 / 1024) }'; }
+train_body 1 200 > add.json
+infer_body 1 64 > many.json
+infer_body 1 1 > one.json
+asks 200 -d @add.json "$model/train"
+asks 200 -d '{"action":"start"}' "$model/train"
+# cycle ROUNDS: lets it train so many rounds more, with all kinds of requests meanwhile
+cycle() {
+    status
+    goal=$(($(field rounds) + $1)) turn=0
+    while ! at_least rounds "$goal"; do
+        turn=$((turn + 1))
+        curl -s -d @many.json "$model/infer" -o /dev/null
+        curl -s -d @one.json "$model/infer" -o /dev/null
+        curl -s -d @add.json "$model/train" -o /dev/null
+        curl -s "$url/" -o /dev/null
+        [ $((turn % 4)) != 0 ] || curl -s -d '{"action":"rollback"}' "$model/train" -o /dev/null
+        [ $((turn % 8)) != 0 ] || curl -s -d '{"action":"rollback","version":1}' "$model/train" -o /dev/null
+        [ $turn -lt 2000 ] || { fail 'rounds do not end'; return; }
+    done
+}
+cycle 30
+before=$(resident)
+cycle "$rounds"
+after=$(resident)
+echo "resident memory $before KiB after 30 rounds, $after KiB after $rounds more"
+if [ $((after - before)) -le 4096 ]; then pass; else fail "memory grew from $before to $after KiB"; fi
+kept=$(find models/digits -name model.onnx | wc -l)
+if [ "$kept" -le 9 ]; then pass; else fail "$kept versions in the folder"; fi
+bytes=$(curl -s "$url/metrics" | sed -n 's/^mest_version_bytes{model="digits"} //p')
+if [ "${bytes%%.*}" -le 2000000 ]; then pass; else fail "$bytes bytes of versions"; fi
+ends
+finish
