@@ -96,7 +96,7 @@ static void take_result(mest_pass_args *a, change *c)
         return;
     const mest_node *n = &g->nodes[norm];
     const mest_bn_params *p = n->params;
-    if (n->n_in > 6 && n->in[6] != MEST_NONE)
+    if ((n->n_in > 6 && n->in[6] != MEST_NONE) || !before(g, n->in[0], c->place)) /* a conversion may stand just before the normalization */
         return;
     if (p->clamp.on) { /* the gate that the normalization would apply goes here */
         if (c->params.gate || next != norm || n->in[5] != c->conv.in[X] || (c->params.clamp.on && !same(&p->clamp, &c->params.clamp)))

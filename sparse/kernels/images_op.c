@@ -73,11 +73,11 @@ static reading read_pixels(const mest_conv_geometry *g, int width)
     if (point(g) && positions % width == 0)
         return r;
     const bool same = g->stride_y == 1 && g->stride_x == 1 && g->q == g->w;
-    const int64_t tap_plane = round_up(positions, 16);
+    const int64_t tap_plane = round_up(positions, width);
     /* Rows of whole vectors: taps of one column share a plane. Others would be loads across lines, at twice the price, so small images get a plane a tap. */
     const bool columns = same && (g->r == 1 || g->q % width == 0 || g->c * g->r * g->s * tap_plane * (int64_t)sizeof(mest_real) > 1 << 20);
     tap_planes(g, !columns, &r);
-    r.plane = round_up(round_up(positions, width) + (columns ? (g->r - 1) * g->dilation_y * g->q : 0), 16);
+    r.plane = round_up(tap_plane + (columns ? (g->r - 1) * g->dilation_y * g->q : 0), width);
     r.reals = g->c * r.planes * r.plane;
     return r;
 }
@@ -216,7 +216,9 @@ static void cut(state *s, double flops)
 static mest_status pixel_tables(const mest_kernel_query *q, state *s, mest_error *err)
 {
     const mest_conv_geometry *g = &s->p.g;
-    const bool flat = g->stride_y == 1 && g->stride_x == 1 && g->q == g->w && (!s->r.every_tap || g->p == g->h);
+    /* Planes that are one shift of the channel; the smallest are picked one by one, all planes at once. */
+    const bool small = s->r.every_tap && s->r.plane == g->p * g->q && s->r.plane < 16;
+    const bool flat = !small && g->stride_y == 1 && g->stride_x == 1 && g->q == g->w && (!s->r.every_tap || g->p == g->h);
     const int64_t n = s->r.every_tap ? g->p * g->q : g->h * g->q;
     s->table = s->r.planes * n;
     s->keep = mest_alloc(q->heap, (size_t)s->table, sizeof *s->keep);
@@ -348,6 +350,10 @@ static void copy_channel(const job *j, int64_t c)
     const mest_conv_geometry *g = &s->p.g;
     const int64_t n = s->table / s->r.planes, pixels = g->h * g->w;
     const mest_real *x = j->x + c * pixels;
+    if (s->at && s->r.every_tap && s->r.plane == n) { /* no gaps between planes */
+        s->isa->pick(x, s->at, s->keep, s->table, j->copy + c * s->table);
+        return;
+    }
     for (int64_t k = 0; k < s->r.planes; k++) {
         mest_real *to = j->copy + (c * s->r.planes + k) * s->r.plane;
         int64_t count = n;
