@@ -135,7 +135,7 @@ const mest_op mest_ops_activation[] = {
     GRAD_OP("HardSwish", hard_swish, true, no_params),
     OP("Elu", elu, true, alpha_1, mest_alpha_params, vjp_elu),
     GRAD_OP("Elu", elu, true, mest_alpha_params),
-    {.domain = "", .name = "Celu", .since = 12, .in_min = 1, .in_max = 1, .out_min = 1, .out_max = 1,
+    {.domain = "", .name = "Celu", .limits = "gradients with alpha <= 0", .since = 12, .in_min = 1, .in_max = 1, .out_min = 1, .out_max = 1,
      .flags = MEST_OP_ELEMENTWISE | MEST_OP_INPLACE, .act_in = 1, .act_out = 1, .attrs = alpha_1, .params_bytes = sizeof(mest_alpha_params),
      .infer = infer_celu, .forward = celu_forward, .vjp = vjp_elu},
     GRAD_OP("Celu", celu, true, mest_alpha_params),

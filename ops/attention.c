@@ -262,7 +262,7 @@ static int64_t macs(const mest_node *node, const mest_type *const *in, const mes
 static int64_t grad_macs(const mest_node *node, const mest_type *const *in, const mest_type *const *out) { return 5 * macs(node, in, out) / 2; }
 
 const mest_op mest_ops_attention[] = {
-    { .domain = "", .name = "Attention", .since = 23, .in_min = 3, .in_max = 7, .out_min = 1, .out_max = 4, .flags = MEST_OP_ANY_TYPE,
+    { .domain = "", .name = "Attention", .limits = "softcap, keys and values of the past, outputs other than Y", .since = 23, .in_min = 3, .in_max = 7, .out_min = 1, .out_max = 4, .flags = MEST_OP_ANY_TYPE,
       .attrs = attention_attrs, .params_bytes = sizeof(mest_attention_params), .infer = file_infer, .macs = macs },
     { .domain = "mest", .name = "mest.Attention", .since = 1, .in_min = 3, .in_max = 7, .out_min = 1, .out_max = 5, .flags = MEST_OP_ANY_TYPE,
       .params_bytes = sizeof(mest_attention_params), .infer = run_infer, .forward = attention_forward, .vjp = attention_vjp, .macs = macs },

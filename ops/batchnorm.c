@@ -383,7 +383,7 @@ static mest_status grad_forward(const mest_args *a)
 const mest_op mest_ops_batchnorm[] = {
     { .domain = "mest", .name = "mest.BatchNormAgain", .since = 1, .in_min = 2, .in_max = 3, .out_min = 1, .out_max = 1, .flags = MEST_OP_INPLACE,
       .act_in = 1u << 0 | 1u << 2, .act_out = 1u << 0, .params_bytes = sizeof(mest_bn_params), .infer = again_infer, .forward = again_forward, .no_grad = true },
-    { .domain = "", .name = "BatchNormalization", .since = 1, .in_min = 5, .in_max = 5, .out_min = 1, .out_max = 5, .flags = MEST_OP_INPLACE,
+    { .domain = "", .name = "BatchNormalization", .limits = "spatial = 0; its statistics as outputs", .since = 1, .in_min = 5, .in_max = 5, .out_min = 1, .out_max = 5, .flags = MEST_OP_INPLACE,
       .act_in = 1u << 0, .act_out = 1u << 0, .attrs = bn_attrs, .params_bytes = sizeof(mest_bn_params), .infer = bn_infer,
       .forward = bn_forward, .vjp = bn_vjp },
     { .domain = "mest", .name = "mest.BatchNormFrozenGrad", .since = 1, .in_min = 5, .in_max = 6, .out_min = 1, .out_max = 3,

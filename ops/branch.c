@@ -10,6 +10,6 @@ static mest_status undecided(mest_infer *c)
 }
 
 const mest_op mest_ops_branch[] = {
-    {.domain = "", .name = "If", .since = 1, .in_min = 1, .in_max = -1, .out_min = 1, .out_max = -1, .flags = MEST_OP_ANY_TYPE, .infer = undecided},
+    {.domain = "", .name = "If", .limits = "conditions that depend on data", .since = 1, .in_min = 1, .in_max = -1, .out_min = 1, .out_max = -1, .flags = MEST_OP_ANY_TYPE, .infer = undecided},
     {.name = NULL},
 };

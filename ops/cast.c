@@ -145,9 +145,9 @@ static const mest_attr cast_attrs[] = {
     {.name = "to", .kind = MEST_ATTR_INT, .offset = offsetof(cast_params, to), .required = true}, {.name = NULL}};
 
 const mest_op mest_ops_cast[] = {
-    {.domain = "", .name = "Cast", .since = 1, .in_min = 1, .in_max = 1, .out_min = 1, .out_max = 1, .flags = MEST_OP_ANY_TYPE,
+    {.domain = "", .name = "Cast", .limits = "strings, float8", .since = 1, .in_min = 1, .in_max = 1, .out_min = 1, .out_max = 1, .flags = MEST_OP_ANY_TYPE,
      .attrs = cast_attrs, .params_bytes = sizeof(cast_params), .infer = cast_infer, .forward = cast_forward, .vjp = cast_vjp},
-    {.domain = "", .name = "CastLike", .since = 15, .in_min = 2, .in_max = 2, .out_min = 1, .out_max = 1, .flags = MEST_OP_ANY_TYPE,
+    {.domain = "", .name = "CastLike", .limits = "strings, float8", .since = 15, .in_min = 2, .in_max = 2, .out_min = 1, .out_max = 1, .flags = MEST_OP_ANY_TYPE,
      .infer = cast_like_infer, .forward = cast_forward, .vjp = cast_vjp},
     {.domain = "", .name = "Identity", .since = 1, .in_min = 1, .in_max = 1, .out_min = 1, .out_max = 1,
      .flags = MEST_OP_ANY_TYPE | MEST_OP_VIEW | MEST_OP_INPLACE, .infer = identity_infer, .forward = mest_forward_copy, .vjp = identity_vjp},

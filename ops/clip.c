@@ -103,7 +103,7 @@ static mest_status clip_vjp(mest_vjp *v)
 }
 
 const mest_op mest_ops_clip[] = {
-    {.domain = "", .name = "Clip", .since = 1, .in_min = 1, .in_max = 3, .out_min = 1, .out_max = 1,
+    {.domain = "", .name = "Clip", .limits = "int8, uint8 and 16 bits", .since = 1, .in_min = 1, .in_max = 3, .out_min = 1, .out_max = 1,
      .flags = MEST_OP_ELEMENTWISE | MEST_OP_INPLACE | MEST_OP_ANY_TYPE, .act_in = 1, .act_out = 1, .infer = clip_infer, .forward = clip_forward, .vjp = clip_vjp},
     {.domain = "mest", .name = "mest.ClipGrad", .since = 1, .in_min = 2, .in_max = 4, .out_min = 1, .out_max = 1,
      .flags = MEST_OP_ELEMENTWISE | MEST_OP_INPLACE, .act_in = 3, .act_out = 1, .infer = clip_grad_infer, .forward = clip_grad_forward},

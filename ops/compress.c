@@ -126,9 +126,9 @@ static const mest_attr compress_attrs[] = {
     { .name = "axis", .kind = MEST_ATTR_INT, .offset = offsetof(compress_params, axis), .given_used = true }, { .name = NULL } };
 
 const mest_op mest_ops_compress[] = {
-    { .domain = "", .name = "NonZero", .since = 9, .in_min = 1, .in_max = 1, .out_min = 1, .out_max = 1, .flags = MEST_OP_ANY_TYPE,
+    { .domain = "", .name = "NonZero", .limits = "inputs that are no constants", .since = 9, .in_min = 1, .in_max = 1, .out_min = 1, .out_max = 1, .flags = MEST_OP_ANY_TYPE,
       .infer = nonzero_infer, .forward = nonzero_forward, .no_grad = true },
-    { .domain = "", .name = "Compress", .since = 9, .in_min = 2, .in_max = 2, .out_min = 1, .out_max = 1, .flags = MEST_OP_ANY_TYPE,
+    { .domain = "", .name = "Compress", .limits = "conditions that are no constants", .since = 9, .in_min = 2, .in_max = 2, .out_min = 1, .out_max = 1, .flags = MEST_OP_ANY_TYPE,
       .attrs = compress_attrs, .params_bytes = sizeof(compress_params), .infer = compress_infer, .forward = compress_forward, .vjp = compress_vjp },
     { .name = NULL },
 };

@@ -168,7 +168,7 @@ static int64_t grad_macs(const mest_node *node, const mest_type *const *in, cons
 }
 
 const mest_op mest_ops_conv[] = {
-    { .domain = "", .name = "Conv", .since = 1, .in_min = 2, .in_max = 3, .out_min = 1, .out_max = 1, .act_in = 1u << 0, .act_out = 1u << 0,
+    { .domain = "", .name = "Conv", .limits = "more than three spatial axes", .since = 1, .in_min = 2, .in_max = 3, .out_min = 1, .out_max = 1, .act_in = 1u << 0, .act_out = 1u << 0,
       .sparse_in = 1u << 1, .attrs = conv_attrs, .params_bytes = sizeof(mest_conv_params), .infer = conv_infer, .forward = conv_forward,
       .vjp = conv_vjp, .macs = conv_macs },
     { .domain = "mest", .name = "mest.ConvGrad", .since = 1, .in_min = 3, .in_max = 3, .out_min = 1, .out_max = 3,

@@ -153,7 +153,7 @@ static int64_t grad_macs(const mest_node *node, const mest_type *const *in, cons
 }
 
 const mest_op mest_ops_conv_transpose[] = {
-    { .domain = "", .name = "ConvTranspose", .since = 1, .in_min = 2, .in_max = 3, .out_min = 1, .out_max = 1, .sparse_in = 1u << 1,
+    { .domain = "", .name = "ConvTranspose", .limits = "more than three spatial axes", .since = 1, .in_min = 2, .in_max = 3, .out_min = 1, .out_max = 1, .sparse_in = 1u << 1,
       .attrs = transpose_attrs, .params_bytes = sizeof(mest_conv_params), .infer = transpose_infer, .forward = transpose_forward,
       .vjp = transpose_vjp, .macs = transpose_macs },
     { .domain = "mest", .name = "mest.ConvTransposeGrad", .since = 1, .in_min = 3, .in_max = 3, .out_min = 1, .out_max = 3,

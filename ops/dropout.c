@@ -79,7 +79,7 @@ static mest_status drop_vjp(mest_vjp *v)
 }
 
 const mest_op mest_ops_dropout[] = {
-    { .domain = "", .name = "Dropout", .since = 1, .in_min = 1, .in_max = 3, .out_min = 1, .out_max = 2,
+    { .domain = "", .name = "Dropout", .limits = "use of its mask in training", .since = 1, .in_min = 1, .in_max = 3, .out_min = 1, .out_max = 2,
       .flags = MEST_OP_INPLACE | MEST_OP_ELEMENTWISE | MEST_OP_ANY_TYPE /* ratio and training_mode */, .act_in = 1u << 0, .act_out = 1u << 0,
       .attrs = dropout_attrs,
       .params_bytes = sizeof(mest_dropout_params), .infer = dropout_infer, .forward = dropout_forward, .vjp = dropout_vjp },

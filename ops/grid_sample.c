@@ -267,7 +267,7 @@ static const mest_attr grid_attrs[] = {
     { .name = NULL } };
 
 const mest_op mest_ops_grid_sample[] = {
-    { .domain = "", .name = "GridSample", .since = 16, .in_min = 2, .in_max = 2, .out_min = 1, .out_max = 1, .attrs = grid_attrs,
+    { .domain = "", .name = "GridSample", .limits = "more than three spatial axes", .since = 16, .in_min = 2, .in_max = 2, .out_min = 1, .out_max = 1, .attrs = grid_attrs,
       .params_bytes = sizeof(grid_params), .infer = grid_infer, .forward = grid_forward, .vjp = grid_vjp },
     { .domain = "mest", .name = "mest.GridSampleGrad", .since = 1, .in_min = 3, .in_max = 3, .out_min = 1, .out_max = 2,
       .params_bytes = sizeof(grid_params), .infer = grad_infer, .forward = grad_forward },

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* LayerNormalization: Y = scale * (X - mean) / sqrt(var + epsilon) + B over the axes from `axis` on; scale and B have the shape of those
- * axes. Outputs Mean and InvStdDev [leading axes, 1, ...]. ONNX since 17.
+ * axes; others that broadcast to X are written out by the pass composed_form. Outputs Mean and InvStdDev [leading axes, 1, ...]. ONNX since 17.
  * mest.LayerNormalizationGrad (X, scale, dY) -> dX, dscale, dB: mean and deviation are computed again, which is cheaper than to keep them. */
+#include "ops/composed.h"
 #include "ops/dense.h"
+#include "ops/elements.h"
 #include "ops/nn.h"
 
 #include <inttypes.h>
@@ -16,8 +18,8 @@ static const mest_attr layernorm_attrs[] = {
     { .name = NULL },
 };
 
-/* scale or bias: as many elements as a row has, in its shape (leading ones allowed) */
-static bool row_shaped(const mest_shape *s, const mest_shape *x, int axis)
+/* leading ones allowed */
+bool mest_norm_row_shaped(const mest_shape *s, const mest_shape *x, int axis)
 {
     int extra = s->rank - (x->rank - axis);
     if (extra < 0)
@@ -34,10 +36,11 @@ static mest_status layernorm_infer(mest_infer *c)
     const mest_shape *x = &c->in[0]->shape;
     int axis = mest_axis(p->axis, x->rank);
     char text[64], text_x[64];
+    mest_shape all;
     MEST_INFER_CHECK(c, axis >= 0, "axis %" PRId64 " of an input of rank %d", p->axis, (int)x->rank);
     for (int i = 1; i < c->n_in && i < 3; i++)
-        MEST_INFER_CHECK(c, !c->in[i] || row_shaped(&c->in[i]->shape, x, axis), "%s %s does not match the axes from %d on of X %s",
-                         i == 1 ? "Scale" : "B", mest_shape_text(&c->in[i]->shape, text, sizeof text), axis, mest_shape_text(x, text_x, sizeof text_x));
+        MEST_INFER_CHECK(c, !c->in[i] || (mest_shape_broadcast(x, &c->in[i]->shape, &all) && mest_shape_equal(&all, x)), "%s %s does not broadcast to X %s",
+                         i == 1 ? "Scale" : "B", mest_shape_text(&c->in[i]->shape, text, sizeof text), mest_shape_text(x, text_x, sizeof text_x));
     for (int i = 0; i < c->n_out; i++) {
         c->out[i].dtype = c->in[0]->dtype;
         c->out[i].shape = *x;
@@ -78,22 +81,56 @@ static void forward_tile(void *context, size_t tile)
     statistics(r, x, &mean, &invstd);
     mest_real m = (mest_real)mean, s = (mest_real)invstd;
     for (int64_t i = 0; i < r->size; i++)
-        y[i] = (x[i] - m) * s * r->scale[i] + (r->bias ? r->bias[i] : 0);
+        y[i] = (x[i] - m) * s * (r->scale ? r->scale[i] : 1) + (r->bias ? r->bias[i] : 0);
     if (r->mean)
         r->mean[tile] = m;
     if (r->invstd)
         r->invstd[tile] = s;
 }
 
+static void times_row(const mest_io *io, const int64_t *off, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++)
+        ((mest_real *)io->out)[off[0] + i * io->step[0]] = ((const mest_real *)io->in[0])[off[1] + i * io->step[1]] * ((const mest_real *)io->in[1])[off[2] + i * io->step[2]];
+}
+static void plus_row(const mest_io *io, const int64_t *off, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++)
+        ((mest_real *)io->out)[off[0] + i * io->step[0]] = ((const mest_real *)io->in[0])[off[1] + i * io->step[1]] + ((const mest_real *)io->in[1])[off[2] + i * io->step[2]];
+}
+
+void mest_norm_broadcast(const mest_args *a)
+{
+    static const int both[2] = { 0, 1 };
+    for (int i = 1; i < a->n_in && i < 3; i++) {
+        if (!a->in[i].data)
+            continue;
+        mest_tensor pair[2] = { a->out[0], a->in[i] };
+        mest_args step = *a;
+        step.in = pair;
+        step.n_in = 2;
+        mest_rows(&step, 2, both, i == 1 ? times_row : plus_row);
+    }
+}
+
 static mest_status layernorm_forward(const mest_args *a)
 {
     rows r = rows_of(a);
     r.bias = a->n_in > 2 ? a->in[2].data : NULL;
+    const mest_shape *x = &a->in[0].type->shape;
+    const int axis = mest_axis(((const mest_norm_params *)a->params)->axis, x->rank);
+    bool shaped = true;
+    for (int i = 1; i < a->n_in; i++)
+        shaped &= !a->in[i].data || mest_norm_row_shaped(&a->in[i].type->shape, x, axis);
+    if (!shaped)
+        r.scale = r.bias = NULL;
     r.y = a->out[0].data;
     r.mean = a->n_out > 1 ? a->out[1].data : NULL;
     r.invstd = a->n_out > 2 ? a->out[2].data : NULL;
     if (r.size > 0)
         mest_parallel(a->threads, (size_t)r.n, forward_tile, &r);
+    if (!shaped)
+        mest_norm_broadcast(a);
     return MEST_OK;
 }
 
@@ -183,7 +220,7 @@ static mest_status grad_forward(const mest_args *a)
 }
 
 const mest_op mest_ops_layernorm[] = {
-    { .domain = "", .name = "LayerNormalization", .since = 17, .in_min = 2, .in_max = 3, .out_min = 1, .out_max = 3, .flags = MEST_OP_INPLACE,
+    { .domain = "", .name = "LayerNormalization", .limits = "gradients through Mean and InvStdDev", .since = 17, .in_min = 2, .in_max = 3, .out_min = 1, .out_max = 3, .flags = MEST_OP_INPLACE,
       .attrs = layernorm_attrs, .params_bytes = sizeof(mest_norm_params), .infer = layernorm_infer, .forward = layernorm_forward,
       .vjp = layernorm_vjp },
     { .domain = "mest", .name = "mest.LayerNormalizationGrad", .since = 1, .in_min = 3, .in_max = 3, .out_min = 1, .out_max = 3,

@@ -183,7 +183,7 @@ static const mest_attr nll_attrs[] = {
     { .name = NULL } };
 
 #define LOSS(name_, outs_, c_name)                                                                                                          \
-    { .domain = "", .name = name_, .since = 12, .in_min = 2, .in_max = 3, .out_min = 1, .out_max = outs_, .flags = MEST_OP_ANY_TYPE,        \
+    { .domain = "", .name = name_, .limits = "gradients for class weights", .since = 12, .in_min = 2, .in_max = 3, .out_min = 1, .out_max = outs_, .flags = MEST_OP_ANY_TYPE,        \
       .attrs = nll_attrs, .params_bytes = sizeof(nll_params), .infer = nll_infer, .forward = c_name##_forward, .vjp = c_name##_vjp },       \
     { .domain = "mest", .name = "mest." name_ "Grad", .since = 1, .in_min = 5, .in_max = 5, .out_min = 1, .out_max = 1,                     \
       .params_bytes = sizeof(nll_params), .infer = mest_infer_same, .forward = c_name##_grad }

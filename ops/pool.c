@@ -302,12 +302,12 @@ static mest_status average_grad_forward(const mest_args *a)
 }
 
 const mest_op mest_ops_pool[] = {
-    { .domain = "", .name = "MaxPool", .since = 1, .in_min = 1, .in_max = 1, .out_min = 1, .out_max = 2, .act_in = 1u << 0, .act_out = 1u << 0,
+    { .domain = "", .name = "MaxPool", .limits = "numbers other than float32, more than three spatial axes", .since = 1, .in_min = 1, .in_max = 1, .out_min = 1, .out_max = 2, .act_in = 1u << 0, .act_out = 1u << 0,
       .attrs = max_attrs, .params_bytes = sizeof(mest_pool_params), .infer = pool_infer, .forward = max_forward, .vjp = max_vjp },
     { .domain = "mest", .name = "mest.MaxPoolGrad", .since = 1, .in_min = 3, .in_max = 3, .out_min = 1, .out_max = 1,
       .act_in = 1u << 0 | 1u << 1 | 1u << 2, .act_out = 1u << 0, .params_bytes = sizeof(mest_pool_params), .infer = mest_infer_same,
       .forward = max_grad_forward },
-    { .domain = "", .name = "AveragePool", .since = 1, .in_min = 1, .in_max = 1, .out_min = 1, .out_max = 1, .act_in = 1u << 0,
+    { .domain = "", .name = "AveragePool", .limits = "more than three spatial axes", .since = 1, .in_min = 1, .in_max = 1, .out_min = 1, .out_max = 1, .act_in = 1u << 0,
       .act_out = 1u << 0, .attrs = average_attrs, .params_bytes = sizeof(mest_pool_params), .infer = pool_infer, .forward = average_forward,
       .vjp = average_vjp },
     { .domain = "mest", .name = "mest.AveragePoolGrad", .since = 1, .in_min = 1, .in_max = 1, .out_min = 1, .out_max = 1, .act_in = 1u << 0,

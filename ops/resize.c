@@ -408,7 +408,7 @@ static const mest_attr resize_attrs[] = {
     {.name = NULL}};
 
 const mest_op mest_ops_resize[] = {
-    {.domain = "", .name = "Resize", .since = 10, .in_min = 1, .in_max = 4, .out_min = 1, .out_max = 1, .flags = MEST_OP_ANY_TYPE, .attrs = resize_attrs,
+    {.domain = "", .name = "Resize", .limits = "numbers other than float32", .since = 10, .in_min = 1, .in_max = 4, .out_min = 1, .out_max = 1, .flags = MEST_OP_ANY_TYPE, .attrs = resize_attrs,
      .params_bytes = sizeof(resize_params), .infer = resize_infer, .forward = resize_forward, .vjp = resize_vjp},
     {.domain = "mest", .name = "mest.ResizeGrad", .since = 1, .in_min = 1, .in_max = 1, .out_min = 1, .out_max = 1, .infer = grad_infer,
      .forward = grad_forward},

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* RMSNormalization: Y = scale * X / sqrt(mean(X^2) + epsilon) over the axes from `axis` on; scale broadcasts to X and, where it has axes,
- * to those axes. ONNX since 23.
+/* RMSNormalization: Y = scale * X / sqrt(mean(X^2) + epsilon) over the axes from `axis` on; scale is one number or has
+ * those axes; others that broadcast to X are written out by the pass composed_form. ONNX since 23.
  * mest.RMSNormalizationGrad (X, scale, dY) -> dX, dscale [the normalised axes]: the deviation is computed again. */
 #include <inttypes.h>
 
+#include "ops/composed.h"
 #include "ops/elements.h"
 #include "ops/nn.h"
 
@@ -20,15 +21,9 @@ static mest_status rms_infer(mest_infer *c)
     int axis;
     char tx[64], ts[64];
     MEST_TRY(mest_infer_axis(c, p->axis, x->rank, &axis));
-    int64_t n = mest_shape_span(s, 0, s->rank), size = mest_shape_span(x, axis, x->rank);
-    bool fits = s->rank <= x->rank && (n == size || n == 1);
-    for (int i = 0; fits && n > 1 && i < s->rank; i++) { /* the normalised axes, behind axes of size 1 */
-        int at = x->rank - s->rank + i;
-        fits = s->dim[i] == (at < axis ? 1 : x->dim[at]);
-    }
-    if (!fits)
-        return mest_infer_fail(c, MEST_E_UNSUPPORTED, "scale %s is neither one number nor of the axes from %d on of X %s",
-                               mest_shape_text(s, ts, sizeof ts), axis, mest_shape_text(x, tx, sizeof tx));
+    mest_shape all;
+    MEST_INFER_CHECK(c, mest_shape_broadcast(x, s, &all) && mest_shape_equal(&all, x), "scale %s does not broadcast to X %s", mest_shape_text(s, ts, sizeof ts),
+                     mest_shape_text(x, tx, sizeof tx));
     return mest_infer_set(c, 0, MEST_F32, x);
 }
 
@@ -62,14 +57,20 @@ static void forward_tile(void *context, size_t tile)
     const mest_real *x = r->x + (int64_t)tile * r->size;
     mest_real *y = r->y + (int64_t)tile * r->size, s = (mest_real)inverse(r, x);
     for (int64_t i = 0; i < r->size; i++)
-        y[i] = x[i] * s * r->scale[i * r->scale_step];
+        y[i] = x[i] * s * (r->scale ? r->scale[i * r->scale_step] : 1);
 }
 
 static mest_status rms_forward(const mest_args *a)
 {
+    const mest_shape *x = &a->in[0].type->shape;
+    const bool shaped = a->in[1].count == 1 || mest_norm_row_shaped(&a->in[1].type->shape, x, mest_axis(((const mest_norm_params *)a->params)->axis, x->rank));
     rows r = rows_of(a);
+    if (!shaped)
+        r.scale = NULL;
     if (r.size > 0)
         mest_parallel(a->threads, (size_t)r.n, forward_tile, &r);
+    if (!shaped)
+        mest_norm_broadcast(a);
     return MEST_OK;
 }
 

@@ -337,8 +337,8 @@ static int64_t rnn_macs(const mest_node *node, const mest_type *const *in, const
 }
 static int64_t grad_macs(const mest_node *node, const mest_type *const *in, const mest_type *const *out) { return 2 * rnn_macs(node, in, out); }
 
-#define LAYER(name_, attrs_, ins_, outs_)                                                                                                \
-    { .domain = "", .name = name_, .since = 7, .in_min = 3, .in_max = ins_, .out_min = 0, .out_max = outs_, .flags = MEST_OP_ANY_TYPE,   \
+#define LAYER(name_, attrs_, ins_, outs_, limits_)                                                                                                \
+    { .domain = "", .name = name_, .limits = limits_, .since = 7, .in_min = 3, .in_max = ins_, .out_min = 0, .out_max = outs_, .flags = MEST_OP_ANY_TYPE,   \
       .attrs = attrs_, .params_bytes = sizeof(mest_rnn_params), .infer = file_infer, .macs = rnn_macs },                                 \
     { .domain = "mest", .name = "mest." name_, .since = 1, .in_min = 3, .in_max = ins_, .out_min = 1, .out_max = outs_ + 1,              \
       .flags = MEST_OP_ANY_TYPE, .params_bytes = sizeof(mest_rnn_params), .infer = run_infer, .forward = rnn_forward, .vjp = rnn_vjp,    \
@@ -347,8 +347,8 @@ static int64_t grad_macs(const mest_node *node, const mest_type *const *in, cons
       .flags = MEST_OP_ANY_TYPE, .params_bytes = sizeof(mest_rnn_params), .infer = grad_infer, .forward = rnn_grad_forward, .macs = grad_macs }
 
 const mest_op mest_ops_rnn[] = {
-    LAYER("LSTM", lstm_attrs, 8, 3),
-    LAYER("GRU", gru_attrs, 6, 2),
-    LAYER("RNN", rnn_attrs, 6, 2),
+    LAYER("LSTM", lstm_attrs, 8, 3, "clip, input_forget, activations other than the default ones"),
+    LAYER("GRU", gru_attrs, 6, 2, "clip, activations other than the default ones"),
+    LAYER("RNN", rnn_attrs, 6, 2, "clip, activations other than Tanh and Relu"),
     { .name = NULL },
 };

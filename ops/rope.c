@@ -127,7 +127,7 @@ static const mest_attr attrs[] = {
 };
 
 const mest_op mest_ops_rope[] = {
-    {.domain = "", .name = "RotaryEmbedding", .since = 23, .in_min = 3, .in_max = 4, .out_min = 1, .out_max = 1, .flags = MEST_OP_ANY_TYPE | MEST_OP_INPLACE,
+    {.domain = "", .name = "RotaryEmbedding", .limits = "gradients for cos and sin", .since = 23, .in_min = 3, .in_max = 4, .out_min = 1, .out_max = 1, .flags = MEST_OP_ANY_TYPE | MEST_OP_INPLACE,
      .attrs = attrs, .params_bytes = sizeof(rope_params), .infer = rope_infer, .forward = rope_forward, .vjp = rope_vjp},
     {.domain = "mest", .name = "mest.RotaryEmbeddingGrad", .since = 1, .in_min = 4, .in_max = 4, .out_min = 1, .out_max = 1,
      .flags = MEST_OP_ANY_TYPE | MEST_OP_INPLACE, .params_bytes = sizeof(rope_params), .infer = rope_infer, .forward = grad_forward},

@@ -157,6 +157,8 @@ typedef struct mest_op {
     uint32_t state_in;              /* bit i: input i is written too (running statistics); the second run gets it absent */
     const char *again;              /* helper operator that does it cheaper, bit for bit; NULL: this one. Its params are the node's, its inputs: */
     uint32_t again_in, again_out;   /* these inputs of the node, then these outputs; the outputs are not trimmed */
+    bool composed;                  /* no forward and no gradient of its own: a pass of the phase FORM writes it out in other operators */
+    const char *limits;             /* what forms of it are refused, for docs/operators.md; NULL: none */
 } mest_op;
 
 /* Row by row over the storage of one PIXEL or PLAIN value: calls fn with offset and length (in elements) of each contiguous run of the

@@ -36,7 +36,7 @@ static inline uint64_t mest_rng_below(uint64_t seed, uint64_t stream, uint64_t c
 /* Stream numbers: what is drawn for. The rest of a stream word is free for ids (stream << 32 | id). */
 enum {
     MEST_STREAM_SHUFFLE = 1, MEST_STREAM_DROPOUT = 2, MEST_STREAM_INIT = 3, MEST_STREAM_PATTERN = 4, MEST_STREAM_AUGMENT = 5,
-    MEST_STREAM_GROW = 6, MEST_STREAM_PLUGIN = 7, MEST_STREAM_SPLIT = 8, MEST_STREAM_NOISE = 9, MEST_STREAM_HEAD = 10
+    MEST_STREAM_GROW = 6, MEST_STREAM_PLUGIN = 7, MEST_STREAM_SPLIT = 8, MEST_STREAM_NOISE = 9, MEST_STREAM_HEAD = 10, MEST_STREAM_DRAW = 11
 };
 
 #endif

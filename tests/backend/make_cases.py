@@ -103,3 +103,25 @@ for mode in ("linear", "nearest"):
 for op in ("And", "Or", "Xor"):
     case(f"late_bitwise_{op.lower()}", f"Bitwise{op}", [np.array([[1, 2, -3]], np.int32), np.array([[3], [6]], np.int32)], 1, 18, reference=True)
 case("late_bitwise_not", "BitwiseNot", [np.array([1, 200], np.uint8)], 1, 18, reference=True)
+
+x = real(2, 3, 4)
+case("late_layernorm_broadcast", "LayerNormalization", [x, real(1, 4), real(3, 1)], 1, 17, reference=True, axis=1)
+case("late_layernorm_one_bias", "LayerNormalization", [x, real(4), real(1)], 1, 17, reference=True)
+case("late_rms_broadcast", "RMSNormalization", [x, real(4)], 1, 23, reference=True, axis=1)
+for p in (1, 2):
+    case(f"late_lp_normalization_{p}", "LpNormalization", [x, ], 1, 13, axis=1, p=p)
+case("late_mean_variance", "MeanVarianceNormalization", [real(2, 3, 4, 2)], 1, 13, reference=True, axes=[1, 2])
+case("late_center_crop_pad", "CenterCropPad", [real(4, 5, 2), np.array([3, 8])], 1, 18, reference=True, axes=[0, 1])
+case("late_dft_20", "DFT", [real(2, 5, 3, 1), np.array(7), np.array(1)], 1, 20, reference=True)
+case("late_dft_inverse", "DFT", [real(2, 3, 8, 2), None, np.array(2)], 1, 20, reference=True, inverse=1)
+case("late_dft_onesided", "DFT", [real(2, 9, 1), np.array(6)], 1, 20, reference=True, onesided=1)
+# forms that are refused: own/expected-failures.txt says with what words, and a test says so when one begins to pass
+q, k, v = real(2, 2, 3, 4), real(2, 2, 5, 4), real(2, 2, 5, 6)
+case("late_refused_attention_softcap", "Attention", [q, k, v], 1, 23, reference=True, softcap=2.0)
+case("late_refused_attention_past", "Attention", [q, k, v, None, real(2, 2, 2, 4), real(2, 2, 2, 6)], 3, 23, reference=True)
+T, N, I, H = 3, 2, 2, 2
+cell = [real(T, N, I), real(1, 4 * H, I), real(1, 4 * H, H)]
+case("late_refused_lstm_clip", "LSTM", cell, 1, 14, hidden_size=H, clip=0.5)
+case("late_refused_lstm_input_forget", "LSTM", cell, 1, 14, hidden_size=H, input_forget=1)
+case("late_refused_lstm_activations", "LSTM", cell, 1, 14, hidden_size=H, activations=["HardSigmoid", "Tanh", "Tanh"])
+case("late_refused_rnn_activation", "RNN", [cell[0], real(1, H, I), real(1, H, H)], 1, 14, hidden_size=H, activations=["Softsign"])

@@ -46,7 +46,7 @@ static const mest_op *training_form(const mest_op *op)
 
 static const char *gradient(const mest_op *op)
 {
-    return training_form(op)->vjp || !strcmp(op->name, "Identity") ? "yes" : op->no_grad ? "none exists" : "no";
+    return training_form(op)->vjp || op->composed || !strcmp(op->name, "Identity") ? "yes" : op->no_grad ? "none exists" : "no";
 }
 
 /* Names of kernels without their instruction set: conv_nhwc_avx2 and conv_nhwc_scalar are one. */
@@ -101,6 +101,16 @@ static void put_notes(const mest_op *op)
         put(separator);
         put("runs as ");
         put(training_form(op)->name);
+        separator = ", ";
+    }
+    if (op->composed) {
+        put(separator);
+        put("written out in other operators");
+        separator = ", ";
+    }
+    if (op->limits) {
+        put(*separator ? "; refused: " : "refused: ");
+        put(op->limits);
     }
 }
 
@@ -157,7 +167,9 @@ int main(int argc, char **argv)
         "* **gradient**: `none exists` - not differentiable by nature, gradients stop there; `no` - a file that needs it is refused before it is trained.\n"
         "* **pixel layout**: may work on values with pixels or batch lanes in front (see docs of the kernels); plain layout always works.\n"
         "* **sparse weight**: the weight may be stored sparse.\n"
-        "* **kernels**: fast paths, named without the instruction set; without one (or where none fits) the portable reference runs.\n\n");
+        "* **kernels**: fast paths, named without the instruction set; without one (or where none fits) the portable reference runs.\n"
+        "* **notes**: how it runs, and which forms are refused, by the node's name and before anything runs. Numbers are float32 (files\n"
+        "  in float16, bfloat16 and double are read as such); what shapes depend on (sizes, axes, pads, k) must follow from constants and shapes.\n\n");
     put_ops(ops, n, false);
     put("\n## Helpers\n\nOperators of the runtime itself: gradients, training forms, losses, updates. No file can name them.\n\n");
     put_ops(ops, n, true);

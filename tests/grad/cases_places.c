@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Gradient cases of operators that move pixels to places: stretched Resize, Col2Im, grids; and rotary embeddings. */
+/* Gradient cases of operators that move pixels to places: stretched Resize, Col2Im, grids; rotary embeddings; determinants. */
 #include "tests/grad/cases.h"
 
 #define INTS(...) { GRAD_DIMS(__VA_ARGS__), (const int64_t[]){ __VA_ARGS__ } }
@@ -28,6 +28,7 @@ static const double places[] = { 0.11, -0.72, 0.53, 0.37, -1.31, 0.23, 0.91, 1.5
 
 static const struct { int64_t align; } edges = { 0 }, centres = { 1 };
 static const struct { int64_t interleaved, heads, dim; } rope = { 0, 0, 0 }, rope_pairs = { 1, 2, 4 };
+static const double singular[] = { 1, 2, 3, 2, 4, 6, -1, 0.5, 2, 0.3, -0.7, 1.1, 0.2, 0.9, -1.3, 0.8, 0.4, 0.6 };
 static const int64_t positions[] = { 2, 0, 1, 3, 3, 1 };
 
 const grad_case grad_cases_places[] = {
@@ -41,6 +42,8 @@ const grad_case grad_cases_places[] = {
     { "three axes, align_corners", "AffineGrid", .params = &centres, .n_in = 2, .in = { VAR(1, 3, 4), LIST(1, 1, 2, 1, 3) } },
     { "by position", "RotaryEmbedding", .params = &rope, .n_in = 4, .in = { VAR(2, 2, 3, 4), FIXED(4, 2), FIXED(4, 2), INDICES(positions, 2, 3) } },
     { "three axes, pairs, a part of each head", "RotaryEmbedding", .params = &rope_pairs, .n_in = 4, .in = { VAR(1, 3, 12), FIXED(1, 3, 2), FIXED(1, 3, 2), ABSENT } },
+    { "one by one", "Det", .n_in = 1, .in = { VAR(2, 1, 1) } }, { "4 x 4", "Det", .n_in = 1, .in = { VAR(2, 4, 4) } },
+    { "one of two singular", "Det", .n_in = 1, .in = { NUMBERS(singular, 2, 3, 3) } },
     { .name = NULL },
 };
 
