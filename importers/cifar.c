@@ -35,12 +35,14 @@ static const part *part_of(const cifar *s, int64_t id)
 static mest_status cifar_read(void *self, int64_t id, void *input, void *target, mest_error *err)
 {
     const part *p = part_of(self, id);
-    const uint8_t *record = p->map.bytes + (size_t)(id - p->first) * RECORD;
-    (void)err;
+    const size_t at = (size_t)(id - p->first) * RECORD;
+    uint8_t label = 0;
     if (input)
-        memcpy(input, record + 1, PIXELS);
-    if (target)
-        *(int64_t *)target = record[0];
+        MEST_TRY(mest_mapfile_read(&p->map, at + 1, PIXELS, input, p->path, err));
+    if (target) {
+        MEST_TRY(mest_mapfile_read(&p->map, at, 1, &label, p->path, err));
+        *(int64_t *)target = label;
+    }
     return MEST_OK;
 }
 
@@ -54,13 +56,6 @@ static void cifar_sample_name(void *self, int64_t id, char *text, size_t size)
 {
     const part *p = part_of(self, id);
     snprintf(text, size, "%s, record %" PRId64, p->path, id - p->first);
-}
-
-static void cifar_rest(void *self)
-{
-    cifar *s = self;
-    for (int i = 0; i < s->n_parts; i++)
-        mest_mapfile_forget(&s->parts[i].map);
 }
 
 static void cifar_destroy(void *self)
@@ -77,7 +72,7 @@ static mest_status open_part(cifar *s, const char *path, int64_t *total, mest_er
 {
     part *p = &s->parts[s->n_parts];
     p->path = path;
-    MEST_TRY(mest_mapfile_open(&p->map, path, err));
+    MEST_TRY(mest_mapfile_open_kept(&p->map, path, err));
     s->n_parts++;
     MEST_CHECK(p->map.size > 0 && p->map.size % RECORD == 0, err, MEST_E_DATA,
                "%s: %zu bytes are not a whole number of CIFAR-10 records of %d bytes (cut short, or CIFAR-100?)", path, p->map.size, RECORD);
@@ -110,7 +105,6 @@ static mest_status open_set(mest_heap *heap, const char *rest, bool test, mest_d
     data->self = s;
     data->destroy = cifar_destroy;
     data->read = cifar_read;
-    data->rest = cifar_rest;
     data->class_name = cifar_class_name;
     data->sample_name = cifar_sample_name;
     data->raw = MEST_RAW_U8;

@@ -98,7 +98,7 @@ out:
 static mest_status open_file(idx_file *f, mest_heap *heap, const char *path, mest_error *err)
 {
     size_t length = 0;
-    MEST_TRY(mest_mapfile_open(&f->map, path, err));
+    MEST_TRY(mest_mapfile_open_kept(&f->map, path, err));
     if (is_gzip(&f->map))
         return read_gzip(f, heap, path, err);
     MEST_TRY(parse_header(f, path, f->map.bytes, f->map.size, &length, err));
@@ -116,10 +116,12 @@ static void close_file(idx_file *f, mest_heap *heap)
 
 static mest_status idx_read(void *self, int64_t id, void *input, void *target, mest_error *err)
 {
-    idx *s = self;
-    (void)err;
-    if (input)
-        memcpy(input, s->images.payload + (size_t)id * s->sample, s->sample);
+    const idx *s = self;
+    const size_t at = (size_t)id * s->sample;
+    if (input && s->images.copy)
+        memcpy(input, s->images.payload + at, s->sample);
+    else if (input)
+        MEST_TRY(mest_mapfile_read(&s->images.map, (size_t)(s->images.payload - s->images.map.bytes) + at, s->sample, input, s->images_path, err));
     if (target)
         *(int64_t *)target = s->labels.payload[id];
     return MEST_OK;
@@ -129,13 +131,6 @@ static void idx_sample_name(void *self, int64_t id, char *text, size_t size)
 {
     idx *s = self;
     snprintf(text, size, "%s, image %" PRId64, s->images_path, id);
-}
-
-static void idx_rest(void *self)
-{
-    idx *s = self;
-    if (!s->images.copy)
-        mest_mapfile_forget(&s->images.map);
 }
 
 static void idx_destroy(void *self)
@@ -177,7 +172,6 @@ static mest_status open_set(mest_heap *heap, const char *rest, bool test, mest_d
     data->self = s;
     data->destroy = idx_destroy;
     data->read = idx_read;
-    data->rest = idx_rest;
     data->sample_name = idx_sample_name;
     MEST_TRY(find_pair(s, rest, test, err));
     MEST_TRY(open_file(&s->images, heap, s->images_path, err));

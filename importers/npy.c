@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* NumPy .npy files, format 1.0 to 3.0, first axis = samples; mapped, converted while reading. One file for each input of the network.
+/* NumPy .npy files, format 1.0 to 3.0, first axis = samples; converted while reading. One file for each input of the network.
  *   inputs   f2 f4 f8, bool, i1 u1 i2 u2 -> float32;  i4 u4 i8 u8 -> int64 (token ids)
  *   targets  f2 f4 f8, bool -> float32;  all integers -> int64
  * A target of one integer a sample is a class index: with all of them >= 0, n_classes is the largest + 1. */
@@ -16,7 +16,6 @@ typedef struct array {
     char *path;
     mest_mapfile map;
     mest_npy_header header;
-    const uint8_t *payload;
     size_t elements; /* of one sample */
 } array;
 
@@ -30,7 +29,7 @@ typedef struct npy {
 
 static mest_status open_array(array *a, mest_error *err)
 {
-    MEST_TRY(mest_mapfile_open(&a->map, a->path, err));
+    MEST_TRY(mest_mapfile_open_kept(&a->map, a->path, err));
     MEST_TRY(mest_npy_parse(&a->header, a->map.bytes, a->map.size, a->path, err));
     const mest_npy_header *h = &a->header;
     MEST_CHECK(h->rank >= 1, err, MEST_E_DATA, "%s: a single number; the first axis must be the samples", a->path);
@@ -46,7 +45,6 @@ static mest_status open_array(array *a, mest_error *err)
     }
     MEST_CHECK(bytes == room, err, MEST_E_DATA, "%s: header: the shape needs %zu bytes, the file has %zu%s", a->path, bytes, room,
                bytes > room ? " (cut short?)" : "");
-    a->payload = a->map.bytes + h->payload;
     return MEST_OK;
 }
 
@@ -94,19 +92,23 @@ static float to_float(const array *a, const uint8_t *p)
 }
 
 /* Sample `id` as float32 or int64. */
-static void convert(const array *a, mest_sample_type type, int64_t id, void *out)
+static mest_status convert(const array *a, mest_sample_type type, int64_t id, void *out, mest_error *err)
 {
-    size_t item = (size_t)a->header.item_bytes;
-    const uint8_t *p = a->payload + (size_t)id * a->elements * item;
-    if (type == MEST_SAMPLE_F32 && a->header.kind == 'f' && item == 4 && !a->header.big_endian) {
-        memcpy(out, p, a->elements * item);
-        return;
+    enum { CHUNK = 4096 };
+    uint8_t chunk[CHUNK];
+    const size_t item = (size_t)a->header.item_bytes, bytes = a->elements * item, first = a->header.payload + (size_t)id * bytes;
+    if (type == MEST_SAMPLE_F32 && a->header.kind == 'f' && item == 4 && !a->header.big_endian)
+        return mest_mapfile_read(&a->map, first, bytes, out, a->path, err);
+    for (size_t at = 0, i = 0; at < bytes; at += CHUNK) { /* a chunk is a whole number of items of 1, 2, 4 or 8 bytes */
+        const size_t n = bytes - at < CHUNK ? bytes - at : CHUNK;
+        MEST_TRY(mest_mapfile_read(&a->map, first + at, n, chunk, a->path, err));
+        for (const uint8_t *p = chunk; p < chunk + n; p += item, i++)
+            if (type == MEST_SAMPLE_F32)
+                ((float *)out)[i] = to_float(a, p);
+            else
+                ((int64_t *)out)[i] = to_int(a, p);
     }
-    for (size_t i = 0; i < a->elements; i++, p += item)
-        if (type == MEST_SAMPLE_F32)
-            ((float *)out)[i] = to_float(a, p);
-        else
-            ((int64_t *)out)[i] = to_int(a, p);
+    return MEST_OK;
 }
 
 static mest_sample_type type_of(const array *a, bool is_target)
@@ -118,13 +120,10 @@ static mest_sample_type type_of(const array *a, bool is_target)
 static mest_status npy_read_inputs(void *self, int64_t id, void *const *inputs, void *target, mest_error *err)
 {
     const npy *s = self;
-    (void)err;
     for (int k = 0; k < s->n_inputs; k++)
         if (inputs[k])
-            convert(&s->input[k], type_of(&s->input[k], false), id, inputs[k]);
-    if (target)
-        convert(&s->target, type_of(&s->target, true), id, target);
-    return MEST_OK;
+            MEST_TRY(convert(&s->input[k], type_of(&s->input[k], false), id, inputs[k], err));
+    return target ? convert(&s->target, type_of(&s->target, true), id, target, err) : MEST_OK;
 }
 
 static mest_status npy_read(void *self, int64_t id, void *input, void *target, mest_error *err)
@@ -136,14 +135,6 @@ static void npy_sample_name(void *self, int64_t id, char *text, size_t size)
 {
     const npy *s = self;
     snprintf(text, size, "%s, row %" PRId64, s->input[0].path, id);
-}
-
-static void npy_rest(void *self)
-{
-    npy *s = self;
-    for (int k = 0; k < s->n_inputs; k++)
-        mest_mapfile_forget(&s->input[k].map);
-    mest_mapfile_forget(&s->target.map);
 }
 
 static void npy_destroy(void *self)
@@ -161,15 +152,16 @@ static void npy_destroy(void *self)
 static mest_status count_classes(const array *a, int64_t *n_classes, mest_error *err)
 {
     int64_t largest = -1;
+    const uint8_t *labels = a->map.bytes + a->header.payload;
     for (int64_t i = 0; i < a->header.dim[0]; i++) {
-        int64_t v;
-        convert(a, MEST_SAMPLE_I64, i, &v);
+        const int64_t v = to_int(a, labels + (size_t)i * (size_t)a->header.item_bytes);
         if (v < 0 && a->header.kind == 'u') /* an unsigned value past int64 */
             return mest_fail(err, MEST_E_DATA, "%s: row %" PRId64 ": the label does not fit into 64 bits", a->path, i);
         if (v < 0)
             return MEST_OK;
         largest = v > largest ? v : largest;
     }
+    mest_mapfile_forget(&a->map);
     *n_classes = largest < INT32_MAX ? largest + 1 : 0;
     return MEST_OK;
 }
@@ -241,7 +233,6 @@ static mest_status npy_open(mest_heap *heap, const char *rest, const mest_source
     data->destroy = npy_destroy;
     data->read = npy_read;
     data->read_inputs = npy_read_inputs;
-    data->rest = npy_rest;
     data->sample_name = npy_sample_name;
     MEST_TRY(read_spec(s, rest, err));
     mest_source_info *info = &data->info;

@@ -27,7 +27,6 @@ typedef struct mest_dataset {
     mest_status (*read)(void *self, int64_t id, void *input, void *target, mest_error *err);
     /* Sets with info.n_inputs >= 1 have this instead of read; inputs[k] may be NULL one by one. Normalisation and augmentation do not apply. */
     mest_status (*read_inputs)(void *self, int64_t id, void *const *inputs, void *target, mest_error *err);
-    void (*rest)(void *self); /* after the reads of one batch: give back what need not be held until the next; may be NULL */
     const char *(*class_name)(void *self, int64_t index); /* may be NULL */
     void (*sample_name)(void *self, int64_t id, char *text, size_t size);
     void (*destroy)(void *self); /* called even after a failed open, when self is set */

@@ -95,8 +95,6 @@ static mest_status source_fetch(void *self, const int64_t *ids, int64_t n, const
         in += o->input_bytes;
         target = target ? target + o->target_bytes : NULL;
     }
-    if (o->data.rest)
-        o->data.rest(o->data.self);
     return MEST_OK;
 }
 
@@ -113,8 +111,6 @@ static mest_status source_fetch_inputs(void *self, const int64_t *ids, int64_t n
             at[k] = (char *)inputs[k] + (size_t)i * o->each_bytes[k];
         MEST_TRY(o->data.read_inputs(o->data.self, raw_id(o, ids[i]), at, targets ? (char *)targets + (size_t)i * o->target_bytes : NULL, err));
     }
-    if (o->data.rest)
-        o->data.rest(o->data.self);
     return MEST_OK;
 }
 

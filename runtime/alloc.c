@@ -5,6 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 
 #include "runtime/oneline.h"
 
@@ -144,6 +147,16 @@ void mest_alloc_large_pages(const mest_heap *heap, void *memory, size_t bytes)
         (void)madvise((void *)from, to - from, MADV_HUGEPAGE); /* a wish: what it cannot have is as well without */
 #else
     (void)heap, (void)memory, (void)bytes;
+#endif
+}
+
+void mest_alloc_trim(const mest_heap *heap)
+{
+#ifdef __GLIBC__
+    if (heap->allocator.allocate == default_allocate)
+        (void)malloc_trim(0);
+#else
+    (void)heap;
 #endif
 }
 

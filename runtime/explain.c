@@ -162,10 +162,12 @@ static uint64_t kernels_of(const mest_program *p)
 
 void mest_session_plan(const mest_session *s, const mest_program *p, mest_plan_info *plan)
 {
-    *plan = (mest_plan_info){.struct_size = sizeof *plan, .arena_bytes = (int64_t)s->arena.bytes, .parameter_bytes = parameter_bytes(s),
+    const size_t arena = p->arena_bytes > s->arena.bytes ? p->arena_bytes : s->arena.bytes; /* it may not be taken yet */
+    *plan = (mest_plan_info){.struct_size = sizeof *plan, .arena_bytes = (int64_t)arena, .parameter_bytes = parameter_bytes(s),
                              .optimizer_bytes = mest_optimizer_bytes(&s->optimizer), .macs = p->macs, .n_nodes = p->graph.n_nodes, .n_conversions = p->n_conversions,
                              .n_file_nodes = s->model->n_file_nodes, .n_folded_nodes = p->n_folded_nodes, .n_fused_nodes = p->n_fused_nodes, .kernels = kernels_of(p), .n_measured = p->n_measured};
     mest_session_memory(s, &plan->total_bytes, NULL);
+    plan->total_bytes += (int64_t)(arena - s->arena.bytes);
 }
 
 mest_status mest_session_explain(mest_session *s, mest_program_kind kind, int64_t batch, void (*node)(void *user, const mest_node_info *info), void *user,

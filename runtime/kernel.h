@@ -56,6 +56,8 @@ typedef struct mest_kernel {
     mest_status (*run)(const mest_args *a);
     void (*release)(void *state, mest_heap *heap);
     size_t (*state_bytes)(const void *state); /* for reports; NULL: 0 */
+    /* Bytes that it allocates outside of the heap from its first run on, after prepare; *kept: until it is released, else while it runs. NULL: none */
+    size_t (*outside_bytes)(const void *state, bool *kept);
     const char *again;       /* name of the kernel of mest_op.again that repeats this one's output 0 bit for bit; it reads the outputs in
                               * again_out, which this one fills. NULL: the kernel itself runs again (without state_in) */
 } mest_kernel;

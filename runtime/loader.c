@@ -271,6 +271,14 @@ mest_status mest_loader_begin(mest_loader *l, const mest_sample_set *set, const 
     return MEST_OK;
 }
 
+int64_t mest_loader_bytes(const mest_loader *l)
+{
+    size_t n = l->target_bytes * (size_t)l->batch + SLACK_BYTES;
+    for (int k = 0; k < l->n_inputs; k++)
+        n += l->input_bytes[k] * (size_t)l->batch + SLACK_BYTES;
+    return (int64_t)(n * SLOTS + (size_t)l->info.count * sizeof *l->order + sizeof *l);
+}
+
 int64_t mest_loader_batches(const mest_loader *l) { return l->n_batches; }
 
 mest_status mest_loader_next(mest_loader *l, mest_batch *batch, mest_error *err)

@@ -43,6 +43,7 @@ void mest_loader_destroy(mest_loader *loader);
 const mest_source_info *mest_loader_info(const mest_loader *loader);
 /* Starts an epoch: order = the active ids, ascending, shuffled by Fisher-Yates keyed by (seed, epoch) if asked for. set NULL = all. */
 mest_status mest_loader_begin(mest_loader *loader, const mest_sample_set *set, const mest_loader_plan *plan, mest_error *err);
+int64_t mest_loader_bytes(const mest_loader *loader);    /* of the heap */
 int64_t mest_loader_batches(const mest_loader *loader);  /* in this epoch, skipped ones included */
 /* The next batch, valid until the following call; batch->n == 0 at the end of the epoch. A failed fetch is reported when its batch is due. */
 mest_status mest_loader_next(mest_loader *loader, mest_batch *batch, mest_error *err);

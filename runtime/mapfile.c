@@ -8,7 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-mest_status mest_mapfile_open(mest_mapfile *map, const char *path, mest_error *err)
+static mest_status open_file(mest_mapfile *map, const char *path, bool keep, mest_error *err)
 {
     memset(map, 0, sizeof *map);
     struct stat st;
@@ -26,7 +26,10 @@ mest_status mest_mapfile_open(mest_mapfile *map, const char *path, mest_error *e
     if (st.st_size > 0) {
         void *p = (uintmax_t)st.st_size > SIZE_MAX ? MAP_FAILED : mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
         int code = errno;
-        close(fd);
+        if (p == MAP_FAILED || !keep)
+            close(fd);
+        else
+            map->kept = fd + 1;
         MEST_CHECK(p != MAP_FAILED, err, MEST_E_IO, "%s: cannot map: %s", path, strerror(code));
         map->bytes = p;
         map->size = (size_t)st.st_size;
@@ -36,9 +39,25 @@ mest_status mest_mapfile_open(mest_mapfile *map, const char *path, mest_error *e
     return MEST_OK;
 }
 
+mest_status mest_mapfile_open(mest_mapfile *map, const char *path, mest_error *err) { return open_file(map, path, false, err); }
+mest_status mest_mapfile_open_kept(mest_mapfile *map, const char *path, mest_error *err) { return open_file(map, path, true, err); }
+
+mest_status mest_mapfile_read(const mest_mapfile *map, size_t at, size_t n, void *to, const char *path, mest_error *err)
+{
+    for (size_t done = 0; done < n;) {
+        ssize_t got = pread(map->kept - 1, (char *)to + done, n - done, (off_t)(at + done));
+        if (got < 0 && errno == EINTR)
+            continue;
+        MEST_CHECK(got >= 0, err, MEST_E_IO, "%s: cannot read: %s", path, strerror(errno));
+        MEST_CHECK(got > 0, err, MEST_E_IO, "%s: the file ends at byte %zu now, it had %zu when it was opened", path, at + done, map->size);
+        done += (size_t)got;
+    }
+    return MEST_OK;
+}
+
 void mest_mapfile_forget(const mest_mapfile *map)
 {
-    if (map->size > (size_t)4 << 20)
+    if (map->size > (size_t)1 << 20)
         madvise((void *)(uintptr_t)(const void *)map->bytes, map->size, MADV_DONTNEED);
 }
 
@@ -46,5 +65,7 @@ void mest_mapfile_close(mest_mapfile *map)
 {
     if (map->bytes)
         munmap((void *)map->bytes, map->size);
+    if (map->kept)
+        close(map->kept - 1);
     memset(map, 0, sizeof *map);
 }

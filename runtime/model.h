@@ -82,6 +82,7 @@ struct mest_model {
     int n_untied;
     bool sparsified;
     int n_sessions;          /* alive */
+    int64_t read_bytes;      /* of the files since mest_model_forget */
     int64_t external_bytes;
     int32_t n_fixed;         /* initializers that are not floating point: indices, shapes, masks (not among params) */
     struct mest_registry *registry; /* its versions (runtime/snapshot.h) */
@@ -108,10 +109,18 @@ mest_status mest_onnx_import(mest_model *m, const mest_model_options *options, m
 mest_status mest_param_read(const mest_param *p, int64_t first, int64_t n, float *out, mest_error *err); /* present values, dense order */
 mest_status mest_param_load(mest_model *m, mest_param *p, mest_error *err); /* dense: payload to aligned values, once */
 mest_status mest_payload_read(const mest_payload *p, int64_t first, int64_t n, float *out, mest_error *err);
-/* Takes the pages of the model's files that were read out of the process; they come back from the system's cache when they are read again. To be
- * called after MEST_FORGET_BYTES were read at most: otherwise loading would need twice the memory of training. */
+/* Takes the pages of the model's files that were read out of the process; they come back from the system's cache when they are read again.
+ * Otherwise loading would need twice the memory of training. mest_model_read counts what was read and forgets now and then. */
 enum { MEST_FORGET_BYTES = 4 << 20 };
 void mest_model_forget(const mest_model *m);
+static inline void mest_model_read(mest_model *m, int64_t bytes)
+{
+    m->read_bytes += bytes;
+    if (m->read_bytes >= MEST_FORGET_BYTES) {
+        m->read_bytes = 0;
+        mest_model_forget(m);
+    }
+}
 /* unfold.c: statistics that were measured become those of the unfolded layers, with scale and shift that change nothing. */
 void mest_fold_measured(mest_model *m);
 /* What the Conv's channel is multiplied by, and what is added, when it is written back. */

@@ -122,8 +122,7 @@ mest_status mest_param_load(mest_model *m, mest_param *p, mest_error *err)
         for (int64_t i = 0; i < p->count && status == MEST_OK; i += piece) {
             const int64_t k = p->count - i < piece ? p->count - i : piece;
             status = mest_payload_read(&p->payload, i, k, (float *)(void *)values + i, err);
-            if (p->count >= piece)
-                mest_model_forget(m);
+            mest_model_read(m, k * (int64_t)sizeof(float));
         }
     } else {
         float chunk[CHUNK];

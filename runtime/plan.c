@@ -184,8 +184,9 @@ mest_status mest_plan_memory(mest_program *p, mest_error *err)
     p->offset = mest_region_alloc(&g->region, nv, sizeof *p->offset);
     p->first = mest_region_alloc(&g->region, nv, sizeof *p->first);
     p->last = mest_region_alloc(&g->region, nv, sizeof *p->last);
+    p->bytes = mest_region_alloc(&g->region, nv, sizeof *p->bytes);
     size_t *scratch = mest_region_alloc(&g->region, (size_t)g->n_nodes + 1, sizeof *scratch);
-    MEST_CHECK(p->root && p->offset && p->first && p->last && scratch, err, MEST_E_NOMEM, "memory plan: out of memory");
+    MEST_CHECK(p->root && p->offset && p->first && p->last && p->bytes && scratch, err, MEST_E_NOMEM, "memory plan: out of memory");
     mest_lives lives = {.heap = NULL};
     mest_lives_run run = {.problem = NULL};
     MEST_TRY(mest_plan_lives(p, &lives, err));
@@ -200,6 +201,7 @@ mest_status mest_plan_memory(mest_program *p, mest_error *err)
             p->offset[v] = SIZE_MAX;
             p->first[v] = run.first[v];
             p->last[v] = run.last[v];
+            p->bytes[v] = lives.values[v].bytes;
         }
         for (mest_id i = 0; i < g->n_nodes; i++)
             p->steps[i].nothing = lives.ops[i].form.view && p->root[g->nodes[i].out[0]] != g->nodes[i].out[0];

@@ -195,12 +195,7 @@ mest_status mest_program_finish(mest_program *p, mest_error *err)
     MEST_TRY(mest_prepare_kernels(p, err));
     MEST_TRY(mest_recompute(p, err));
     MEST_TRY(mest_plan_memory(p, err));
-    MEST_TRY(make_args(p, err));
-    mest_error why = {MEST_OK, ""};
-    const mest_status status = p->spec.survey ? MEST_OK : mest_arena_reserve(p->spec.arena, p->arena_bytes, &why);
-    if (status == MEST_OK || p->peak_node < 0 || p->peak_node >= g->n_nodes)
-        return status == MEST_OK ? status : mest_fail(err, status, "%s", why.msg);
-    return mest_fail(err, status, "%s; most of it is alive at node '%.100s' (%s)", why.msg, g->nodes[p->peak_node].name, g->nodes[p->peak_node].op->name);
+    return make_args(p, err); /* the arena is taken by whoever plans the run, at the latest by the first run */
 }
 
 mest_status mest_program_build(mest_program **program, mest_model *model, const mest_program_spec *spec, mest_error *err)
@@ -380,9 +375,19 @@ static mest_status run_steps(mest_program *p, mest_id from, mest_id to, const me
     return MEST_OK;
 }
 
+mest_status mest_program_reserve(const mest_program *p, mest_error *err)
+{
+    const mest_graph *g = &p->graph;
+    mest_error why = {MEST_OK, ""};
+    const mest_status status = mest_arena_reserve(p->spec.arena, p->arena_bytes, &why);
+    if (status == MEST_OK || p->peak_node < 0 || p->peak_node >= g->n_nodes)
+        return status == MEST_OK ? status : mest_fail(err, status, "%s", why.msg);
+    return mest_fail(err, status, "%s; most of it is alive at node '%.100s' (%s)", why.msg, g->nodes[p->peak_node].name, g->nodes[p->peak_node].op->name);
+}
+
 mest_status mest_program_begin(mest_program *p, mest_error *err)
 {
-    MEST_TRY(mest_arena_reserve(p->spec.arena, p->arena_bytes, err)); /* nothing to do, unless a larger arena could not be had meanwhile */
+    MEST_TRY(mest_program_reserve(p, err)); /* nothing to do where a run was planned */
     if (p->bound_generation != p->spec.arena->generation)
         bind(p);
     refresh_counts(p);

@@ -87,6 +87,7 @@ typedef struct mest_step {            /* one planned node */
     int32_t weight_param;             /* gradient node whose dense weight gradient can be read: the sparse parameter; else -1 */
     bool nothing;                     /* a view: no code runs */
     bool clear_halo;                  /* an output has a halo that must be cleared after the node */
+    bool again;                       /* a second run of an earlier node (runtime/recompute.c) */
     bool borrowed;                    /* state belongs to another node: not to be released */
 } mest_step;
 
@@ -99,6 +100,7 @@ typedef struct mest_program {
     size_t *offset;                   /* per value: place in the arena, SIZE_MAX = not there */
     int32_t *root;                    /* per value: value whose memory it shares */
     int32_t *first, *last;            /* per value: nodes between which it (not what shares its memory) is alive; first > last: never */
+    size_t *bytes;                    /* per value: of its block, alignment and slack included */
     size_t arena_bytes;
     size_t peak_live_bytes;           /* alive at once at most, while peak_node runs: no arena can be smaller */
     mest_id peak_node;
@@ -126,6 +128,8 @@ mest_status mest_program_finish(mest_program *program, mest_error *err);
 void mest_program_feed(mest_program *program, mest_id value, const void *data);
 /* Runs all nodes, or the forward part only. MEST_E_NUMERIC when the loss is not finite (then nothing after the forward part ran). */
 mest_status mest_program_run(mest_program *program, const mest_run *run, bool forward_only, mest_error *err);
+/* Takes the arena it needs; done by begin and run where it was not before. MEST_E_NOMEM names the node where most is alive. */
+mest_status mest_program_reserve(const mest_program *program, mest_error *err);
 /* The same node by node: begin, then every node in its order. */
 mest_status mest_program_begin(mest_program *program, mest_error *err);
 mest_status mest_program_step(mest_program *program, mest_id node, const mest_run *run, mest_error *err);

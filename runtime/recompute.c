@@ -81,13 +81,14 @@ static mest_status add_again(change *c, int32_t step)
     mest_step *st = &c->steps[made];
     *st = p->steps[id]; /* its state too: that of one node at a time is in use */
     st->borrowed = true;
+    st->again = true;
     st->why = "computed again instead of kept";
     st->seconds = mest_lives_form_of(c->r, step)->seconds;
     p->n_again++;
     p->again_seconds += st->seconds;
     if (op == g->nodes[id].op)
         return MEST_OK;
-    *st = (mest_step){.kernel = mest_plan_again_kernel(p, id), .why = st->why, .seconds = st->seconds};
+    *st = (mest_step){.kernel = mest_plan_again_kernel(p, id), .why = st->why, .seconds = st->seconds, .again = true};
     if (!st->kernel || !st->kernel->prepare)
         return MEST_OK;
     mest_kernel_query q;
@@ -170,6 +171,11 @@ static mest_status choose(const mest_lives *l, mest_lives_run *r, size_t limit, 
         if (end <= limit || result.peak > target || end - limit >= target)
             break;
         target -= end - limit;
+    }
+    if (end > limit) { /* the search has other starts when it looks for the least */
+        mest_drop_result result;
+        MEST_TRY(mest_drop_within(l, 1e300, dropped, &result, err));
+        mest_lives_evaluate(r, dropped, limit);
     }
     return MEST_OK;
 }

@@ -75,11 +75,8 @@ static mest_status check_config(const mest_train_config *c, mest_error *err)
     WANT(c->dropout < 1, "config: dropout %g is not below 1", c->dropout);
     WANT(c->threads >= 0 && c->threads <= 1024, "config: threads %d is not in 0..1024", c->threads);
 #undef WANT
-    mest_recompute_kind kind;
-    double share;
     mest_tune_mode mode;
     MEST_TRY(mest_tune_parse(c->tune, &mode, err));
-    MEST_TRY(mest_recompute_parse(c->recompute, &kind, &share, err));
     return mest_passes_check(c->no_fuse, err);
 }
 
@@ -170,6 +167,8 @@ mest_status mest_session_create(mest_session **session, mest_model *model, const
     if (!s->config.eval_batch)
         s->config.eval_batch = s->config.batch;
     if (status == MEST_OK)
+        status = mest_memory_config(s, err);
+    if (status == MEST_OK)
         status = mest_cpu_limit(s->config.kernels, &s->cpu, err);
     if (status == MEST_OK)
         status = (s->config.nice ? mest_threads_create_nice : mest_threads_create)(&s->threads, s->config.threads, err);
@@ -210,6 +209,21 @@ void mest_session_drop_programs(mest_session *s)
         s->programs[i] = NULL;
     }
 }
+
+static void drop_kind(mest_session *s, mest_program_kind kind)
+{
+    for (int i = 2 * (int)kind; i < 2 * (int)kind + 2; i++) {
+        mest_program_destroy(s->programs[i]);
+        s->programs[i] = NULL;
+    }
+}
+void mest_session_drop_training(mest_session *s)
+{
+    drop_kind(s, MEST_PROGRAM_TRAIN);
+    s->peak_batch = 0;
+    s->memory.peak_arena = 0;
+}
+void mest_session_drop_evaluation(mest_session *s) { drop_kind(s, MEST_PROGRAM_EVAL); }
 
 void mest_session_destroy(mest_session *s)
 {
@@ -314,7 +328,7 @@ static mest_status refused(const mest_session *s, mest_error *err)
 }
 
 /* Layers that will have more channels than now need more memory for a step. It is taken before the run: a step of that size is planned
- * once, and the arena keeps its size. */
+ * once, and the arena has that size from the beginning. */
 static mest_status reserve_peak(mest_session *s, mest_program_spec *spec, mest_error *err)
 {
     mest_channels *c = s->model->channels;
@@ -325,7 +339,13 @@ static mest_status reserve_peak(mest_session *s, mest_program_spec *spec, mest_e
     if (!grows || s->survey || spec->batch <= s->peak_batch)
         return MEST_OK;
     mest_channels_pretend(s->model, true);
-    const mest_status status = build_program(s, spec, &largest, err);
+    mest_status status = build_program(s, spec, &largest, err);
+    if (status == MEST_OK)
+        status = mest_memory_check(s, largest, err);
+    if (status == MEST_OK && largest->arena_bytes > s->memory.peak_arena)
+        s->memory.peak_arena = largest->arena_bytes;
+    if (status == MEST_OK && !s->config.memory_limit)
+        status = mest_program_reserve(largest, err);
     mest_program_destroy(largest);
     mest_channels_pretend(s->model, false);
     s->channels_version = c->version;
@@ -361,8 +381,9 @@ static mest_status new_program(mest_session *s, mest_program_kind kind, int64_t 
                               .tuner = s->survey || counts_only ? NULL : s->tuner,
                               .no_update = s->plain_gradients,
                               .force_layout = s->plain_gradients ? "plain" : NULL};
-    MEST_TRY(mest_recompute_parse(s->config.recompute, &spec.recompute, &spec.recompute_share, err));
-    spec.arena_limit = SIZE_MAX;
+    spec.recompute = s->memory.recompute;
+    spec.recompute_share = s->memory.share;
+    spec.arena_limit = s->memory.arena_limit;
     mest_shape *shapes = mest_alloc(s->heap, (size_t)s->model->graph.n_inputs + 1, sizeof *shapes);
     MEST_CHECK(shapes, err, MEST_E_NOMEM, "session: out of memory");
     mest_session_input_shapes(s, shapes);
@@ -422,6 +443,11 @@ mest_status mest_session_program(mest_session *s, mest_program_kind kind, int64_
     if (kind == MEST_PROGRAM_TRAIN)
         MEST_TRY(mest_session_prepare(s, err));
     MEST_TRY(new_program(s, kind, n, false, &p, err));
+    const mest_status status = mest_memory_check(s, p, err);
+    if (status != MEST_OK) {
+        mest_program_destroy(p);
+        return status;
+    }
     s->programs[slot] = p;
     *program = p;
     return MEST_OK;

@@ -5,6 +5,7 @@
 
 #include <stdatomic.h>
 
+#include "mest/memory.h"
 #include "mest/train.h"
 #include "runtime/checkpoint.h"
 #include "runtime/loader.h"
@@ -41,6 +42,16 @@ typedef struct mest_step_at_work { /* between step_begin and the end of a traini
     bool computed;          /* a probe ran it: loss and predictions of the batch are in the program */
 } mest_step_at_work;
 
+typedef struct mest_memory_state {
+    size_t arena_limit;     /* for programs built from now on; SIZE_MAX: none */
+    size_t peak_arena;      /* of a training step with the most channels that groups may have; 0: they do not grow */
+    mest_recompute_kind recompute;
+    double share;
+    bool planned;           /* by mest_session_fit, for so many samples: */
+    int64_t samples, held;
+    mest_memory_plan plan;  /* its last */
+} mest_memory_state;
+
 struct mest_session {
     mest_heap *heap;        /* the model's */
     mest_model *model;
@@ -74,13 +85,24 @@ struct mest_session {
     mest_step_at_work step;
     uint8_t *frozen;        /* per parameter: does not train any more; NULL: all that can do */
     mest_real **kept;       /* per parameter: the copy that a scheduler's rewind brings back, of those that are not the host's; NULL: none */
+    mest_memory_state memory;
     uint32_t file_crc;      /* of the model file, for checkpoints */
     bool have_file_crc;
     _Atomic bool cancelled;
 };
 
-/* session_memory.c: config.recompute */
+/* session_memory.c */
 mest_status mest_recompute_parse(const char *text, mest_recompute_kind *kind, double *share, mest_error *err);
+mest_status mest_memory_config(mest_session *s, mest_error *err); /* what the config says of memory */
+/* Plans a run of `samples` (0: whatever number, in steps of config.batch; -1: no training) with an evaluation of `held` samples (0: none), obeys
+ * the limit or fails with MEST_E_LIMIT, takes the arena. pipeline: bytes of the loaders; coming: those of them not allocated yet. */
+mest_status mest_session_fit(mest_session *s, int64_t samples, int64_t held, int64_t coming, int64_t pipeline, mest_error *err);
+/* A program that is built once the plan stands must keep within it. */
+mest_status mest_memory_check(const mest_session *s, const mest_program *p, mest_error *err);
+/* Bytes of the loader of a source and its number of samples; the session takes the source's shapes. */
+mest_status mest_memory_look(mest_session *s, const mest_source *source, int64_t batch, int64_t *count, int64_t *bytes, mest_error *err);
+/* memory_report.c: the parts of a plan that belong to a step, from the program that needs most. */
+void mest_memory_step(const mest_session *s, mest_memory_plan *plan);
 
 /* session.c */
 mest_status mest_session_prepare(mest_session *s, mest_error *err);  /* optimizer slots, host scratch */
@@ -102,6 +124,8 @@ mest_id mest_session_chosen_output(const mest_session *s);
 void mest_session_drop_programs(mest_session *s);
 /* Unfolded layers have statistics: measured, if a source is there to do it. MEST_E_STATE if not (session_statistics.c). */
 mest_status mest_session_settle_unfolded(mest_session *s, const mest_source *source, mest_error *err);
+void mest_session_drop_training(mest_session *s);   /* those for training only */
+void mest_session_drop_evaluation(mest_session *s);
 /* Memory and work of a program, as mest_session_explain gives them (explain.c). */
 void mest_session_plan(const mest_session *s, const mest_program *p, mest_plan_info *plan);
 /* Shapes of samples and targets from the model's output when no source gave them. */

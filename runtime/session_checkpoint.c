@@ -24,7 +24,7 @@
 /* ---- identity ---- */
 enum { IDENTITY_MAX = 8192 };
 
-static uint32_t file_crc(const mest_model *m)
+static uint32_t file_crc(mest_model *m)
 {
     uint32_t crc = (uint32_t)crc32(0, NULL, 0);
     for (const mest_mapping *map = m->mappings; map; map = map->next)

@@ -109,6 +109,8 @@ mest_status mest_session_step_on(mest_session *s, const void *const *inputs, con
 {
     MEST_TRY(mest_session_shapes(s, err));
     mest_step_job job = {.inputs = inputs, .targets = targets, .n = n};
+    if (s->config.memory_limit && !s->memory.planned)
+        MEST_TRY(mest_session_fit(s, 0, 0, 0, 0, err));
     MEST_TRY(mest_session_program(s, MEST_PROGRAM_TRAIN, n, &job.program, err));
     if (!s->at.epoch_open) {
         mest_host_report report = {0};

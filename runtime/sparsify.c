@@ -126,19 +126,14 @@ static const char *dense_by_default(const mest_graph *g, const mest_param *p, co
 
 /* ---- making one parameter sparse ---- */
 typedef struct file_reader {
-    const mest_model *m;
+    mest_model *m;
     const mest_payload *payload;
-    int64_t *read; /* elements since the file's pages were let go */
 } file_reader;
 
 static mest_status read_payload(const void *self, int64_t first, int64_t n, float *out, mest_error *err)
 {
     const file_reader *r = self;
-    *r->read += n;
-    if (*r->read >= MEST_FORGET_BYTES / (int64_t)sizeof(float)) {
-        mest_model_forget(r->m);
-        *r->read = 0;
-    }
+    mest_model_read(r->m, n * (int64_t)sizeof(float));
     return mest_payload_read(r->payload, first, n, out, err);
 }
 
@@ -223,8 +218,7 @@ static mest_status fill(mest_model *m, int32_t index, plan *one, const mest_spar
         const double fan_in = (double)fan_in_of(p, &one->u) * (all > 0 ? stored / all : 1);
         MEST_TRY(mest_sparse_from_random(sp, keep, s->seed, init_stream(index), sqrt(6.0 / (fan_in < 1 ? 1 : fan_in)), err));
     } else {
-        int64_t read = 0;
-        const file_reader file = {m, &p->payload, &read};
+        const file_reader file = {m, &p->payload};
         mest_reader reader = {read_payload, &file};
         MEST_TRY(mest_sparse_from_magnitude(sp, &reader, keep, err));
     }

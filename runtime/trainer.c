@@ -306,6 +306,16 @@ void mest_session_position(const mest_session *s, int64_t *epochs, int64_t *step
         *steps = s->at.step;
 }
 
+/* The memory of the run, before its first step. */
+static mest_status fit(training *t, int64_t loader_bytes, mest_error *err)
+{
+    mest_session *s = t->s;
+    int64_t held = 0, held_bytes = 0;
+    if (t->o->validation && t->o->validation->info)
+        MEST_TRY(mest_memory_look(s, t->o->validation, s->config.eval_batch, &held, &held_bytes, err));
+    return mest_session_fit(s, s->samples.count, held, held_bytes, held_bytes + loader_bytes, err);
+}
+
 static mest_status take_run_options(mest_run_options *own, const mest_run_options *options, const char *what, mest_error *err)
 {
     mest_run_options_init(own);
@@ -354,6 +364,8 @@ static mest_status train(mest_session *s, const mest_source *source, const mest_
         status = mest_session_prepare(s, err);
     if (status == MEST_OK)
         s->host.samples = &s->samples, s->host.sample_class = s->classes;
+    if (status == MEST_OK)
+        status = fit(&t, mest_loader_bytes(t.loader), err);
     t.told_step = s->at.step - TELL_STEPS;
     if (status == MEST_OK)
         status = run_epochs(&t, err);
@@ -387,6 +399,11 @@ mest_status mest_session_evaluate(mest_session *s, const mest_source *source, co
     mest_run_options own;
     MEST_TRY(take_run_options(&own, options, "evaluate", err));
     mest_loader *loader;
+    if (s->config.memory_limit && !s->memory.planned) {
+        int64_t held, bytes;
+        MEST_TRY(mest_memory_look(s, source, s->config.eval_batch, &held, &bytes, err));
+        MEST_TRY(mest_session_fit(s, -1, held, bytes, bytes, err));
+    }
     MEST_TRY(mest_loader_create(&loader, s->heap, source, s->config.eval_batch, err));
     const mest_source_info *info = mest_loader_info(loader);
     mest_status status = info->has_targets ? mest_session_set_source(s, info, err) : mest_fail(err, MEST_E_DATA, "evaluate: the data set has no targets");

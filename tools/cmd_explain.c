@@ -102,6 +102,8 @@ int cmd_explain(tool *t)
         code = tool_add_schedulers(t); /* they may reserve room for growth */
     if (code)
         return code;
+    if (s->mode_word)
+        return explain_memory(t, kind);
     if (mest_session_explain(t->session, kind, s->batch, on_node, &x, &plan, &err) != MEST_OK)
         return tool_fail(t, STAGE_PREPARE, &err);
     if (mest_session_passes(t->session, kind, s->batch, on_pass, &x, &err) != MEST_OK)

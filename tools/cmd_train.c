@@ -76,11 +76,14 @@ static void log_start(tool *t, const train_report *r)
     json_number(event, "seed", (double)s->seed);
     json_number(event, "threads", c->threads);
     json_number(event, "planned_bytes", (double)r->plan.total_bytes);
-    json_number(event, "activation_bytes", (double)r->plan.arena_bytes);
     const peak units = peak_of(t);
     json_number(event, "units", (double)units.all);
     json_number(event, "units_stored", (double)units.now);
     json_number(event, "units_reserved", (double)units.reserved);
+    json_number(event, "activation_bytes", (double)r->memory.arena_bytes);
+    json_number(event, "predicted_heap_bytes", (double)r->memory.heap_bytes);
+    json_number(event, "predicted_process_bytes", (double)r->memory.process_bytes);
+    json_text(event, "memory_chosen", r->memory.chosen);
     json_text(event, "resume", r->resumed);
     (void)json_emit(t, event); /* the events of the run find out whether the log can be written */
 }
@@ -89,8 +92,8 @@ static void tell_start(tool *t, const train_report *r)
 {
     char bytes[32], text[1200];
     const peak units = peak_of(t);
-    report_bytes(bytes, sizeof bytes, r->plan.total_bytes);
-    tool_note(t, "%" PRId64 " samples to train on, %" PRId64 " held out; %s planned; method %s", t->data_info.count,
+    report_bytes(bytes, sizeof bytes, r->memory.process_bytes);
+    tool_note(t, "%" PRId64 " samples to train on, %" PRId64 " held out; %s of memory predicted; method %s", t->data_info.count,
               t->has_val ? t->val_info.count : 0, bytes, tool_method(t->s));
     if (units.reserved > units.now)
         tool_note(t, "up to %" PRId64 " of %" PRId64 " units (%.2f %%) will be stored, %" PRId64 " are now: memory for the most is reserved and in what is planned",
@@ -100,6 +103,8 @@ static void tell_start(tool *t, const train_report *r)
         tool_note(t, "measured: %s", text);
     if (!t->s->output && !t->s->output_dir)
         tool_note(t, "neither -o nor --output-dir: the trained model will not be kept");
+    if (*r->memory.chosen)
+        tool_note(t, "to need less memory: %s", r->memory.chosen);
     if (r->resumed)
         tool_note(t, "going on from '%s'", r->resumed);
 }
@@ -210,7 +215,13 @@ static int prepare(tool *t, train_report *r)
         code = tool_add_schedulers(t);
     if (code)
         return code;
-    if (mest_session_explain(t->session, MEST_PROGRAM_TRAIN, s->batch, NULL, NULL, &r->plan, &err) != MEST_OK)
+    mest_run_options run;
+    mest_run_options_init(&run);
+    run.validation = t->has_val ? &t->val : NULL;
+    if (mest_session_plan_memory(t->session, &t->data, &run, &r->memory, &err) != MEST_OK)
+        return tool_fail(t, STAGE_PREPARE, &err);
+    const int64_t step = s->batch < t->data_info.count ? s->batch : t->data_info.count;
+    if (mest_session_explain(t->session, MEST_PROGRAM_TRAIN, step, NULL, NULL, &r->plan, &err) != MEST_OK)
         return tool_fail(t, STAGE_PREPARE, &err);
     if (r->resumed && mest_session_resume(t->session, r->resumed, &err) != MEST_OK)
         return tool_fail(t, STAGE_FILES, &err);
@@ -250,7 +261,7 @@ static int run(tool *t, train_report *r, progress *p)
 int cmd_train(tool *t)
 {
     const settings *s = t->s;
-    train_report r = {.plan = {.struct_size = sizeof r.plan}};
+    train_report r = {.plan = {.struct_size = sizeof r.plan}, .memory = {.struct_size = sizeof r.memory}};
     progress p;
     op_times ops;
     int code = prepare(t, &r);

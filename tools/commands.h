@@ -12,6 +12,7 @@ int cmd_eval(tool *t);
 int cmd_infer(tool *t);
 int cmd_info(tool *t);
 int cmd_explain(tool *t);
+int explain_memory(tool *t, mest_program_kind kind); /* the part of --explain memory, once the session stands */
 int cmd_check(tool *t);
 int cmd_gradcheck(tool *t);
 int cmd_report(tool *t);

@@ -40,7 +40,8 @@ const option option_table[] = {
     MODE("report", MODE_REPORT, "--report DIR: the folder of a run (--output-dir) as one HTML page, DIR/report.html or -o"),
     {"bench", 0, true, OPT_MODE_OF, "infer|train", NULL, AT(bench), 0, 0, MODE_BENCH,
      "time and memory of inference or of a training step, on made-up samples or --data; a table of operators"},
-    MODE("explain", MODE_EXPLAIN, "for each node the kernel chosen and why, operations, bytes; the memory plan"),
+    {"explain", 0, true, OPT_MODE, "[memory]", NULL, AT(mode), 0, 0, MODE_EXPLAIN,
+     "for each node the kernel chosen and why, operations, bytes; the memory plan"},
 
     GROUP("sweep", "Sweeps"),
     TEXT("sweep", 0, false, "FILE", NULL, sweep, "train every combination of options that a YAML file lists, each in a folder of --output-dir; a table with means and spreads"),
@@ -166,7 +167,10 @@ const option option_table[] = {
     CHOICE("program", false, "train|eval|infer", "train", program, "--explain: which program"),
 
     GROUP("memory", "Memory"),
-    INT("memory-limit", 0, false, "MB", "0", memory_limit, 0, 1e9, "most memory the library may hold, 10^6 bytes; 0: no limit"),
+    {"mem-limit", 0, true, OPT_SIZE, "SIZE", "0", AT(memory_limit), 0, 1e15, 0,
+     "most memory the process may take, as 64MiB or 1.5GB: obeyed, or refused before the first step with the size\n"
+     "that would do; 0: no limit"},
+    {"memory-limit", 0, false, OPT_SIZE, "MB", "0", AT(memory_limit), 0, 1e15, 1000000, "the same under an older name; a number alone counts 10^6 bytes"},
     TEXT("recompute", 0, false, "auto|off|N%|least", "auto", recompute,
          "activations computed again instead of kept: what a limit needs, none, for at most N % more time,\n"
          "or whatever lowers the peak; the result is the same to the bit"),

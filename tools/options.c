@@ -6,6 +6,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 typedef struct parser {
     settings *s;
@@ -145,6 +146,32 @@ static bool check_number(const parser *p, const option *o, const char *text, siz
     return true;
 }
 
+/* "64MiB", "1.5 GB": kB, MB, GB are powers of 1000, KiB, MiB, GiB and the letters alone powers of 1024. */
+static bool read_size(const parser *p, const option *o, const char *text, int64_t *target)
+{
+    static const struct { const char *name; double bytes; } units[] = {
+        {"b", 1}, {"k", 1024}, {"m", 1048576}, {"g", 1073741824}, {"kb", 1e3}, {"mb", 1e6}, {"gb", 1e9}, {"kib", 1024}, {"mib", 1048576}, {"gib", 1073741824}};
+    size_t n = strcspn(text, "bBkKmMgG"), digits = n;
+    while (digits > 0 && text[digits - 1] == ' ')
+        digits--;
+    double value, unit = 0;
+    if (!read_number(text, digits, &value) || value < 0)
+        return REFUSE(p, "--%s: '%s' is no size; 64MiB and 1.5GB are", o->name, text);
+    for (size_t i = 0; i < sizeof units / sizeof *units && text[n]; i++)
+        if (strcasecmp(text + n, units[i].name) == 0)
+            unit = units[i].bytes;
+    if (!text[n])
+        unit = value > 0 ? o->value : 1;
+    if (unit <= 0 && !text[n])
+        return REFUSE(p, "--%s: '%s' has no unit: %sMiB, or %sMB?", o->name, text, text, text);
+    if (unit <= 0)
+        return REFUSE(p, "--%s: '%s' has a unit that is none of kB, MB, GB, KiB, MiB, GiB", o->name, text);
+    if (value * unit > o->high)
+        return REFUSE(p, "--%s: %s is too large", o->name, text);
+    *target = (int64_t)(value * unit);
+    return true;
+}
+
 /* Reads "1,2,3" behind what the list holds already. */
 static bool read_list(const parser *p, const option *o, const char *text, bool whole, void *target)
 {
@@ -198,6 +225,8 @@ static bool store(const parser *p, const option *o, const char *text)
         if (p->s->mode != MODE_NONE && p->s->mode != o->value)
             return REFUSE(p, "--%s: only one of the modes can be given, see --help=modes", o->name);
         p->s->mode = o->value;
+        if (o->kind == OPT_MODE && text)
+            p->s->mode_word = text;
         return o->kind == OPT_MODE || read_choice(p, o, text, target);
     case OPT_TEXT:
         if (!*text)
@@ -211,6 +240,8 @@ static bool store(const parser *p, const option *o, const char *text)
             return false;
         *(int64_t *)target = (int64_t)value;
         return true;
+    case OPT_SIZE:
+        return read_size(p, o, text, target);
     case OPT_REAL:
         if (!check_number(p, o, text, strlen(text), false, &value))
             return false;
@@ -264,8 +295,15 @@ static bool take(parser *p, int index, const char *joined)
     bool list = o->kind == OPT_REALS || o->kind == OPT_INTS;
     p->s->given[index / 64] |= UINT64_C(1) << (index % 64);
     if (o->kind == OPT_FLAG || o->kind == OPT_MODE) {
+        const char *word = joined ? joined : p->next < p->argc ? p->argv[p->next] : "";
+        const size_t length = strlen(word);
+        if (o->kind == OPT_MODE && o->argument && strlen(o->argument) == length + 2 && strncmp(o->argument + 1, word, length) == 0) {
+            p->next += !joined;
+            return store(p, o, word);
+        }
         if (joined)
-            return REFUSE(p, "--%s takes no argument", o->name);
+            return REFUSE(p, o->argument ? "--%s: the only word that may follow is '%.*s'" : "--%s takes no argument", o->name,
+                          o->argument ? (int)strlen(o->argument) - 2 : 0, o->argument ? o->argument + 1 : "");
         return store(p, o, NULL);
     }
     if (o->kind == OPT_RESUME || o->kind == OPT_HELP)

@@ -16,12 +16,13 @@
 
 typedef enum option_kind {
     OPT_FLAG,   /* no argument; sets a bool */
-    OPT_MODE,   /* no argument; sets settings.mode to `value`, once */
+    OPT_MODE,   /* sets settings.mode to `value`, once; with an `argument` "[word]" that word may follow: settings.mode_word */
     OPT_MODE_OF, /* the same with one of the words of `argument`, which goes to the target */
     OPT_TEXT,
     OPT_CHOICE, /* one of the words of `argument`, "a|b|c" */
     OPT_INT,
     OPT_REAL,
+    OPT_SIZE,   /* bytes with a unit, "64MiB"; a plain number counts units of `value` bytes, 0: the unit must be given */
     OPT_REALS,  /* numbers separated by commas; further arguments that are plain numbers belong to it, too */
     OPT_INTS,   /* as OPT_REALS, with whole numbers */
     OPT_LIST,   /* text, repeatable */

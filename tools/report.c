@@ -15,15 +15,9 @@ FILE *report_stream(const tool *t) { return t->s->json ? stderr : stdout; }
 
 int64_t report_resident_peak(void)
 {
-    char row[256];
-    long long kib = 0;
-    FILE *file = fopen("/proc/self/status", "r");
-    while (file && fgets(row, sizeof row, file))
-        if (sscanf(row, "VmHWM: %lld kB", &kib) == 1)
-            break;
-    if (file)
-        fclose(file);
-    return (int64_t)kib * 1024;
+    int64_t peak = 0;
+    mest_process_memory(NULL, &peak);
+    return peak;
 }
 
 void report_reset_peak(void)
@@ -180,10 +174,14 @@ static void print_train(tool *t, const train_report *r, const stored *sum)
             r->resumed ? ", from " : "", r->resumed ? r->resumed : "");
     if (r->seconds > 0 && r->samples > 0)
         fprintf(out, "  %-12s%.0f images/s\n", "speed", (double)r->samples / r->seconds);
-    report_bytes(a, sizeof a, r->plan.total_bytes);
+    report_bytes(a, sizeof a, r->memory.heap_bytes);
     report_bytes(b, sizeof b, peak);
+    fprintf(out, "  %-12s%s predicted, %s held at most", "memory", a, b);
+    report_bytes(b, sizeof b, r->memory.process_bytes);
     report_bytes(c, sizeof c, report_resident_peak());
-    fprintf(out, "  %-12s%s planned for a step, %s held at most, %s whole process (VmHWM)\n", "memory", a, b, c);
+    fprintf(out, "; the whole process %s predicted, %s measured (VmHWM)\n", b, c);
+    if (*r->memory.chosen)
+        fprintf(out, "  %-12s%s\n", "", r->memory.chosen);
     print_file(out, "model in", s->model);
     print_file(out, "model out", s->output ? s->output : t->run_model);
     print_file(out, "checkpoint", t->checkpoint);
@@ -214,6 +212,9 @@ static cJSON *json_train(tool *t, const train_report *r, const stored *sum)
     json_number(event, "seconds", r->seconds);
     json_number(event, "images_per_second", r->seconds > 0 ? (double)r->samples / r->seconds : 0);
     json_number(event, "planned_bytes", (double)r->plan.total_bytes);
+    json_number(event, "predicted_heap_bytes", (double)r->memory.heap_bytes);
+    json_number(event, "predicted_process_bytes", (double)r->memory.process_bytes);
+    json_text(event, "memory_chosen", r->memory.chosen);
     json_number(event, "peak_bytes", (double)peak);
     json_number(event, "resident_peak_bytes", (double)report_resident_peak());
     json_number(event, "input_file_bytes", (double)file_bytes(s->model));

@@ -16,6 +16,7 @@ typedef struct train_report {
     double seconds;        /* of training, evaluations in between included */
     int64_t steps, samples, epochs; /* trained by this process */
     mest_plan_info plan;   /* of the training program */
+    mest_memory_plan memory; /* predicted for the run */
     const char *resumed;   /* checkpoint, NULL: none */
     bool complete;           /* nothing was left to train */
 } train_report;

@@ -32,6 +32,7 @@ typedef struct text_list {
 typedef struct settings {
     const char *model;
     int64_t mode; /* run_mode */
+    const char *mode_word; /* what followed the mode: "memory" behind --explain; NULL: nothing */
     bool help, help_all, version;
     const char *help_group;
 
@@ -72,7 +73,7 @@ typedef struct settings {
     bool resume, overwrite;
 
     /* machine */
-    int64_t threads, memory_limit;
+    int64_t threads, memory_limit; /* bytes */
     double gradcheck_seconds, bench_seconds;
     int64_t bench_runs, bench_warmup;
     const char *bench, *profile, *tune;

@@ -313,6 +313,7 @@ int tool_create_session(tool *t)
     if (s->mode == MODE_GRADCHECK)
         tool_gradcheck_config(s, c);
     c->recompute = s->recompute;
+    c->memory_limit = s->memory_limit;
     if (mest_session_create(&t->session, t->model, c, &err) != MEST_OK)
         return tool_fail(t, STAGE_PREPARE, &err);
     /* shapes of the samples decide what a file leaves open, before anything is planned */

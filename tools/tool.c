@@ -24,7 +24,9 @@ static void *budget_allocate(void *user, size_t size_bytes, size_t align)
     memory_budget *b = user;
     int64_t used = atomic_fetch_add(&b->used_bytes, (int64_t)size_bytes) + (int64_t)size_bytes;
     void *memory = NULL;
-    if (used > b->limit_bytes || size_bytes > (size_t)b->limit_bytes || posix_memalign(&memory, align, size_bytes ? size_bytes : 1) != 0) {
+    if (used <= b->limit_bytes)
+        memory = b->under.allocate(b->under.user, size_bytes, align);
+    if (!memory) {
         atomic_fetch_sub(&b->used_bytes, (int64_t)size_bytes);
         atomic_store(&b->refused, true);
         return NULL;
@@ -36,7 +38,7 @@ static void budget_release(void *user, void *memory, size_t size_bytes)
 {
     memory_budget *b = user;
     atomic_fetch_sub(&b->used_bytes, (int64_t)size_bytes);
-    free(memory);
+    b->under.release(b->under.user, memory, size_bytes);
 }
 
 void tool_init(tool *t, const settings *s)
@@ -49,7 +51,9 @@ void tool_init(tool *t, const settings *s)
     t->logger = (mest_logger){.struct_size = sizeof t->logger, .user = t, .log = on_log};
     t->allocator.struct_size = sizeof t->allocator;
     if (s->memory_limit > 0) {
-        t->budget.limit_bytes = s->memory_limit * 1000000;
+        mest_process_memory(&t->budget.start_bytes, NULL); /* code and libraries count */
+        t->budget.limit_bytes = s->memory_limit > t->budget.start_bytes ? s->memory_limit - t->budget.start_bytes : 0;
+        mest_allocator_default(&t->budget.under);
         t->allocator.user = &t->budget;
         t->allocator.allocate = budget_allocate;
         t->allocator.release = budget_release;
@@ -135,7 +139,8 @@ int tool_fail(tool *t, tool_stage stage, const mest_error *err)
     const char *text = err->msg[0] ? err->msg : mest_status_text(status);
     char longer[sizeof err->msg + 100];
     if (t->budget.refused && (status == MEST_E_NOMEM || status == MEST_E_LIMIT)) {
-        snprintf(longer, sizeof longer, "%s (--memory-limit is %lld MB)", text, (long long)t->s->memory_limit);
+        snprintf(longer, sizeof longer, "%s (--mem-limit is %.1f MiB; the process had %.1f MiB before it opened anything)", text,
+                 (double)t->s->memory_limit / (1 << 20), (double)t->budget.start_bytes / (1 << 20));
         text = longer;
     }
     return report(t, tool_exit_code(stage, status), mest_status_text(status), text);

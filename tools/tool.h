@@ -12,6 +12,8 @@
 #include <signal.h>
 
 #include "mest/check.h"
+#include "mest/memory.h"
+#include "mest/memory.h"
 #include "logs.h"
 #include "settings.h"
 
@@ -32,8 +34,9 @@ enum {
 typedef enum tool_stage { STAGE_MODEL, STAGE_DATA, STAGE_PREPARE, STAGE_PLUGIN, STAGE_RUN, STAGE_FILES } tool_stage;
 
 typedef struct memory_budget {
+    mest_allocator under; /* where the memory comes from */
     _Atomic int64_t used_bytes;
-    int64_t limit_bytes;
+    int64_t limit_bytes, start_bytes; /* of allocations; of the process when it began */
     _Atomic bool refused; /* something was asked for that the limit did not allow */
 } memory_budget;
 

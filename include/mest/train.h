@@ -85,6 +85,7 @@ typedef struct mest_train_config {
     const char *tune_cache; /* file that keeps the times; NULL: one for this kind of processor in $XDG_CACHE_HOME/mest or $HOME/.cache/mest; "": none. Copied */
     bool nice;              /* leave the cores to others: threads that wait do not spin (they do otherwise, for some milliseconds), XNNPACK has one thread, and after each
                              * node of a program the core is offered to whoever waits for it. Same results; default false */
+    int64_t memory_limit;   /* bytes that the process may have resident at most (mest/memory.h); 0 = no limit */
 } mest_train_config;
 
 MEST_API void mest_train_config_init(mest_train_config *config);

@@ -322,12 +322,20 @@ static mest_status grad_run(const mest_args *a)
     return MEST_OK;
 }
 
+/* What XNNPACK packs; its padding of output channels is a few percent. */
+static size_t conv_outside(const void *state, bool *kept)
+{
+    const conv_state *s = state;
+    *kept = s->fixed;
+    return s->route == ROUTE_NONE || (s->route == ROUTE_DEPTHWISE && s->own) ? 0 : (size_t)weights_of(&s->k) * sizeof(float);
+}
+
 const mest_kernel mest_kernels_conv_xnn_xnn[] = {
     {.name = "conv_xnn", .op = "Conv", .fits = conv_fits, .cost = conv_cost, .halo = conv_halo, .prepare = conv_prepare, .run = conv_run,
-     .release = conv_release, .state_bytes = conv_bytes},
+     .release = conv_release, .state_bytes = conv_bytes, .outside_bytes = conv_outside},
     {.name = "conv_affine_xnn", .op = "mest.ConvAffine", .fits = conv_fits, .cost = conv_cost, .halo = conv_halo, .prepare = conv_prepare, .run = conv_run,
-     .release = conv_release, .state_bytes = conv_bytes},
+     .release = conv_release, .state_bytes = conv_bytes, .outside_bytes = conv_outside},
     {.name = "conv_grad_xnn", .op = "mest.ConvGrad", .fits = grad_fits, .cost = grad_cost, .halo = conv_halo, .prepare = grad_prepare,
-     .run = grad_run, .release = conv_release, .state_bytes = conv_bytes},
+     .run = grad_run, .release = conv_release, .state_bytes = conv_bytes, .outside_bytes = conv_outside},
     {0},
 };

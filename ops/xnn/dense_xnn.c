@@ -111,6 +111,13 @@ static size_t dense_bytes(const void *state)
     return sizeof *s + s->xnn.workspace_bytes + s->packed_bytes;
 }
 
+static size_t dense_outside(const void *state, bool *kept)
+{
+    const dense_state *s = state;
+    *kept = s->fixed;
+    return (size_t)(s->k * (s->fixed ? s->m : s->n)) * sizeof(float);
+}
+
 /* ---- MaxPool ---- */
 
 static bool pool_window(const mest_kernel_query *q, mest_pool_geometry *g)
@@ -188,7 +195,7 @@ static void maxpool_release(void *state, mest_heap *heap)
 
 const mest_kernel mest_kernels_dense_xnn_xnn[] = {
     {.name = "gemm_xnn", .op = "Gemm", .fits = dense_fits, .cost = dense_cost, .prepare = dense_prepare, .run = dense_run,
-     .release = dense_release, .state_bytes = dense_bytes},
+     .release = dense_release, .state_bytes = dense_bytes, .outside_bytes = dense_outside},
     {.name = "maxpool_xnn", .op = "MaxPool", .fits = maxpool_fits, .cost = maxpool_cost, .prepare = maxpool_prepare, .run = maxpool_run,
      .release = maxpool_release},
     {0},

@@ -531,6 +531,50 @@ mest_status mest_session_passes(mest_session *session, mest_program_kind kind, i
     return MEST_OK;
 }
 
+mest_status mest_session_plan_memory(mest_session *session, const mest_source *source, const mest_run_options *options, mest_memory_plan *plan, mest_error *err)
+{
+    (void)source;
+    (void)options;
+    MAY_FAIL(err);
+    *plan = (mest_memory_plan){.struct_size = sizeof *plan, .batch = session->config.batch, .arena_bytes = 4000, .live_bytes = 3900, .activation_bytes = 3000,
+                               .gradient_bytes = 900, .weight_bytes = 2000, .heap_bytes = 9000, .base_bytes = 3000000, .outside_bytes = 50000,
+                               .process_bytes = 3059000, .limit_bytes = session->config.memory_limit, .peak_node = "/fc1/Gemm", .peak_op = "Gemm",
+                               .chosen = "2 nodes computed again"};
+    return MEST_OK;
+}
+
+mest_status mest_session_memory_values(mest_session *session, mest_program_kind kind, int64_t batch, void (*value)(void *user, const mest_memory_value *value),
+                                       void *user, mest_error *err)
+{
+    (void)session;
+    (void)kind;
+    MAY_FAIL(err);
+    value(user, &(mest_memory_value){.struct_size = sizeof(mest_memory_value), .name = "h", .op = "Gemm", .kind = "activation", .bytes = 100 * batch, .born = 1, .dies = 3,
+                                     .born_name = "/fc1/Gemm", .dies_name = "/fc1/grad", .at_peak = true});
+    return MEST_OK;
+}
+
+void mest_process_memory(int64_t *current, int64_t *peak)
+{
+    if (current)
+        *current = 1000000;
+    if (peak)
+        *peak = 5000000;
+}
+
+static void *take(void *user, size_t size, size_t align)
+{
+    (void)user;
+    return aligned_alloc(align, (size + align - 1) / align * align);
+}
+static void give(void *user, void *memory, size_t size)
+{
+    (void)user;
+    (void)size;
+    free(memory);
+}
+void mest_allocator_default(mest_allocator *a) { *a = (mest_allocator){.struct_size = sizeof *a, .allocate = take, .release = give}; }
+
 void mest_session_memory(const mest_session *session, int64_t *current_bytes, int64_t *peak_bytes)
 {
     (void)session;

@@ -65,6 +65,8 @@ if [ "$("$json_lines" epoch validation accuracy < out | tail -n 1)" = 0.875 ]; t
 if [ "$("$json_lines" summary after accuracy < out)" = 0.875 ]; then pass; else fail 'accuracy after'; fi
 if [ "$("$json_lines" summary original accuracy < out)" = 0.75 ]; then pass; else fail 'accuracy of the model as given'; fi
 if [ "$("$json_lines" summary planned_bytes < out)" = 37000 ]; then pass; else fail 'planned bytes'; fi
+if [ "$("$json_lines" summary predicted_process_bytes < out)" = 3059000 ]; then pass; else fail 'predicted bytes'; fi
+has err '2 nodes computed again'
 has err 'Result'
 for mode in --info --explain '--eval --data idx:x' '--eval --data idx:float --loss mse' '--infer --data idx:named'; do
     # shellcheck disable=SC2086
@@ -88,6 +90,13 @@ has out 'batch 8'
 has out '   2 gelu               a chain as one node'
 has out ' off silu'
 has out '5 nodes in the file, 4 once shapes are known, 1 after the passes'
+gives 0 m.onnx --explain memory -b 8
+has out 'h: /fc1/Gemm .. /fc1/grad'
+has out 'activations'
+has out 'the process       3.06 MB predicted'
+gives 0 m.onnx --json --explain memory --mem-limit 64MiB
+if [ "$("$json_lines" memory limit_bytes < out)" = 67108864 ]; then pass; else fail 'limit in the memory event'; fi
+if [ "$("$json_lines" memory_value born < out)" = 1 ]; then pass; else fail 'a memory value'; fi
 gives 0 m.onnx --explain --program infer
 lacks out 'backward'
 gives 0 m.onnx --eval --data idx:x

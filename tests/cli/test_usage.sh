@@ -98,8 +98,14 @@ says 4 'no targets' m.onnx --eval --data idx:bare
 says 4 'needs float32 targets' m.onnx --eval --data idx:x --loss mse
 says 5 'cannot be written' m.onnx --train --data idx:x -o nowhere/out.onnx
 says 5 'is a folder' m.onnx --train --data idx:x -o "$work/"
-says 7 'no memory' m.onnx --info --memory-limit 1
-gives 0 m.onnx --info --memory-limit 3
+says 7 'no memory' m.onnx --info --memory-limit 2
+says 7 '--mem-limit is 2.0 MiB; the process had 1.0 MiB' m.onnx --info --mem-limit 2MiB
+gives 0 m.onnx --info --memory-limit 4
+gives 0 m.onnx --info --mem-limit 4MiB
+gives 0 m.onnx --info --mem-limit '4.5 MB'
+says 2 'has no unit: 64MiB, or 64MB' m.onnx --info --mem-limit 64
+says 2 'is no size' m.onnx --info --mem-limit much
+says 2 'unit that is none of' m.onnx --info --mem-limit 64MX
 says 8 'cannot open shared object' m.onnx --train --data idx:x --scheduler ./none.so:a=1 -q
 if [ -w /dev/full ]; then
     "$run" --help-all > /dev/full 2> err
@@ -128,6 +134,9 @@ mest_session_create=1 2 --eval --data idx:x
 mest_session_explain=2 7 --explain
 mest_session_passes=2 7 --explain
 mest_session_explain=2 7 --train --data idx:x
+mest_session_plan_memory=11 7 --train --data idx:x
+mest_session_plan_memory=11 7 --explain memory
+mest_session_memory_values=2 7 --explain memory
 mest_session_add_scheduler=1 2 --train --data idx:x --sparsity 0.5
 mest_session_add_scheduler=10 8 --train --data idx:x --sparsity 0.5
 mest_session_train=8 6 --train --data idx:x

@@ -192,8 +192,13 @@ static mest_status train(const net *n, const net_how *how, net_result *r, watch 
         status = mest_session_create(&s, m, &c, err);
     if (status == MEST_OK && how->scheduler)
         status = mest_session_add_scheduler(s, "mest", "mode=em,freq=1", err);
+    r->memory.struct_size = sizeof r->memory;
+    if (status == MEST_OK && how->plan_first)
+        status = mest_session_plan_memory(s, &source, &o, &r->memory, err);
     if (status == MEST_OK)
         status = mest_session_train(s, &source, &o, err);
+    if (s)
+        mest_session_position(s, NULL, &r->steps);
     if (status == MEST_OK)
         status = read_all(m, r, err);
     r->plan.struct_size = sizeof r->plan;

@@ -4,6 +4,7 @@
 #ifndef TESTS_MEMORY_NETS_H
 #define TESTS_MEMORY_NETS_H
 
+#include "mest/memory.h"
 #include "mest/train.h"
 
 typedef struct net {
@@ -24,6 +25,7 @@ typedef struct net_how {
     double sparsity;
     int64_t samples, epochs; /* samples that are no multiple of the batch exercise the smaller last batch */
     bool validate;
+    bool plan_first;         /* mest_session_plan_memory before training; always with a limit */
     bool scheduler;          /* mest, moving the pattern each epoch */
 } net_how;
 
@@ -36,6 +38,8 @@ typedef struct net_result {
     size_t peak, now;        /* of the allocator */
     long calls_in_steps;     /* allocations between the first and the last step of an epoch, all epochs */
     mest_plan_info plan;
+    mest_memory_plan memory; /* plan_first */
+    int64_t steps;
 } net_result;
 
 void net_how_init(net_how *how);
