@@ -150,13 +150,10 @@ void mest_alloc_large_pages(const mest_heap *heap, void *memory, size_t bytes)
 #endif
 }
 
-void mest_alloc_trim(const mest_heap *heap)
+void mest_alloc_trim(void)
 {
 #ifdef __GLIBC__
-    if (heap->allocator.allocate == default_allocate)
-        (void)malloc_trim(0);
-#else
-    (void)heap;
+    (void)malloc_trim(0);
 #endif
 }
 

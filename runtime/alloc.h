@@ -35,7 +35,7 @@ void *mest_calloc(mest_heap *heap, size_t n, size_t size);
 /* n and size as given to mest_alloc. NULL is fine. */
 void mest_free(mest_heap *heap, void *memory, size_t n, size_t size);
 /* Gives memory that the C library keeps though nobody uses it back to the system, so that the process can be measured. */
-void mest_alloc_trim(const mest_heap *heap);
+void mest_alloc_trim(void);
 /* Asks the system for large pages in a big block that is about to be used all over: fewer misses of the address cache. Does nothing for small
  * blocks, where the system has no such pages, and for memory of the caller's allocator. */
 void mest_alloc_large_pages(const mest_heap *heap, void *memory, size_t bytes);

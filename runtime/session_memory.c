@@ -101,7 +101,7 @@ static void account(const mest_session *s, int64_t coming, int64_t pipeline, mes
     m->heap_bytes = now + m->arena_bytes + coming + MOMENT_BYTES;
     m->other_bytes = now - (pipeline - coming) - m->weight_bytes - m->index_bytes - m->derived_bytes - m->optimizer_bytes;
     if (s->config.memory_limit)
-        mest_alloc_trim(s->heap); /* what building and searching left */
+        mest_alloc_trim(); /* what building and searching left */
     const int64_t resident = mest_process_resident();
     m->base_bytes = resident > now ? resident - now : 0;
     const int threads = s->threads.n > 1 ? s->threads.n : 1;
@@ -235,9 +235,9 @@ mest_status mest_session_fit(mest_session *s, int64_t samples, int64_t held, int
         m = (mest_memory_plan){.struct_size = sizeof m};
         account(s, coming, pipeline, &m);
     }
-    for (int round = 0; round < 3 && m.limit_bytes && m.process_bytes > m.limit_bytes && samples >= 0 && state->recompute == MEST_RECOMPUTE_LIMIT; round++) {
+    for (int round = 0; round < 4 && m.limit_bytes && m.process_bytes > m.limit_bytes && samples >= 0 && state->recompute == MEST_RECOMPUTE_LIMIT; round++) {
         const int64_t room = arena_room(&m); /* second runs are nodes too: the graph grows a little with each round */
-        state->arena_limit = room > 0 ? (size_t)room : 0;
+        state->arena_limit = room > 0 && round < 3 ? (size_t)room : 0; /* the last: the least there is, which is what a refusal names */
         mest_session_drop_training(s);
         MEST_TRY(build(s, &n, err));
         m = (mest_memory_plan){.struct_size = sizeof m};

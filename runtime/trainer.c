@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "mest/serve.h"
+#include "runtime/guest.h"
 #include "runtime/session.h"
 
 void mest_run_options_init(mest_run_options *o)
@@ -22,7 +23,7 @@ typedef struct training {   /* one call of mest_session_train */
     const mest_run_options *o;
     mest_loader *loader;
     int64_t n_epochs;       /* INT64_MAX when only max_steps bounds the run */
-    bool stop;
+    bool stop, time_over;
     double epoch_start;
     mest_metrics last_epoch; /* in training */
     int64_t epochs_done;    /* in this call */
@@ -204,6 +205,14 @@ static mest_status train_batch(training *t, const mest_batch *b, mest_error *err
     return MEST_OK;
 }
 
+static void tell_pause(void *user, const char *why)
+{
+    training *t = user;
+    mest_event e = event_of(t, why ? MEST_EVENT_PAUSE : MEST_EVENT_CONTINUE);
+    e.text = why;
+    emit(t, &e);
+}
+
 static bool steps_done(const mest_session *s) { return s->config.max_steps && s->at.step >= s->config.max_steps; }
 
 /* A version that a guard refuses, or whose weights are not finite, is news, not a failure: training goes on. */
@@ -268,10 +277,12 @@ static mest_status run_epochs(training *t, mest_error *err)
             if (b.n == 0)
                 break;
             MEST_TRY(train_batch(t, &b, err));
+            if (t->o->guest && !t->stop && !steps_done(s) && mest_guest_rest(t->o->guest, tell_pause, t) == MEST_GUEST_TIME)
+                t->stop = t->time_over = true;
             if (t->stop || atomic_load(&s->cancelled)) {
                 atomic_store(&s->cancelled, false);
                 MEST_TRY(save(t, err));
-                return mest_fail(err, MEST_E_CANCELLED, "stopped after step %" PRId64, s->at.step);
+                return mest_fail(err, MEST_E_CANCELLED, "%s after step %" PRId64, t->time_over ? "the time limit was over" : "stopped", s->at.step);
             }
             if (t->o->checkpoint_every_steps > 0 && s->at.step % t->o->checkpoint_every_steps == 0 && s->at.batch < mest_loader_batches(t->loader))
                 MEST_TRY(save(t, err));
@@ -367,8 +378,12 @@ static mest_status train(mest_session *s, const mest_source *source, const mest_
     if (status == MEST_OK)
         status = fit(&t, mest_loader_bytes(t.loader), err);
     t.told_step = s->at.step - TELL_STEPS;
+    if (own.guest)
+        (void)mest_guest_work(own.guest, &s->cancelled);
     if (status == MEST_OK)
         status = run_epochs(&t, err);
+    if (own.guest)
+        (void)mest_guest_work(own.guest, NULL);
     if (status == MEST_OK)
         status = check_weights(s, err);
     mest_loader_destroy(t.loader);
@@ -412,6 +427,7 @@ mest_status mest_session_evaluate(mest_session *s, const mest_source *source, co
         status = mest_loader_begin(loader, NULL, &plan, err);
     double loss = 0, from = mest_seconds();
     int64_t rows = 0, hits = 0, class_rows = 0, samples = 0, steps = 0;
+    const _Atomic bool *stop = own.guest ? mest_guest_work(own.guest, &s->cancelled) : NULL;
     while (status == MEST_OK) {
         mest_batch b;
         mest_program *p;
@@ -426,6 +442,8 @@ mest_status mest_session_evaluate(mest_session *s, const mest_source *source, co
         mest_session_count(p, &loss, &rows, &hits, &class_rows);
         samples += b.n;
         steps++;
+        if (own.guest) /* not for the time limit: half an evaluation is none */
+            (void)mest_guest_rest(own.guest, NULL, NULL);
         if (own.progress) {
             mest_event e = {.struct_size = sizeof e, .kind = MEST_EVENT_EVALUATION, .epoch = s->at.epoch, .step = steps, .n_steps = mest_loader_batches(loader),
                             .batch = mest_session_metrics(loss, rows, hits, class_rows, samples, steps, mest_seconds() - from)};
@@ -434,6 +452,8 @@ mest_status mest_session_evaluate(mest_session *s, const mest_source *source, co
                 status = mest_fail(err, MEST_E_CANCELLED, "evaluation stopped after %" PRId64 " samples", samples);
         }
     }
+    if (own.guest)
+        (void)mest_guest_work(own.guest, stop);
     mest_loader_destroy(loader);
     if (status == MEST_OK)
         *metrics = mest_session_metrics(loss, rows, hits, class_rows, samples, steps, mest_seconds() - from);

@@ -15,6 +15,7 @@ int cmd_measure(tool *t, const mest_source *source, const char *task, mest_metri
     mest_run_options_init(&run);
     run.progress = progress_event;
     run.progress_user = &p;
+    run.guest = t->guest;
     *metrics = (mest_metrics){.struct_size = sizeof *metrics};
     mest_status status = mest_session_evaluate(t->session, source, &run, metrics, &err);
     progress_clear(&p);

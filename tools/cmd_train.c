@@ -112,13 +112,15 @@ static void tell_start(tool *t, const train_report *r)
 /* Interrupted: the step is finished; where there is no run folder, the checkpoint is written here. */
 static int interrupted(tool *t)
 {
+    const int code = signals_caught() ? EXIT_SIGNAL + signals_caught() : EXIT_TIME;
+    const char *why = signals_caught() ? "interrupted" : "the time limit is over";
     mest_error err = {0};
     const char *path = rundir_interrupt_path(t);
     if (!*path)
-        return tool_refuse(t, EXIT_SIGNAL + signals_caught(), "interrupted; no checkpoint, as there is neither -o nor --output-dir");
+        return tool_refuse(t, code, "%s; no checkpoint, as there is neither -o nor --output-dir", why);
     if (!t->s->output_dir && mest_session_checkpoint(t->session, path, &err) != MEST_OK)
         return tool_fail(t, STAGE_FILES, &err);
-    return tool_refuse(t, EXIT_SIGNAL + signals_caught(), "interrupted; '%s' holds the state: the same command with --resume goes on", path);
+    return tool_refuse(t, code, "%s; '%s' holds the state: the same command with --resume goes on", why, path);
 }
 
 static int export_to(tool *t, const char *path)
@@ -196,7 +198,10 @@ static int prepare(tool *t, train_report *r)
 {
     const settings *s = t->s;
     mest_error err = {0};
-    int code = tool_load_model(t);
+    int code = tool_create_guest(t);
+    tool_budget(t, true);
+    if (code == 0)
+        code = tool_load_model(t);
     if (code == 0)
         code = rundir_prepare(t);
     if (code == 0)
@@ -204,7 +209,8 @@ static int prepare(tool *t, train_report *r)
     if (code == 0)
         code = tool_check_sources(t, true);
     r->resumed = code == 0 ? rundir_resume_path(t) : NULL;
-    bool compare = t->has_val && !s->no_eval_before && !r->resumed && (s->sparsity > 0 || s->rules) && !s->from_scratch;
+    bool compare = t->has_val && !s->no_eval_before && !r->resumed && (s->sparsity > 0 || s->rules) && !s->from_scratch &&
+                   !s->memory_limit; /* it would need its dense weights */
     if (code == 0 && compare)
         code = measure_original(t, &r->original);
     if (code == 0)
@@ -220,6 +226,7 @@ static int prepare(tool *t, train_report *r)
     run.validation = t->has_val ? &t->val : NULL;
     if (mest_session_plan_memory(t->session, &t->data, &run, &r->memory, &err) != MEST_OK)
         return tool_fail(t, STAGE_PREPARE, &err);
+    tool_budget(t, false);
     const int64_t step = s->batch < t->data_info.count ? s->batch : t->data_info.count;
     if (mest_session_explain(t->session, MEST_PROGRAM_TRAIN, step, NULL, NULL, &r->plan, &err) != MEST_OK)
         return tool_fail(t, STAGE_PREPARE, &err);
@@ -244,6 +251,7 @@ static int run(tool *t, train_report *r, progress *p)
     }
     options.progress = progress_event;
     options.progress_user = p;
+    options.guest = t->guest;
     progress_init(p, t);
     mest_status status = mest_session_train(t->session, &t->data, &options, &err);
     progress_clear(p);
@@ -254,6 +262,8 @@ static int run(tool *t, train_report *r, progress *p)
     if (p->failed && (status == MEST_OK || status == MEST_E_CANCELLED))
         return tool_refuse(t, EXIT_FILES, "the log or standard output cannot be written: %s", strerror(errno));
     if (signals_caught() && (status == MEST_OK || status == MEST_E_CANCELLED))
+        return interrupted(t);
+    if (status == MEST_E_CANCELLED && mest_guest_time_over(t->guest))
         return interrupted(t);
     return status == MEST_OK ? 0 : tool_fail(t, STAGE_RUN, &err);
 }

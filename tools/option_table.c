@@ -175,6 +175,15 @@ const option option_table[] = {
          "activations computed again instead of kept: what a limit needs, none, for at most N % more time,\n"
          "or whatever lowers the peak; the result is the same to the bit"),
 
+    GROUP("guest", "A good guest (--train)"),
+    {"time-limit", 0, true, OPT_TIME, "TIME", "0", AT(time_limit), 0, 1e9, 0,
+     "stop after so long, as 90s, 30m, 8h: the step is finished, a checkpoint written, the exit code is 124; 0: no limit"},
+    REAL("cpu-share", true, "PERCENT", "100", cpu_share, 0.1, 100, "part of the time in which it works; after each step it rests for the other part"),
+    TEXT("pause-file", 0, false, "FILE", NULL, pause_file, "pause between two steps while FILE exists"),
+    REAL("min-battery", false, "PERCENT", "0", min_battery, 0, 100, "pause while the battery discharges and holds less; 0: do not look"),
+    REAL("max-temp", false, "DEGREES", "0", max_temp, 0, 200, "pause while a thermal zone of the machine is hotter than so many degrees Celsius; 0: do not look"),
+    TEXT("sys-root", 0, false, "DIR", "/sys", sys_root, "where the system's readings of battery and temperature are"),
+
     GROUP("messages", "Messages"),
     FLAG("json", 0, true, json, "one JSON object a line on stdout, everything else on stderr"),
     FLAG("quiet", 'q', false, quiet, "only results and errors"),

@@ -146,6 +146,23 @@ static bool check_number(const parser *p, const option *o, const char *text, siz
     return true;
 }
 
+/* "90", "90s", "30m", "8h", "1d": seconds. */
+static bool read_time(const parser *p, const option *o, const char *text, double *target)
+{
+    static const struct { char name; double seconds; } units[] = {{'s', 1}, {'m', 60}, {'h', 3600}, {'d', 86400}};
+    const size_t length = strlen(text);
+    double value, unit = length && text[length - 1] >= '0' && text[length - 1] <= '9' ? 1 : 0;
+    for (size_t i = 0; i < sizeof units / sizeof *units && length; i++)
+        if (text[length - 1] == units[i].name)
+            unit = units[i].seconds;
+    if (unit <= 0 || !read_number(text, unit > 1 || text[length - 1] == 's' ? length - 1 : length, &value) || value < 0)
+        return REFUSE(p, "--%s: '%s' is no time; 90s, 30m, 8h and 1.5d are", o->name, text);
+    if (value * unit < o->low || value * unit > o->high)
+        return REFUSE(p, "--%s: %s is not within %g and %g seconds", o->name, text, o->low, o->high);
+    *target = value * unit;
+    return true;
+}
+
 /* "64MiB", "1.5 GB": kB, MB, GB are powers of 1000, KiB, MiB, GiB and the letters alone powers of 1024. */
 static bool read_size(const parser *p, const option *o, const char *text, int64_t *target)
 {
@@ -240,6 +257,8 @@ static bool store(const parser *p, const option *o, const char *text)
             return false;
         *(int64_t *)target = (int64_t)value;
         return true;
+    case OPT_TIME:
+        return read_time(p, o, text, target);
     case OPT_SIZE:
         return read_size(p, o, text, target);
     case OPT_REAL:

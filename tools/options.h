@@ -22,6 +22,7 @@ typedef enum option_kind {
     OPT_CHOICE, /* one of the words of `argument`, "a|b|c" */
     OPT_INT,
     OPT_REAL,
+    OPT_TIME,   /* seconds as a double, "90", "30m", "8h" */
     OPT_SIZE,   /* bytes with a unit, "64MiB"; a plain number counts units of `value` bytes, 0: the unit must be given */
     OPT_REALS,  /* numbers separated by commas; further arguments that are plain numbers belong to it, too */
     OPT_INTS,   /* as OPT_REALS, with whole numbers */

@@ -182,6 +182,8 @@ static const char *event_name(mest_event_kind kind)
     case MEST_EVENT_CHECKPOINT: return "checkpoint";
     case MEST_EVENT_EVALUATION: return "evaluation";
     case MEST_EVENT_VERSION: return "version";
+    case MEST_EVENT_PAUSE: return "pause";
+    case MEST_EVENT_CONTINUE: return "continue";
     }
     return "other";
 }
@@ -315,6 +317,11 @@ bool progress_event(void *user, const mest_event *event)
         log_event(p, event);
         if (s->verbose)
             tool_note(p->t, "checkpoint%s%s", event->text ? ": " : "", event->text ? event->text : "");
+        break;
+    case MEST_EVENT_PAUSE:
+    case MEST_EVENT_CONTINUE:
+        log_event(p, event);
+        tool_note(p->t, "step %" PRId64 ": %s%s", event->total_step, event->text ? "paused: " : "going on", event->text ? event->text : "");
         break;
     case MEST_EVENT_VERSION: /* for services: the command line publishes nothing */
         log_event(p, event);

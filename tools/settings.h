@@ -77,6 +77,12 @@ typedef struct settings {
     double gradcheck_seconds, bench_seconds;
     int64_t bench_runs, bench_warmup;
     const char *bench, *profile, *tune;
+
+    /* a good guest */
+    double time_limit; /* seconds */
+    double cpu_share, min_battery, max_temp;
+    const char *pause_file, *sys_root;
+
     const char *kernels, *program, *no_fuse, *recompute;
     bool no_xnnpack, nice;
 

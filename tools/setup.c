@@ -264,6 +264,25 @@ int tool_sparsify(tool *t)
 
 /* ---- session ---- */
 
+int tool_create_guest(tool *t)
+{
+    const settings *s = t->s;
+    mest_guest_options o;
+    mest_error err = {0};
+    mest_guest_options_init(&o);
+    o.time_limit = s->time_limit;
+    o.cpu_share = s->cpu_share / 100;
+    o.pause_file = s->pause_file;
+    o.min_battery = s->min_battery;
+    o.max_temperature = s->max_temp;
+    o.sys_root = s->sys_root;
+    if (o.time_limit <= 0 && o.cpu_share >= 1 && !o.pause_file && o.min_battery <= 0 && o.max_temperature <= 0)
+        return 0;
+    if (mest_guest_create(&t->guest, &o, &err) != MEST_OK)
+        return tool_refuse(t, EXIT_USAGE, "%s", err.msg);
+    return 0;
+}
+
 int tool_create_session(tool *t)
 {
     const settings *s = t->s;

@@ -41,6 +41,12 @@ static void budget_release(void *user, void *memory, size_t size_bytes)
     b->under.release(b->under.user, memory, size_bytes);
 }
 
+void tool_budget(tool *t, bool planning)
+{
+    const int64_t limit = planning ? 4 * t->s->memory_limit + (256 << 20) : t->s->memory_limit;
+    t->budget.limit_bytes = limit > t->budget.start_bytes ? limit - t->budget.start_bytes : 0;
+}
+
 void tool_init(tool *t, const settings *s)
 {
     memset(t, 0, sizeof *t);
@@ -52,7 +58,7 @@ void tool_init(tool *t, const settings *s)
     t->allocator.struct_size = sizeof t->allocator;
     if (s->memory_limit > 0) {
         mest_process_memory(&t->budget.start_bytes, NULL); /* code and libraries count */
-        t->budget.limit_bytes = s->memory_limit > t->budget.start_bytes ? s->memory_limit - t->budget.start_bytes : 0;
+        tool_budget(t, false);
         mest_allocator_default(&t->budget.under);
         t->allocator.user = &t->budget;
         t->allocator.allocate = budget_allocate;
@@ -64,6 +70,7 @@ void tool_close(tool *t)
 {
     signals_watch(NULL);
     mest_session_destroy(t->session);
+    mest_guest_destroy(t->guest);
     mest_source_close(&t->data);
     mest_source_close(&t->val);
     mest_model_destroy(t->model);

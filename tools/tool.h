@@ -12,7 +12,7 @@
 #include <signal.h>
 
 #include "mest/check.h"
-#include "mest/memory.h"
+#include "mest/guest.h"
 #include "mest/memory.h"
 #include "logs.h"
 #include "settings.h"
@@ -28,6 +28,7 @@ enum {
     EXIT_NUMERIC = 6,
     EXIT_LIMIT = 7,
     EXIT_PLUGIN = 8,
+    EXIT_TIME = 124,  /* as of timeout(1) */
     EXIT_SIGNAL = 128 /* + number of the signal */
 };
 
@@ -48,6 +49,7 @@ typedef struct tool {
     mest_source_info data_info, val_info;
     bool has_val, sparsified, told_unfold, told_head;
     mest_head_info head; /* of --new-head; weight NULL: none */
+    mest_guest *guest; /* NULL: nothing was asked of it */
     mest_train_config config;
     mest_logger logger;
     mest_allocator allocator;
@@ -61,6 +63,8 @@ typedef struct tool {
 
 void tool_init(tool *t, const settings *s);
 void tool_close(tool *t);
+/* What --mem-limit allows the library from now on. While a run is planned it may hold more, up to a wall, so that the plan can say what would do. */
+void tool_budget(tool *t, bool planning);
 
 /* Reports a failure of the library on stderr (and as JSON) and returns the exit code for it. */
 int tool_fail(tool *t, tool_stage stage, const mest_error *err);
@@ -75,6 +79,7 @@ int tool_check_settings(tool *t);    /* combinations that no table can express *
 int tool_load_model(tool *t);        /* also --freeze and --train-only */
 int tool_sparsify(tool *t);          /* does nothing when the settings ask for nothing */
 int tool_create_session(tool *t);
+int tool_create_guest(tool *t);      /* if the settings ask for one; its time begins */
 /* cmd_gradcheck.c: what --gradcheck changes in the recipe. */
 void tool_gradcheck_config(const settings *s, mest_train_config *c);
 

@@ -122,7 +122,9 @@ typedef enum mest_event_kind {
     MEST_EVENT_SAMPLES = 3,  /* after samples were removed */
     MEST_EVENT_CHECKPOINT = 4,
     MEST_EVENT_EVALUATION = 5, /* after each batch of an evaluation */
-    MEST_EVENT_VERSION = 6   /* a version was published, or a guard refused it (mest/serve.h); `text` says which */
+    MEST_EVENT_VERSION = 6,  /* a version was published, or a guard refused it (mest/serve.h); `text` says which */
+    MEST_EVENT_PAUSE = 7,    /* the guest (mest/guest.h) pauses; `text` says why */
+    MEST_EVENT_CONTINUE = 8  /* and goes on */
 } mest_event_kind;
 
 typedef struct mest_event {
@@ -162,6 +164,8 @@ typedef struct mest_run_options {
     const struct mest_publish_options *publish; /* mest/serve.h: after each validation, publish the weights if its guards pass; loss,
                                      * accuracy and samples are filled in from the validation. NULL: never */
     int64_t max_epochs;             /* of this call; 0 (default): to the end of the run */
+    struct mest_guest *guest;       /* mest/guest.h: rests between steps, training and evaluation alike; when its time limit is over, training stops
+                                     * as if it had been cancelled (checkpoint, MEST_E_CANCELLED). Lent for the call. NULL (default): none */
 } mest_run_options;
 
 MEST_API void mest_run_options_init(mest_run_options *options);

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 
 #include "mest/check.h"
+#include "mest/guest.h"
 #include "mest/memory.h"
 
 #define N_PARAMETERS 4

@@ -554,6 +554,22 @@ mest_status mest_session_memory_values(mest_session *session, mest_program_kind 
     return MEST_OK;
 }
 
+void mest_guest_options_init(mest_guest_options *o) { *o = (mest_guest_options){.struct_size = sizeof *o, .cpu_share = 1, .poll_seconds = 1}; }
+mest_status mest_guest_create(mest_guest **guest, const mest_guest_options *o, mest_error *err)
+{
+    MAY_FAIL(err);
+    *guest = NULL;
+    echo("time_limit %g\ncpu_share %g\npause_file %s\nmin_battery %g\nmax_temperature %g\nsys_root %s\n", o->time_limit, o->cpu_share,
+         o->pause_file ? o->pause_file : "", o->min_battery, o->max_temperature, o->sys_root ? o->sys_root : "");
+    return MEST_OK;
+}
+void mest_guest_destroy(mest_guest *guest) { (void)guest; }
+bool mest_guest_time_over(const mest_guest *guest)
+{
+    (void)guest;
+    return false;
+}
+
 void mest_process_memory(int64_t *current, int64_t *peak)
 {
     if (current)

@@ -19,7 +19,7 @@ layer() {
     case $1 in
     mest/*) echo 1 ;;
     mest_config.h) echo 1 ;; # made by the build
-    runtime/status.* | runtime/oneline.h | runtime/alloc.* | runtime/process.* | runtime/strmap.* | runtime/rng.* | runtime/cpu.* | runtime/threads.* | runtime/pool*.* | runtime/tensor.* | \
+    runtime/status.* | runtime/oneline.h | runtime/alloc.* | runtime/process.* | runtime/guest.* | runtime/strmap.* | runtime/rng.* | runtime/cpu.* | runtime/threads.* | runtime/pool*.* | runtime/tensor.* | \
         runtime/graph.* | runtime/op.* | runtime/mapfile.* | runtime/outfile.* | runtime/runlock.*) echo 2 ;;
     sparse/kernels/*) echo 5 ;;
     sparse/*) echo 3 ;;
