@@ -131,7 +131,8 @@ mest_status mest_passes_run(mest_pass_phase phase, mest_graph *g, mest_model *m,
         MEST_TRY(place_added(&a));
         if (counts)
             counts[i] += a.count;
-        MEST_TRY(program ? mest_program_prune(program, err) : mest_graph_prune(g, err));
+        if (phase != MEST_PASS_BACKWARD) /* gradients of parameters have no readers before the updates are there; then all is pruned */
+            MEST_TRY(program ? mest_program_prune(program, err) : mest_graph_prune(g, err));
         MEST_TRY(mest_graph_check(g, pass->name, err));
     }
     return MEST_OK;
