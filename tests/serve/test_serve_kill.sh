@@ -35,6 +35,21 @@ while [ $kill -le "$kills" ]; do
     asks 200 -d @one.json "$model/infer"
     kill=$((kill + 1))
 done
+# SIGTERM in the middle of all that: it ends by itself, and each answer that came is a whole one
+for turn in 1 2 3; do
+    askers=
+    for client in 1 2 3 4 5 6 7 8; do
+        (while curl -s -f -m 5 -d @one.json "$model/infer" -o "term.$client"; do
+            grep -q '"outputs".*]}$' "term.$client" || echo "half an answer" >> term.bad
+        done) 2> /dev/null &
+        askers="$askers $!"
+    done
+    sleep 0.4
+    ends
+    wait $askers
+    begin
+done
+if [ -e term.bad ]; then fail 'half an answer'; else pass; fi
 before=$(metric mest_train_steps_total)
 more() { [ "$(metric mest_train_steps_total)" -gt "${before:-0}" ]; }
 if until_so more; then pass; else fail 'training does not go on'; fi

@@ -249,7 +249,10 @@ void http_stop(server *s)
             close(listening);
         double until = clock_ms() + (double)s->o.drain_ms;
         /* requests that are put aside must come back before the daemon may stop, however long that takes: workers always finish */
-        while (atomic_load(&s->aside) > 0 || (atomic_load(&s->open_requests) > 0 && clock_ms() < until))
+        while (atomic_load(&s->open_requests) > 0 && clock_ms() < until)
+            usleep(2000);
+        atomic_store(&s->closed, true);
+        while (atomic_load(&s->aside) > 0)
             usleep(2000);
         watch_hang_up(s->watch);
         MHD_stop_daemon(s->daemon);

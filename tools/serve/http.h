@@ -28,7 +28,7 @@ typedef struct server {
     int port;
     _Atomic int64_t body_bytes;     /* held by requests now */
     _Atomic int64_t open_requests, aside; /* begun; put aside until a route answers */
-    atomic_bool stopping;
+    atomic_bool stopping, closed;   /* answers end their connection; nothing is begun any more */
     struct watch *watch;            /* connections and how long they take */
 } server;
 

@@ -81,11 +81,16 @@ void route(exchange *x)
     served *model = NULL;
     int64_t version = 0;
     fault f = {0};
+    server *s = x->server;
     x->status = 200;
-    if (find(x, &entry, &model, &version, &f)) {
+    /* counted before it looks: whoever closes waits for the count to be 0 after closing */
+    atomic_fetch_add(&s->aside, 1);
+    bool good = !atomic_load(&s->closed) || refuse(&f, 503, "the service ends");
+    if (good && find(x, &entry, &model, &version, &f)) {
         entry->answer(x, model, version);
-        return;
+    } else {
+        http_refuse(x, &f);
+        http_done(x);
     }
-    http_refuse(x, &f);
-    http_done(x);
+    atomic_fetch_sub(&s->aside, 1);
 }

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_DEPTH = 32, MAX_VALUES = 4 << 20 };
+enum { MAX_DEPTH = 32, MAX_VALUES = 1 << 20 };
 
 /* cJSON takes 64 bytes for each value, and compares names without an index: what a hostile body can make of that is bounded here first. */
 static bool harmless(const unsigned char *s, size_t size, fault *f)
