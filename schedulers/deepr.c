@@ -63,6 +63,7 @@ static mest_status deepr_create(const mest_host_api *api, mest_host *host, const
     deepr d = { .m = { .name = "deepr", .api = api, .every = 1, .stop = .95 }, .l1 = 1e-5, .eta = .01, .temperature = { 1e-5, 1e-8, 1e-12, 1e-15 },
                 .n_temperature = 4, .stages = { .3, .6, .8 }, .n_stages = 3 };
     mest_status status = parse(&d, options, err);
+    status = status ? status : method_no_channels(&d.m, host, "looks at signs of single weights", "", err);
     return status ? status : method_keep(&d.m, host, &d, sizeof d, self, err);
 }
 

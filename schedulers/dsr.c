@@ -90,6 +90,8 @@ static mest_status dsr_create(const mest_host_api *api, mest_host *host, const c
               .n_stages = 3, .threshold = 1e-3, .share = .1, .tolerance = .1, .room = 2 };
     mest_status status = parse(&d, options, err);
     if (status == MEST_OK)
+        status = method_count_epochs(&d.m, host, true, err);
+    if (status == MEST_OK)
         status = reserve_room(&d, host, err);
     if (status != MEST_OK)
         return status;
@@ -136,7 +138,8 @@ static mest_status change(const dsr *d, mest_host *host, int param, const layer 
     drop = (int64_t *)method_take(m, host, room, sizeof *drop, err);
     if (!drop)
         return MEST_E_NOMEM;
-    mest_status status = below(d, host, param, &l->info, &n, drop, err);
+    n = 0;
+    mest_status status = l->below ? below(d, host, param, &l->info, &n, drop, err) : MEST_OK; /* 0: none goes, even if all are below the threshold */
     if (status == MEST_OK)
         status = m->api->drop(host, param, drop, n, err);
     if (status == MEST_OK)
@@ -156,9 +159,8 @@ static bool due(dsr *d, const mest_training_step *step)
     return method_due(&d->m, step);
 }
 
-static mest_status dsr_step_begin(void *self, mest_host *host, const mest_training_step *step, mest_error *err)
+static mest_status update(dsr *d, mest_host *host, const mest_training_step *step, mest_error *err)
 {
-    dsr *d = (dsr *)self;
     const method *m = &d->m;
     int n = m->api->sparse_count(host);
     if (n == 0 || !due(d, step))
@@ -200,6 +202,17 @@ static mest_status dsr_step_begin(void *self, mest_host *host, const mest_traini
     return status;
 }
 
+static mest_status dsr_step_begin(void *self, mest_host *host, const mest_training_step *step, mest_error *err)
+{
+    return ((dsr *)self)->m.at_epochs ? MEST_OK : update((dsr *)self, host, step, err);
+}
+
+static mest_status dsr_epoch_begin(void *self, mest_host *host, const mest_epoch *e, mest_error *err)
+{
+    const mest_training_step first = method_first_step(e);
+    return ((dsr *)self)->m.at_epochs ? update((dsr *)self, host, &first, err) : MEST_OK;
+}
+
 static mest_status dsr_save(void *self, mest_state_io write, void *stream) { return write(stream, &((dsr *)self)->threshold, sizeof(double)); }
 
 static mest_status dsr_load(void *self, mest_state_io read, void *stream)
@@ -219,6 +232,6 @@ extern const mest_scheduler mest_scheduler_dsr;
 const mest_scheduler mest_scheduler_dsr = {
     .abi = MEST_SCHEDULER_ABI, .struct_size = sizeof(mest_scheduler), .name = "dsr",
     .summary = "dynamic sparse reparameterization: one threshold for all, weights move between layers", .options = option_text,
-    .create = dsr_create, .save = dsr_save, .load = dsr_load, .destroy = dsr_destroy, .step_begin = dsr_step_begin,
+    .create = dsr_create, .save = dsr_save, .load = dsr_load, .destroy = dsr_destroy, .epoch_begin = dsr_epoch_begin, .step_begin = dsr_step_begin,
     .flags = MEST_SCHEDULER_MOVES_WEIGHTS,
 };

@@ -33,7 +33,8 @@ static mest_status grasp_create(const mest_host_api *api, mest_host *host, const
             mest_option_unknown(&o, "temperature, scope", err);
     }
     g.local = scope == 1;
-    mest_status status = o.status == MEST_OK ? method_all_stored(&g.m, host, err) : o.status;
+    mest_status status = o.status == MEST_OK ? method_no_channels(&g.m, host, "looks at gradients of single weights", "", err) : o.status;
+    status = status ? status : method_all_stored(&g.m, host, err);
     if (status != MEST_OK)
         return status;
     return method_keep(&g.m, host, &g, sizeof g, self, err);

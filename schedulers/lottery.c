@@ -62,7 +62,10 @@ static mest_status lottery_create(const mest_host_api *api, mest_host *host, con
     }
     l.keep = value == 1;
     l.global = scope == 1;
-    mest_status status = o.status == MEST_OK ? method_all_stored(&l.m, host, err) : o.status;
+    mest_status status = o.status;
+    if (status == MEST_OK && !l.keep)
+        status = method_no_channels(&l.m, host, "goes back to earlier weights", "; values=keep prunes without going back", err);
+    status = status ? status : method_all_stored(&l.m, host, err);
     if (status == MEST_OK && l.rounds == 0)
         status = count_rounds(&l, host, err);
     return status ? status : method_keep(&l.m, host, &l, sizeof l, self, err);

@@ -48,7 +48,8 @@ static mest_status magnitude_create(const mest_host_api *api, mest_host *host, c
         g.m.start = g.oneshot ? .5 : 0;
     if (o.status == MEST_OK && !g.oneshot && g.m.stop < g.m.start)
         o.status = mest_plugin_fail(err, MEST_E_ARGUMENT, "scheduler magnitude: stop is before start");
-    mest_status status = o.status == MEST_OK ? method_all_stored(&g.m, host, err) : o.status;
+    mest_status status = o.status == MEST_OK ? method_count_epochs(&g.m, host, !g.oneshot, err) : o.status;
+    status = status ? status : method_all_stored(&g.m, host, err);
     if (status != MEST_OK)
         return status;
     return method_keep(&g.m, host, &g, sizeof g, self, err);
@@ -85,9 +86,8 @@ static mest_status prune_all(const magnitude *g, mest_host *host, double progres
     return status == MEST_OK && keep > 0 && keep < active ? method_select(&g->m, host, method_norms, 0, g->m.api->sparse_count(host), keep, err) : status;
 }
 
-static mest_status magnitude_step_begin(void *self, mest_host *host, const mest_training_step *step, mest_error *err)
+static mest_status update(const magnitude *g, mest_host *host, const mest_training_step *step, mest_error *err)
 {
-    const magnitude *g = (const magnitude *)self;
     bool ended = step->progress >= (g->oneshot ? g->m.start : g->m.stop); /* the target is reached on the grid or off it */
     bool due = method_due(&g->m, step) || (step->step == 0 && g->m.start == 0 && g->initial > 0);
     mest_status status = MEST_OK;
@@ -100,12 +100,23 @@ static mest_status magnitude_step_begin(void *self, mest_host *host, const mest_
     return status;
 }
 
+static mest_status magnitude_step_begin(void *self, mest_host *host, const mest_training_step *step, mest_error *err)
+{
+    return ((magnitude *)self)->m.at_epochs ? MEST_OK : update((magnitude *)self, host, step, err);
+}
+
+static mest_status magnitude_epoch_begin(void *self, mest_host *host, const mest_epoch *e, mest_error *err)
+{
+    const mest_training_step first = method_first_step(e);
+    return ((magnitude *)self)->m.at_epochs ? update((magnitude *)self, host, &first, err) : MEST_OK;
+}
+
 static void magnitude_destroy(void *self, mest_host *host) { method_give(&((magnitude *)self)->m, host, self, 1, sizeof(magnitude)); }
 
 extern const mest_scheduler mest_scheduler_magnitude;
 const mest_scheduler mest_scheduler_magnitude = {
     .abi = MEST_SCHEDULER_ABI, .struct_size = sizeof(mest_scheduler), .name = "magnitude",
     .summary = "magnitude pruning from all weights, gradual (cubic) or at once", .options = option_text,
-    .create = magnitude_create, .destroy = magnitude_destroy, .step_begin = magnitude_step_begin,
+    .create = magnitude_create, .destroy = magnitude_destroy, .epoch_begin = magnitude_epoch_begin, .step_begin = magnitude_step_begin,
     .flags = MEST_SCHEDULER_MOVES_WEIGHTS | MEST_SCHEDULER_STARTS_DENSE,
 };

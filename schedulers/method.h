@@ -4,6 +4,7 @@
  *
  *   method         the host's table and the options every method has
  *   method_due     is this step one of the method's?
+ *   method_no_channels  refuses schemes that remove whole channels, before the run
  *   method_rate    the part that is replaced now
  *   method_move    proposes drops, growth and new values; a unit in both lists stays as it is
  */
@@ -30,6 +31,7 @@ typedef struct method {
     int decay;
     int init;
     double sigma;      /* of METHOD_NORMAL */
+    bool at_epochs;    /* updates are in epoch_begin: see method_count_epochs */
 } method;
 
 /* "every", "unit", "start", "stop": true when the option was one of them. */
@@ -104,6 +106,52 @@ static inline mest_status method_info(const method *m, mest_host *host, int para
     return m->api->sparse_info(host, param, info, err);
 }
 
+/* Is a unit a whole channel of several layers? Their number changes between epochs only, no single weight or gradient of theirs can be asked for,
+ * and what grows gets its first values from the host. */
+static inline bool method_of_channels(const mest_sparse_info *info) { return !strcmp(info->scheme, "filter") || !strcmp(info->scheme, "channel"); }
+
+/* The first parameter whose units are channels, with its information; -1: there is none. */
+static inline int method_first_channels(const method *m, mest_host *host, mest_sparse_info *info, mest_error *err)
+{
+    for (int p = 0; p < m->api->sparse_count(host); p++)
+        if (method_info(m, host, p, info, err) == MEST_OK && method_of_channels(info))
+            return p;
+    return -1;
+}
+
+/* For create: a method that is not for whole channels says so before the run. `does`: what of it is not; `instead`: what to ask for, or "". */
+static inline mest_status method_no_channels(const method *m, mest_host *host, const char *does, const char *instead, mest_error *err)
+{
+    mest_sparse_info info;
+    if (method_first_channels(m, host, &info, err) < 0)
+        return MEST_OK;
+    return mest_plugin_fail(err, MEST_E_UNSUPPORTED, "scheduler %s: it %s, but '%.100s' are removed as a whole (scheme %s)%s", m->name, does, info.name, info.scheme, instead);
+}
+
+/* For create of a method that changes the number of units: that of channels changes in epoch_begin only, where `at_epochs` says that updates are then. */
+static inline mest_status method_count_epochs(method *m, mest_host *host, bool counts, mest_error *err)
+{
+    mest_sparse_info info;
+    m->at_epochs = method_first_channels(m, host, &info, err) >= 0;
+    if (m->at_epochs && counts && m->unit != METHOD_EPOCHS)
+        return mest_plugin_fail(err, MEST_E_UNSUPPORTED, "scheduler %s: it counts steps, but the number of '%.100s' can change between epochs only: unit=epochs, and every=",
+                                m->name, info.name);
+    return MEST_OK;
+}
+
+/* The step that an epoch begins with. */
+static inline mest_training_step method_first_step(const mest_epoch *e)
+{
+    mest_training_step s;
+    memset(&s, 0, sizeof s);
+    s.struct_size = sizeof s;
+    s.step = e->step;
+    s.epoch = e->epoch;
+    s.n_epochs = e->n_epochs;
+    s.progress = e->n_epochs > 0 ? (double)e->epoch / (double)e->n_epochs : 0;
+    return s;
+}
+
 /* Units of a parameter that a sparsity of its elements leaves. */
 static inline int64_t method_units(const method *m, mest_host *host, int param, double sparsity) { return m->api->units_at(host, param, sparsity); }
 
@@ -167,12 +215,12 @@ static inline double method_normal(const method *m, mest_host *host, uint64_t st
     return sqrt(-2 * log(a)) * cos(6.28318530717958647692 * b);
 }
 
-/* Initial values of new units that are not to be 0; key: of this update. */
+/* Initial values of new units that are not to be 0; key: of this update. Channels have those of the host. */
 static inline mest_status method_fill(const method *m, mest_host *host, int param, const mest_sparse_info *info, uint64_t key, const int64_t *units, int64_t n,
                                       mest_error *err)
 {
     int64_t count = n * info->unit_elements;
-    if (m->init == METHOD_ZERO || n == 0)
+    if (m->init == METHOD_ZERO || n == 0 || method_of_channels(info))
         return MEST_OK;
     float *values = (float *)method_take(m, host, count, sizeof *values, err);
     if (!values)

@@ -37,9 +37,8 @@ static mest_status rigl_create(const mest_host_api *api, mest_host *host, const 
         else
             mest_option_unknown(&o, option_names, err);
     }
-    if (o.status != MEST_OK)
-        return o.status;
-    return method_keep(&r.m, host, &r, sizeof r, self, err);
+    mest_status status = o.status ? o.status : method_no_channels(&r.m, host, "looks at gradients of single weights", "", err);
+    return status ? status : method_keep(&r.m, host, &r, sizeof r, self, err);
 }
 
 /* Lists of one update: per parameter k units that go, k that grow, k norms. */

@@ -74,6 +74,8 @@ static mest_status sieve_create(const mest_host_api *api, mest_host *host, const
         else
             mest_option_unknown(&o, option_names, err);
     }
+    if (o.status == MEST_OK && s.freeze_from < 1 && s.freeze_part > 0)
+        o.status = method_no_channels(&s.m, host, "freezes layers", "; freeze_from=1 freezes none", err);
     return o.status ? o.status : method_keep(&s.m, host, &s, sizeof s, self, err);
 }
 

@@ -26,7 +26,8 @@ from torch.nn import functional as F
 
 EPOCHS, BATCH, LR, MOMENTUM, TRAIN = 6, 32, 0.05, 0.9, 600
 RATE, BOUNDARIES = (.2, .1, 0), (.5625, .75)
-SPARSITY = {"csr": .9, "block4": .9, "block8": .9, "block16": .9, "punched8x4": .9, "pattern": .9, "nm2:4": .5, "nm1:4": .75, "filter": .5}
+SPARSITY = {"csr": .9, "block4": .9, "block8": .9, "block16": .9, "punched8x4": .9, "pattern": .9, "nm2:4": .5, "nm1:4": .75, "nm2:8": .75,
+            "filter": .5, "channel": .5}
 PATTERNS = [0x1b0, 0x0d8, 0x036, 0x01b, 0x1e0, 0x0b8, 0x0b2, 0x09a]  # bit 3 * row + column
 
 
@@ -34,39 +35,41 @@ def rounded(x):
     return math.floor(x + .5)
 
 
+def ranks(group):
+    """Place of each entry in its group; groups ascend."""
+    n = len(group)
+    first = numpy.concatenate([[True], group[1:] != group[:-1]]) if n else numpy.zeros(0, bool)
+    return numpy.arange(n) - numpy.maximum.accumulate(numpy.where(first, numpy.arange(n), 0))
+
+
 def remove_balanced(score, active, group, n_groups, keep):
-    """The least important units of the fullest groups go until `keep` are left."""
-    active = active.clone()
+    """The least important units of the fullest groups go until `keep` are left; equal scores: the lower id goes."""
+    score, group, on = score.numpy(), group.numpy(), active.numpy().copy()
     base = keep // n_groups
-    candidates = []  # next to go of each group that has base + 1
-    for g in range(n_groups):
-        own = torch.nonzero(active & (group == g)).flatten()
-        own = own[torch.argsort(score[own], stable=True)]
-        gone = max(0, len(own) - (base + 1))
-        active[own[:gone]] = False
-        if len(own) - gone == base + 1:
-            candidates.append((float(score[own[gone]]), int(own[gone])))
-    candidates.sort()
-    for _, unit in candidates[:max(0, int(active.sum()) - keep)]:
-        active[unit] = False
-    return active
+    own = numpy.flatnonzero(on)
+    own = own[numpy.lexsort((own, score[own], group[own]))]
+    count = numpy.bincount(group, on, n_groups).astype(int)
+    rank, gone = ranks(group[own]), numpy.maximum(0, count - (base + 1))[group[own]]
+    on[own[rank < gone]] = False
+    next_one = own[(rank == gone) & (count[group[own]] > base)]  # of each group that has base + 1
+    next_one = next_one[numpy.lexsort((next_one, score[next_one]))]
+    on[next_one[:max(0, int(on.sum()) - keep)]] = False
+    return torch.from_numpy(on)
 
 
 def grow_balanced(active, group, n_groups, final, random):
     """Random inactive units of the emptiest groups come until there are `final`; returns the new ones too."""
-    new = []
+    group, on = group.numpy(), active.numpy().copy()
     base, rest = divmod(final, n_groups)
-    counts = [int((active & (group == g)).sum()) for g in range(n_groups)]
-    room = [g for g in range(n_groups) if counts[g] <= base]
-    larger = set(random.permutation([g for g in room])[:max(0, rest - sum(c > base for c in counts))].tolist()) if n_groups > 1 else set()
-    for g in range(n_groups):
-        want = final if n_groups == 1 else base + (g in larger or counts[g] > base)
-        free = torch.nonzero(~active & (group == g)).flatten().numpy()
-        if want > counts[g]:
-            new += random.choice(free, want - counts[g], replace=False).tolist()
-    active = active.clone()
-    active[new] = True
-    return active, new
+    count = numpy.bincount(group, on, n_groups).astype(int)
+    want = base + (count > base)
+    room = random.permutation(numpy.flatnonzero(count <= base))
+    want[room[:max(0, rest - int((count > base).sum()))]] += 1
+    free = numpy.flatnonzero(~on)
+    free = free[numpy.lexsort((random.random(len(free)), group[free]))]
+    new = free[ranks(group[free]) < (want - count)[group[free]]]
+    on[new] = True
+    return torch.from_numpy(on), new.tolist()
 
 
 class Units:
@@ -202,8 +205,8 @@ class Filters:
 
     GROUPS = (("conv2.weight", "bn2", "conv3.weight"), ("conv3.weight", "bn3", "fc.weight"))
 
-    def __init__(self, net, sparsity):
-        self.net, self.target = net, sparsity
+    def __init__(self, net, scheme, sparsity):
+        self.net, self.target, self.by_reader = net, sparsity, scheme == "channel"
         self.active = [torch.ones(64, dtype=torch.bool) for _ in self.GROUPS]
         scores = [self.score(g) for g in range(2)]  # both of the whole file
         for g in range(2):
@@ -211,7 +214,9 @@ class Filters:
         self.apply()
 
     def score(self, g):
-        return self.net.w[self.GROUPS[g][0]].detach().flatten(1).norm(dim=1)
+        """The norm of what makes a channel (filter), or of what reads it (channel)."""
+        w = self.net.w[self.GROUPS[g][2 if self.by_reader else 0]].detach()
+        return (w.transpose(0, 1) if self.by_reader else w).flatten(1).norm(dim=1)
 
     def keep(self, g, sparsity, score):
         self.active[g] = remove_balanced(score, self.active[g], torch.zeros(64, dtype=torch.long), 1, rounded((1 - sparsity) * 64))
@@ -246,7 +251,7 @@ def masked(path, scheme, data, seed):
     x, y, vx, vy = (torch.from_numpy(a) for a in data)
     net = Network(path)
     sparsity = SPARSITY[scheme]
-    part = Filters(net, sparsity) if scheme == "filter" else Weights(net, scheme, sparsity)
+    part = Filters(net, scheme, sparsity) if scheme in ("filter", "channel") else Weights(net, scheme, sparsity)
     for epoch in range(EPOCHS):
         stage = sum(epoch >= b * EPOCHS for b in BOUNDARIES)
         if RATE[stage]:

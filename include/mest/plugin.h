@@ -39,7 +39,9 @@ static inline int64_t mest_units_at(double part, int64_t n_units)
 typedef struct mest_sparse_info {
     uint32_t struct_size;
     const char *name;        /* lent until the callback returns */
-    const char *scheme;      /* "csr", "block4", "pattern", "nm2:4", ... */
+    const char *scheme;      /* "csr", "block4", "pattern", "nm2:4", ... "filter" and "channel": a unit is a channel of several layers. How many
+                              * there are changes in epoch_begin and epoch_end only; set_values, unit_momentum, unit_products, probe, watch,
+                              * perturb, remember and freeze are refused, best in create */
     int rank;
     int64_t dim[8];          /* dense shape */
     int64_t n_units;         /* U: all slots, active or not. Unit ids are below n_units * choices */

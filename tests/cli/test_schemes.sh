@@ -89,8 +89,21 @@ schemes='csr         .9 1843 3686
     gives 0 small.onnx --eval $data --json
     if [ "$("$json_lines" summary metrics accuracy < out)" = "$whole" ]; then pass; else fail "$what: the small file has another accuracy"; fi
     gives 0 small.onnx --train $recipe -o y.onnx # and trains on
-    gives 3 "$model" --train $recipe --sparsity 0.5 --scheme filter --method rigl:every=1 -o y.onnx
-    has err 'single weights, but channels of conv2.weight are removed as a whole'
+    # methods that are not for channels say so before the run, the others train, stop and go on
+    for method in rigl deepr snfs snip grasp lottery:rounds=2 magnitude dsr 'static --scheduler sieve'; do
+        what="filter $method"
+        gives 3 "$model" --train $recipe --sparsity 0.5 --scheme filter --method $method --output-dir not-begun
+        has err "'channels of conv2.weight'"
+        is_gone not-begun/log.jsonl
+    done
+    for method in set dsr:every=1,unit=epochs,threshold=1 magnitude:every=1,unit=epochs,scope=global magnitude:mode=oneshot lottery:rounds=2,values=keep \
+        'mest-em --scheduler sieve:every=1,freeze_from=1'; do
+        what="filter $method" common="$recipe --mutate-every 1 --sparsity 0.5 --scheme filter --method $method"
+        case $method in mest* | set) ;; *) common=$(echo "$common" | sed 's/--mutate-every 1//g') ;; esac
+        gives 0 "$model" --train $common -t 1 -o straight.onnx
+        gives 0 "$model" --train $common -t 2 -o threads.onnx
+        same straight.onnx threads.onnx
+    done
     says 3 'not for schemes' "$model" --train $recipe --sparsity 0.5 --scheme filter --distribution erk -o y.onnx
     says 2 'leaves none' "$model" --train $recipe --sparsity 0.999 --scheme filter -o y.onnx
     gives 0 "$model" --train $recipe --epochs 1 --scheme 'fc=filter:0.5,conv2=filter:0.5' -v -o y.onnx

@@ -221,6 +221,30 @@ START_TEST(dsr_moves_units_and_keeps_their_number)
 }
 END_TEST
 
+/* A layer whose weights are all below the threshold keeps them, also while it is given others. */
+START_TEST(dsr_empties_no_layer)
+{
+    world w;
+    mest_host_report r;
+    open_method(&w, "dsr", "every=5,threshold=.1,share=.2,room=3", false, 3);
+    for (int i = 0; i < N; i++) {
+        mest_sparse *s = w.host.params[i].sparse;
+        for (int64_t k = 0; k < s->stored; k++)
+            s->values[k] = i == 3 || k % 5 == 0 ? (mest_real)1e-6 : 1;
+    }
+    picture before = take_picture(&w, 3);
+    OK(world_step(&w, 0, 5, EPOCHS, BATCHES, &r, err));
+    picture after = take_picture(&w, 3);
+    ck_assert_int_gt(r.removed, 0);
+    ck_assert_int_gt(after.n, before.n);
+    for (int64_t i = 0; i < before.n; i++)
+        MUST(unit_in(after.units, after.n, before.units[i]));
+    check_survivors(&before, &after, true);
+    drop_picture(&before), drop_picture(&after);
+    world_close(&w);
+}
+END_TEST
+
 static void cubic(void)
 {
     world w;
@@ -273,4 +297,4 @@ START_TEST(magnitude_follows_the_cubic)
 END_TEST
 
 RUN("methods", rigl_drops_the_smallest_and_grows_the_steepest, set_replaces_what_is_nearest_to_zero, new_weights_are_normal,
-    dsr_moves_units_and_keeps_their_number, magnitude_follows_the_cubic)
+    dsr_moves_units_and_keeps_their_number, dsr_empties_no_layer, magnitude_follows_the_cubic)

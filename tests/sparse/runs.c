@@ -99,6 +99,8 @@ typedef struct run {
     mest_session *session;
     const mode *mode;
     int64_t stop_after; /* epochs; -1: never */
+    const char *method, *options; /* instead of MEST in a mode */
+    bool start_dense;
 } run;
 
 static int stage_of(int64_t epoch) { return (double)epoch >= .75 * EPOCHS ? 2 : (double)epoch >= .5625 * EPOCHS ? 1 : 0; }
@@ -162,7 +164,7 @@ static bool look(void *user, const mest_event *e)
     const int st = stage_of(e->epoch);
     mest_sparse *s;
     double target;
-    for (int k = 0; e->kind == MEST_EVENT_EPOCH && (s = pattern_of(r->model, k, &target)); k++)
+    for (int k = 0; r->mode && e->kind == MEST_EVENT_EPOCH && (s = pattern_of(r->model, k, &target)); k++)
         check_pattern(s, target - r->mode->bound[st], "units in an epoch");
     if (e->kind == MEST_EVENT_EPOCH)
         check_shapes(r->model);
@@ -179,6 +181,7 @@ static void open_run(run *r, const char *path, const char *scheme, double sparsi
     how.dense_layers = "none";
     how.seed = 5;
     how.from_scratch = true;
+    how.start_dense = r->start_dense;
     mest_train_config_init(&c);
     c.batch = 16;
     c.epochs = EPOCHS;
@@ -188,7 +191,7 @@ static void open_run(run *r, const char *path, const char *scheme, double sparsi
     MUST(mest_model_load(&r->model, path, NULL, &err));
     MUST(mest_model_sparsify(r->model, &how, &err));
     MUST(mest_session_create(&r->session, r->model, &c, &err));
-    MUST(mest_session_add_scheduler(r->session, "mest", r->mode->options, &err));
+    MUST(mest_session_add_scheduler(r->session, r->method ? r->method : "mest", r->method ? r->options : r->mode->options, &err));
 }
 
 static void close_run(run *r)
@@ -280,6 +283,70 @@ static void run_scheme(const char *model, const char *scheme, double sparsity, c
     close_run(&r);
 }
 
+/* Other methods that move whole channels: cut after any epoch they go on to the same bytes; the number of all channels in the end is that of the targets. */
+static void run_on_channels(const char *model, const char *scheme, const char *method, const char *options, bool start_dense)
+{
+    static state whole, parts;
+    char checkpoint[120];
+    mest_source source = {.struct_size = sizeof source, .info = info, .fetch = fetch};
+    mest_run_options o;
+    mest_run_options_init(&o);
+    o.progress = look;
+    snprintf(checkpoint, sizeof checkpoint, "%s.checkpoint", model);
+    snprintf(what, sizeof what, "%s %s:%s", scheme, method, options);
+    for (int64_t cut = 0; cut < EPOCHS; cut++) {
+        run r = {.stop_after = cut ? cut : -1, .method = method, .options = options, .start_dense = start_dense};
+        o.progress_user = &r;
+        o.checkpoint_path = cut ? checkpoint : NULL;
+        open_run(&r, model, scheme, .5, .05, 1 + (int)(cut % 2));
+        const mest_status status = mest_session_train(r.session, &source, &o, &err);
+        check(status == (cut ? MEST_E_CANCELLED : MEST_OK), err.msg, status, cut ? MEST_E_CANCELLED : MEST_OK);
+        if (cut) {
+            close_run(&r);
+            r.stop_after = -1;
+            open_run(&r, model, scheme, .5, .05, 1);
+            MUST(mest_session_resume(r.session, checkpoint, &err));
+            MUST(mest_session_train(r.session, &source, &o, &err));
+        }
+        take(&r, cut ? &parts : &whole);
+        check(cut == 0 || same(&whole, &parts), "bytes of a run that was cut after epoch", (double)cut, (double)cut);
+        int64_t units = 0, wanted = 0;
+        double target;
+        mest_sparse *s;
+        for (int k = 0; (s = pattern_of(r.model, k, &target)); k++) {
+            units += s->active_units;
+            wanted += mest_sparse_units_at(s, target);
+        }
+        check(units == wanted && wanted > 0, "channels in the end", (double)units, (double)wanted);
+        check_shapes(r.model);
+        close_run(&r);
+        err = (mest_error){0};
+    }
+    unlink(checkpoint);
+    strcat(checkpoint, ".prev");
+    unlink(checkpoint);
+}
+
+/* Methods that are not for channels: refused when they are asked for, with the reason, and nothing is left of them. */
+static void refuse_on_channels(const char *model)
+{
+    static const struct { const char *method, *options, *says; bool dense; } not_for[] = {
+        {"rigl", "", "gradients of single weights", false}, {"snfs", "", "gradients of single weights", false}, {"deepr", "", "signs of single weights", false},
+        {"snip", "", "gradients of single weights", true}, {"grasp", "", "gradients of single weights", true}, {"lottery", "rounds=2", "values=keep", true},
+        {"dsr", "", "unit=epochs", false}, {"magnitude", "", "unit=epochs", true}, {"sieve", "", "freeze_from=1", false},
+    };
+    static const mode none = {.options = "mode=vanilla"};
+    for (size_t i = 0; i < sizeof not_for / sizeof *not_for; i++) {
+        run r = {.mode = &none, .start_dense = not_for[i].dense};
+        snprintf(what, sizeof what, "filter %s", not_for[i].method);
+        open_run(&r, model, "filter", .5, .05, 1);
+        const mest_status status = mest_session_add_scheduler(r.session, not_for[i].method, not_for[i].options, &err);
+        check(status == MEST_E_UNSUPPORTED && strstr(err.msg, not_for[i].says) && strstr(err.msg, "channels of"), err.msg, status, MEST_E_UNSUPPORTED);
+        close_run(&r);
+        err = (mest_error){0};
+    }
+}
+
 /* A checkpoint of one scheme is no checkpoint of another, nor of other masks. */
 static void refuse_others(const char *model)
 {
@@ -334,6 +401,15 @@ int main(void)
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         for (size_t m = 0; m < sizeof modes / sizeof *modes; m++)
             run_scheme(path, all[i].scheme, all[i].sparsity, &modes[m]);
+    for (int by_inputs = 0; by_inputs < 2; by_inputs++) {
+        const char *scheme = by_inputs ? "channel" : "filter";
+        run_on_channels(path, scheme, "set", "", false);
+        run_on_channels(path, scheme, "dsr", "unit=epochs,every=1,threshold=.5,share=.3", false);
+        run_on_channels(path, scheme, "magnitude", "unit=epochs,every=1", true);
+        run_on_channels(path, scheme, "magnitude", "mode=oneshot,scope=global", true);
+        run_on_channels(path, scheme, "lottery", "rounds=3,values=keep", true);
+    }
+    refuse_on_channels(path);
     refuse_others(path);
     unlink(path);
     printf("%d passed, %d failed, 0 skipped\n", passed, failed);
