@@ -25,19 +25,16 @@ static int64_t take_group(mest_cursor *c, int64_t *ids)
     return n;
 }
 
-/* Units that stay if no group keeps more than `level`. above: groups that have more. */
-static int64_t kept_at(const mest_sparse *s, int64_t level, int64_t *above)
+/* above[l], l = 0..group_units: groups that have more than l units. One walk. */
+static void count_above(const mest_sparse *s, int64_t *above)
 {
     mest_cursor c;
-    int64_t kept = 0;
     mest_cursor_init(&c, s);
-    *above = 0;
-    while (c.at < s->active_units) {
-        const int64_t n = take_group(&c, NULL);
-        kept += n < level ? n : level;
-        *above += n > level;
-    }
-    return kept;
+    memset(above, 0, (size_t)(s->group_units + 1) * sizeof *above);
+    while (c.at < s->active_units)
+        above[take_group(&c, NULL) - 1]++;
+    for (int64_t l = s->group_units; l-- > 0;)
+        above[l] += above[l + 1];
 }
 
 /* The n units of a group that starts at position `first`: key << 32 | number, ascending, so that the last ones stay. */
@@ -53,16 +50,11 @@ static void rank_group(const mest_score *score, int64_t first, int64_t n, int64_
 void mest_balance_lowest(const mest_score *score, int64_t k, int64_t *out)
 {
     const mest_sparse *s = score->s;
-    const int64_t keep = s->active_units - k;
-    int64_t level = 0, high = s->group_units + 1, above;
-    while (high - level > 1) { /* kept_at(level) <= keep < kept_at(high) */
-        const int64_t middle = level + (high - level) / 2;
-        if (kept_at(s, middle, &above) <= keep)
-            level = middle;
-        else
-            high = middle;
-    }
-    const int64_t extra = keep - kept_at(s, level, &above), lose = above - extra; /* of the groups above the level, `lose` come down to it */
+    int64_t level = 0, extra = s->active_units - k, *at_level = s->group_room; /* two lists of group_units each, not yet in use */
+    count_above(s, at_level);
+    while (level < s->group_units && extra >= at_level[level]) /* what stays if no group keeps more than `level` */
+        extra -= at_level[level++];
+    const int64_t above = at_level[level], lose = above - extra; /* of the groups above the level, `lose` come down to it */
     const mest_group_room room = mest_group_room_of(s);
     mest_kth kth;
     mest_cursor c;

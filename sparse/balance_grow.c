@@ -3,6 +3,7 @@
 #include "sparse/balance.h"
 
 #include <inttypes.h>
+#include <string.h>
 
 /* Group by group: its slots that cannot grow (active after the change, or excluded), ascending. */
 typedef struct taken_groups {
@@ -60,51 +61,40 @@ static int64_t taken_next(taken_groups *t, int64_t *slots, int64_t *active)
     return n;
 }
 
-/* Units that would be grown if every group were filled up to `level`; groups that could then take one more. */
-static int64_t filled_at(const taken_groups *start, int64_t level, int64_t *open)
+/* open[l], l = 0..group_units: groups that hold at most l units and have room for more than l, which is what growth from level l to l + 1 takes.
+ * One walk; the sum over all l is how many units could grow. */
+static int64_t count_open(const taken_groups *start, int64_t *open)
 {
     const mest_sparse *s = start->s;
     const int64_t groups = mest_groups(s);
     taken_groups t = *start;
-    int64_t sum = 0, active;
-    *open = 0;
+    int64_t all = 0, active;
+    memset(open, 0, (size_t)(s->group_units + 1) * sizeof *open);
     for (int64_t g = 0; g < groups; g++) {
-        const int64_t taken = taken_next(&t, NULL, &active), most = active + s->group_units - taken;
-        const int64_t to = level < active ? active : level > most ? most : level;
-        sum += to - active;
-        *open += active <= level && level < most;
+        const int64_t taken = taken_next(&t, NULL, &active);
+        open[active]++;
+        open[active + s->group_units - taken]--;
+        all += s->group_units - taken;
     }
-    return sum;
-}
-
-/* The level to which n units fill: filled_at(level) <= n < filled_at(level + 1), or group_units if n is all. *all: how many could grow. */
-static int64_t level_of(const taken_groups *start, int64_t n, int64_t *all)
-{
-    int64_t level = 0, high = start->s->group_units, open;
-    *all = filled_at(start, high, &open);
-    if (n >= *all)
-        return high;
-    while (high - level > 1) {
-        const int64_t middle = level + (high - level) / 2;
-        if (filled_at(start, middle, &open) <= n)
-            level = middle;
-        else
-            high = middle;
-    }
-    return level;
+    for (int64_t l = 1; l <= s->group_units; l++)
+        open[l] += open[l - 1];
+    return all;
 }
 
 mest_status mest_balance_sample(const mest_sparse *s, uint64_t seed, uint64_t stream, const mest_change *change, const int64_t *exclude,
                                 int64_t n_exclude, int64_t n, int64_t *out, mest_error *err)
 {
     taken_groups start, t;
-    int64_t open, all;
+    int64_t level = 0, extra = n;
     taken_init(&start, s, change, exclude, n_exclude);
-    const int64_t level = level_of(&start, n, &all);
+    int64_t *at_level = s->group_room; /* two lists of group_units each, not yet in use */
+    const int64_t all = count_open(&start, at_level);
     MEST_CHECK(n >= 0 && n <= all, err, MEST_E_LIMIT, "%s: %" PRId64 " units to grow, but only %" PRId64 " are free", s->name, n, all);
     if (n == 0)
         return MEST_OK;
-    const int64_t extra = n - filled_at(&start, level, &open);
+    while (level < s->group_units && extra >= at_level[level]) /* all groups that can come to this level */
+        extra -= at_level[level++];
+    const int64_t open = at_level[level];
     /* Which open groups get one more: ranks at the end of `out`, used up as fast as the front grows. */
     int64_t *lucky = out + n - extra, used = 0, rank = 0, done = 0;
     mest_draw_ranks(seed, mest_mix64(stream ^ 0x67726f7570u), open, extra, lucky);
