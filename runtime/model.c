@@ -113,6 +113,7 @@ mest_status mest_model_parameter(const mest_model *model, int index, mest_tensor
         t.scheme = mest_param_channel_scheme(p);
     if (p->sparse) {
         t.scheme = p->sparse->name;
+        t.scheme_reason = p->scheme_reason;
         t.stored = mest_sparse_nnz(p->sparse);
     } else if (p->payload.linear && !p->loaded) { /* sparse in the file; a session keeps it so where kernels allow it */
         t.scheme = "sparse";

@@ -52,6 +52,7 @@ typedef struct mest_param {
     int64_t count;           /* dense elements */
     uint32_t value_version;  /* dense: +1 whenever values change */
     double target_sparsity;
+    const char *scheme_reason; /* why it has its scheme, where "auto" chose; NULL: it was asked for */
     const mest_bn_fold *fold;   /* weight or bias of a Conv with an unfolded BatchNormalization behind it; NULL otherwise */
     struct mest_axes *axes;  /* structured sparsity (runtime/channels.h): shape and count are those of the channels that are there */
 } mest_param;

@@ -18,7 +18,7 @@ bool mest_rule_structured(const char *scheme) { return !strcmp(scheme, "filter")
 static bool known(const char *name)
 {
     mest_scheme scheme;
-    return !strcmp(name, "dense") || !strcmp(name, "block") || mest_rule_structured(name) || mest_scheme_find(name, &scheme, NULL) == MEST_OK;
+    return !strcmp(name, "dense") || !strcmp(name, "block") || !strcmp(name, "auto") || mest_rule_structured(name) || mest_scheme_find(name, &scheme, NULL) == MEST_OK;
 }
 
 /* Takes the next rule off *at; false at the end of the text. what: "rules" or "scheme", for messages. */
@@ -57,12 +57,12 @@ static mest_status next_rule(const char *what, const char **at, char separator, 
         MEST_CHECK(end != colon + 1 && !*end && r->sparsity >= 0 && r->sparsity < 1, err, MEST_E_ARGUMENT, "%s: sparsity '%s' is not in [0, 1)", what,
                    colon + 1);
     }
-    if (!strcmp(scheme, "dense") || !strcmp(scheme, "block") || mest_rule_structured(scheme))
+    if (!strcmp(scheme, "dense") || !strcmp(scheme, "block") || !strcmp(scheme, "auto") || mest_rule_structured(scheme))
         return MEST_OK;
     mest_scheme ignored;
     mest_error own = {MEST_OK, ""};
     mest_status status = mest_scheme_find(scheme, &ignored, &own);
-    MEST_CHECK(status == MEST_OK, err, status, "%s: %s, filter, channel", what, own.msg);
+    MEST_CHECK(status == MEST_OK, err, status, "%s: %s, filter, channel, auto", what, own.msg);
     return MEST_OK;
 }
 

@@ -3,7 +3,7 @@
  *   rules    "PATTERN=SCHEME:SPARSITY;..."      PATTERN may be several, separated by commas
  *   scheme   "SCHEME" or "PATTERN=SCHEME[:SPARSITY],...[,SCHEME]"; a SCHEME alone is for the weights no pattern matches
  * A pattern ("*", "?") is meant for a parameter's name, with or without ".weight" at its end. SCHEME is a storage format, "block" (block4)
- * "filter", "channel" or "dense". The first rule that matches counts, rules before scheme. */
+ * "filter", "channel", "auto" (runtime/scheme_auto.h) or "dense". The first rule that matches counts, rules before scheme. */
 #ifndef MEST_RUNTIME_RULES_H
 #define MEST_RUNTIME_RULES_H
 

@@ -17,6 +17,7 @@
 #include "runtime/ratios.h"
 #include "runtime/rng.h"
 #include "runtime/rules.h"
+#include "runtime/scheme_auto.h"
 #include "runtime/snapshot.h"
 
 typedef struct usage {       /* how the graph uses a parameter */
@@ -269,6 +270,7 @@ typedef struct job {
     mest_patterns patterns;    /* n == 0: the default */
     plan *plans;               /* one a parameter */
     bool structured;           /* some are to lose channels */
+    mest_tuner *tuner;         /* times for scheme "auto"; NULL: models of cost */
 } job;
 
 static mest_status read_patterns(job *j, mest_error *err)
@@ -317,7 +319,8 @@ static mest_status decide(job *j, int32_t i, mest_error *err)
     one->counts = u->sparse_possible;
     one->sparsity = r.sparsity >= 0 ? r.sparsity : ratio ? ratio->sparsity : s->ratios ? 0 : s->sparsity;
     one->given = r.sparsity >= 0 || ratio != NULL;
-    if (one->sparsity < 0 && mest_rule_structured(r.scheme)) {
+    const bool is_chosen = !strcmp(r.scheme, "auto");
+    if (one->sparsity < 0 && (mest_rule_structured(r.scheme) || is_chosen)) {
         one->sparsity = 0;
     } else if (one->sparsity < 0 && strcmp(r.scheme, "dense") != 0) { /* nobody said: what the scheme itself leaves out, once its weight is there */
         mest_scheme scheme;
@@ -345,6 +348,12 @@ static mest_status decide(job *j, int32_t i, mest_error *err)
         one->wish = (mest_channel_wish){!strcmp(r.scheme, "filter") ? "filter" : "channel", one->sparsity, named};
         j->structured = true;
         return MEST_OK;
+    }
+    if (is_chosen) {
+        const mest_auto_layer layer = {.node = u->first, .graph = &j->graph, .weight = &u->shape, .inputs_first = inputs_first(u), .sparsity = one->sparsity,
+                                       .patterns = j->patterns.n ? &j->patterns : NULL};
+        MEST_TRY(mest_scheme_choose(m, j->tuner, &layer, r.scheme, &p->scheme_reason, err));
+        mest_logf(&m->heap, MEST_LOG_DEBUG, "'%s' is %s", p->name, p->scheme_reason);
     }
     MEST_TRY(open_sparse(m, i, &r, j->patterns.n ? &j->patterns : NULL, one, err));
     if (one->sparse && one->sparsity < 0) {
@@ -462,7 +471,15 @@ mest_status mest_model_sparsify(mest_model *m, const mest_sparsity *sparsity, me
     job j = {.m = m, .s = &own};
     MEST_NEW(&m->heap, j.plans, m->n_params + 1, err, "sparsify");
     memset(j.plans, 0, ((size_t)m->n_params + 1) * sizeof *j.plans);
-    mest_status status = sparsify(&j, err);
+    mest_tune_mode mode;
+    mest_status status = mest_tune_parse(own.tune, &mode, err);
+    if (status == MEST_OK && mode != MEST_TUNE_OFF)
+        status = mest_tuner_create(&j.tuner, &m->heap, mode, own.tune_cache, err);
+    if (status == MEST_OK)
+        status = sparsify(&j, err);
+    if (j.tuner)
+        mest_tuner_save(j.tuner);
+    mest_tuner_destroy(j.tuner);
     for (int32_t i = 0; i < m->n_params; i++)
         mest_sparse_destroy(j.plans[i].sparse);
     mest_free(&m->heap, j.plans, (size_t)m->n_params + 1, sizeof *j.plans);

@@ -81,6 +81,28 @@ static void print_plan(const tool *t, const mest_plan_info *plan)
     printf("memory      %s: activations and gradients %s, parameters %s, optimizer %s\n", total, arena, parameters, optimizer);
 }
 
+/* Which scheme `auto` gave each weight, and why. */
+static void print_schemes(explanation *x)
+{
+    for (int i = 0; i < mest_model_parameter_count(x->t->model); i++) {
+        mest_tensor_info info = {.struct_size = sizeof info};
+        if (mest_model_parameter(x->t->model, i, &info, NULL) != MEST_OK || !info.scheme_reason)
+            continue;
+        if (x->t->s->json) {
+            cJSON *event = json_event("scheme");
+            json_text(event, "name", info.name);
+            json_text(event, "scheme", info.scheme);
+            json_text(event, "why", info.scheme_reason);
+            (void)json_emit(x->t, event);
+            continue;
+        }
+        if (x->last != 'S')
+            printf("\nschemes\n");
+        x->last = 'S';
+        printf("     %-30s %s\n", report_plain(info.name).s, report_plain(info.scheme_reason).s);
+    }
+}
+
 int cmd_explain(tool *t)
 {
     const settings *s = t->s;
@@ -108,6 +130,7 @@ int cmd_explain(tool *t)
         return tool_fail(t, STAGE_PREPARE, &err);
     if (mest_session_passes(t->session, kind, s->batch, on_pass, &x, &err) != MEST_OK)
         return tool_fail(t, STAGE_PREPARE, &err);
+    print_schemes(&x);
     if (s->json) {
         cJSON *event = json_event("plan");
         json_text(event, "program", s->program);

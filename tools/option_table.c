@@ -116,6 +116,7 @@ const option option_table[] = {
     REAL("sparsity", true, "S", "0", sparsity, 0, 0.9999, "part of each sparse weight that is not stored; 0: dense training"),
     TEXT("scheme", 0, true, "NAME|RULES", "block4", scheme,
          "csr: single elements; blockH: H output channels by 1 (block: block4); punchedFxC; pattern: masks of 3x3 kernels; nmN:M, nmN:MxR; filter, channel: whole channels, layers become smaller; "
+         "auto: csr, a block or pattern for each layer, which trains fastest (--tune: by measurement; --explain tells why); "
          "layer by layer: PATTERN=NAME,..,NAME"),
     CHOICE("distribution", false, "uniform|erk|er", "uniform", distribution,
            "--sparsity is that of each weight, or of all together by the Erdos-Renyi rule, with or without kernels"),

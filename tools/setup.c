@@ -256,6 +256,7 @@ int tool_sparsify(tool *t)
     how.from_scratch = s->from_scratch;
     how.seed = (uint64_t)s->seed;
     how.start_dense = tool_starts_dense(s);
+    how.tune = s->tune;
     if (mest_model_sparsify(t->model, &how, &err) != MEST_OK)
         return tool_fail(t, STAGE_PREPARE, &err);
     t->sparsified = tool_wants_sparsity(s);

@@ -67,6 +67,7 @@ typedef struct mest_tensor_info {
     const char *scheme;         /* "dense", "csr", "block4", "pattern", ... */
     int64_t stored;             /* elements stored now (equals the product of dims when dense) */
     double sparsity;            /* 1 - stored / elements */
+    const char *scheme_reason;  /* parameters whose scheme "auto" chose: why that one, with the times of a step in each; else NULL */
 } mest_tensor_info;
 
 MEST_API int mest_model_parameter_count(const mest_model *model);
@@ -141,7 +142,8 @@ MEST_NODISCARD MEST_API mest_status mest_model_unfold_batch_norm(mest_model *mod
 
 typedef struct mest_sparsity {
     uint32_t struct_size;
-    const char *scheme;       /* "csr", "block4" ("block" is short for it), "punched8x4", "pattern", "nm2:4", "nm2:4x4", "filter", "channel"; NULL: csr. Or layer
+    const char *scheme;       /* "csr", "block4" ("block" is short for it), "punched8x4", "pattern", "nm2:4", "nm2:4x4", "filter", "channel", "auto" (csr, a block or
+                               * pattern, which trains fastest at this sparsity: docs/methods.md); NULL: csr. Or layer
                                * by layer "PATTERN=SCHEME[:SPARSITY],...,SCHEME": first match wins, a SCHEME alone is for all others */
     double sparsity;          /* 0..1 of each sparse parameter; 0 leaves everything dense; -1: what a scheme says by itself (nmN:M
                                * 1 - N/M, pattern 5/9), and dense with the others */
@@ -157,6 +159,8 @@ typedef struct mest_sparsity {
                                * together, those that stay dense included; densities go by the Erdos-Renyi rule, with or without kernels */
     const char *ratios;       /* path of a YAML file with prune_ratios (a sparsity for each name); what it does not name stays dense */
     const char *patterns;     /* path of a text with the masks of the pattern scheme (numbers, or three rows of "x.."); NULL: the default eight */
+    const char *tune;         /* scheme "auto": "off" (NULL) by models of cost, "fast", "full" by measurement, as mest_train_config.tune */
+    const char *tune_cache;   /* as mest_train_config.tune_cache */
 } mest_sparsity;
 
 MEST_API void mest_sparsity_init(mest_sparsity *sparsity);

@@ -211,6 +211,44 @@ START_TEST(arguments)
 }
 END_TEST
 
+/* Scheme auto: by the models always the same, by measurement the same with the same file; every choice has a reason, and dense layers stay dense. */
+START_TEST(schemes)
+{
+    const char *const tune[] = {"off", "off", "full", "full"};
+    char chosen[4][8][16];
+    for (int k = 0; k < 4; k++) {
+        char path[1024];
+        mest_model *m = NULL;
+        mest_sparsity sp;
+        snprintf(path, sizeof path, "%s/digits_cnn.onnx", getenv("MEST_DIGITS"));
+        MUST(mest_model_load(&m, path, NULL, err));
+        mest_sparsity_init(&sp);
+        sp.scheme = "auto";
+        sp.sparsity = 0.9;
+        sp.tune = tune[k];
+        sp.tune_cache = at("schemes");
+        MUST(mest_model_sparsify(m, &sp, err));
+        int reasons = 0;
+        for (int i = 0; i < mest_model_parameter_count(m); i++) {
+            mest_tensor_info info = {.struct_size = sizeof info};
+            MUST(mest_model_parameter(m, i, &info, err));
+            if (!info.scheme_reason) {
+                ck_assert_str_eq(info.scheme, "dense");
+                continue;
+            }
+            ck_assert_int_eq(strncmp(info.scheme_reason, info.scheme, strlen(info.scheme)), 0);
+            ck_assert_ptr_nonnull(strstr(info.scheme_reason, k < 2 ? "model of cost" : "measurement"));
+            ck_assert(info.sparsity > 0.89 && info.sparsity < 0.91);
+            snprintf(chosen[k][reasons++], 16, "%s", info.scheme);
+        }
+        ck_assert_int_eq(reasons, 2);
+        for (int i = 0; k % 2 && i < reasons; i++)
+            ck_assert_str_eq(chosen[k][i], chosen[k - 1][i]);
+        mest_model_destroy(m);
+    }
+}
+END_TEST
+
 int main(void)
 {
     if (!getenv("MEST_DIGITS") || !mkdtemp(folder))
@@ -222,6 +260,7 @@ int main(void)
     tcase_add_test(t, arguments);
     tcase_add_test(t, one_table_one_result);
     tcase_add_test(t, bad_files);
+    tcase_add_test(t, schemes);
     suite_add_tcase(suite, t);
     SRunner *r = srunner_create(suite);
     srunner_set_fork_status(r, CK_NOFORK);
