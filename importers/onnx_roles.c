@@ -7,7 +7,9 @@
  *   3. what no output depends on through differentiable inputs is constant (masks, indices, unused)
  *   4. a scalar, or one element that only scales or shifts, is constant, unless the older exporter gave it the name that it had in the
  *      network (it makes no such initializers of its own)
- *   5. an operand of an elementwise operator, as it is or moved, that holds infinite or huge negative numbers is a mask
+ *   5. an operand of an elementwise operator, as it is or moved, that holds infinite or huge negative numbers, or a matrix of
+ *      only 0 and 1, is a mask; what is subtracted from an input of the network, and what that is divided by, are the data's mean and deviation;
+ *      sines and cosines whose first row is 0 and 1 are a table of positions
  *   6. what the older exporter's constant folding made (names "onnx::Mul_181") is constant where it divides, compares or subtracts, scales
  *      by a table of more than one axis, or adds whole numbers or sines and cosines: grids, anchors, positions; weights come out as vectors
  *      along one axis, or in layers
@@ -161,20 +163,48 @@ static const char *describe(onnx_importer *im, const use *uses, const use *u)
 
 enum { MASK_MOST = 1 << 22 };
 
-/* Large numbers that no weight has: what is added to attention scores. Only of elementwise operands, which are small, as they are or moved. */
+/* Numbers that no weight has: large ones, which are added to attention scores, or nothing but zeros and ones in a matrix. Only of elementwise
+ * operands, which are small, as they are or moved. */
 static bool is_mask(const mest_graph *g, const mest_param *p, const use *uses, const use *u)
 {
     static const char *const ops[] = { "Add", "Sub", "Mul", "Where", "Min", "Max", "Expand", NULL };
     float x[256];
     if (p->count > MASK_MOST || !(is_one_of(g->nodes[u->node].op->name, ops) || is_one_of(g->nodes[behind_movers(g, uses, u, NULL)->node].op->name, ops)))
         return false;
+    bool zeros = false, ones = false, others = false;
+    int axes = 0;
     for (int64_t at = 0; at < p->count; at += 256) {
         int64_t n = p->count - at < 256 ? p->count - at : 256;
         if (mest_payload_read(&p->payload, at, n, x, NULL) != MEST_OK)
             return false;
-        for (int64_t i = 0; i < n; i++)
+        for (int64_t i = 0; i < n; i++) {
             if (!(x[i] > -9999 && x[i] < 1e30f))
                 return true;
+            zeros |= x[i] == 0;
+            ones |= x[i] == 1;
+            others |= x[i] != 0 && x[i] != 1;
+        }
+    }
+    for (int i = 0; i < p->shape.rank; i++)
+        axes += p->shape.dim[i] > 1;
+    return axes >= 2 && zeros && ones && !others; /* a factor of attention, or what is kept of a picture */
+}
+
+/* Subtracted from an input of the network, or dividing one from which only such was subtracted: the mean and deviation of the data. */
+static bool normalises_input(const mest_graph *g, const use *u)
+{
+    const mest_node *n = &g->nodes[u->node];
+    for (int hops = 0; hops < 2; hops++) {
+        if ((strcmp(n->op->name, "Sub") && strcmp(n->op->name, "Div")) || n->n_in != 2 || (hops == 0 && u->input != 1) || n->in[0] == MEST_NONE)
+            return false;
+        const mest_value *x = &g->values[n->in[0]];
+        if (x->kind == MEST_VALUE_INPUT)
+            return true;
+        if (x->producer == MEST_NONE)
+            return false;
+        n = &g->nodes[x->producer];
+        if (n->n_in == 2 && n->in[1] != MEST_NONE && g->values[n->in[1]].kind != MEST_VALUE_PARAM && g->values[n->in[1]].kind != MEST_VALUE_CONST)
+            return false;
     }
     return false;
 }
@@ -195,6 +225,29 @@ static bool is_table(const mest_param *p)
         }
     }
     return whole || wave;
+}
+
+/* Sines and cosines of positions that are added: the first row has nothing but zeros and ones, of both. */
+static bool is_positions(const mest_graph *g, const mest_param *p, const use *uses, const use *u)
+{
+    float x[256];
+    bool zero = false, one = false, other = false;
+    const int64_t row = p->shape.rank >= 2 ? p->shape.dim[p->shape.rank - 1] : 0;
+    if (row < 2 || row == p->count || p->count > MASK_MOST || strcmp(g->nodes[behind_movers(g, uses, u, NULL)->node].op->name, "Add"))
+        return false;
+    for (int64_t at = 0; at < p->count; at += 256) {
+        int64_t n = p->count - at < 256 ? p->count - at : 256;
+        if (mest_payload_read(&p->payload, at, n, x, NULL) != MEST_OK)
+            return false;
+        for (int64_t i = 0; i < n; i++) {
+            if (!(x[i] >= -1 && x[i] <= 1) || (at + i < row && x[i] != 0 && x[i] != 1))
+                return false;
+            zero |= at + i < row && x[i] == 0;
+            one |= at + i < row && x[i] == 1;
+            other |= x[i] != 0 && x[i] != 1;
+        }
+    }
+    return zero && one && other;
 }
 
 /* An elementwise operand that the older exporter folded together, and that no parameter looks like. */
@@ -274,7 +327,11 @@ static const char *decide(onnx_importer *im, mest_param *p, onnx_kind kind, cons
     if (!known && is_first_state(&im->m->graph, p, u))
         return "zeros, the first state of a recurrent layer";
     if (kind == KIND_UNKNOWN && is_mask(&im->m->graph, p, uses, u))
-        return "infinite or huge numbers: a mask";
+        return "infinite or huge numbers, or only 0 and 1: a mask";
+    if (kind == KIND_UNKNOWN && is_positions(&im->m->graph, p, uses, u))
+        return "sines and cosines of positions";
+    if (kind == KIND_UNKNOWN && normalises_input(&im->m->graph, u))
+        return "mean or deviation of the data: it acts on an input";
     if (kind == KIND_UNKNOWN && is_folded_constant(&im->m->graph, p, u))
         return "a table that the exporter folded together";
     const char *reason = NULL;

@@ -261,6 +261,15 @@ START_TEST(roles_follow_the_rules)
     ck_assert_int_eq(role_of(m, "causal", "a mask"), MEST_ROLE_CONSTANT);
     ck_assert_int_eq(role_of(m, "shift", "bias of MatMul 'out'"), MEST_ROLE_TRAINABLE);
     mest_model_destroy(m);
+    m = load_own("buffers.onnx");
+    ck_assert_int_eq(role_of(m, "mean", "mean or deviation"), MEST_ROLE_CONSTANT);
+    ck_assert_int_eq(role_of(m, "std", "mean or deviation"), MEST_ROLE_CONSTANT);
+    ck_assert_int_eq(role_of(m, "positions", "positions"), MEST_ROLE_CONSTANT);
+    ck_assert_int_eq(role_of(m, "kept", "a mask"), MEST_ROLE_CONSTANT);
+    ck_assert_int_eq(role_of(m, "gain", "Mul"), MEST_ROLE_TRAINABLE);
+    ck_assert_int_eq(role_of(m, "less", "Sub"), MEST_ROLE_TRAINABLE);
+    ck_assert_int_eq(role_of(m, "learned", "Add"), MEST_ROLE_TRAINABLE);
+    mest_model_destroy(m);
 }
 END_TEST
 
