@@ -33,8 +33,7 @@ def peak():
     return next(int(l.split()[1]) * 1024 for l in open("/proc/self/status") if l.startswith("VmHWM"))
 torch.set_num_threads(int(sys.argv[4]))
 before = peak()
-net = nets.build(sys.argv[2])
-_, shape, classes = nets.NETS[sys.argv[2]]
+net, shape, classes = nets.build(sys.argv[2])
 sgd = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
 x, y = torch.randn(int(sys.argv[3]), *shape), torch.randint(0, classes, (int(sys.argv[3]),))
 for _ in range(3):
