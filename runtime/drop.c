@@ -213,9 +213,9 @@ static void segments(search *s, int32_t k, const size_t *cross, const size_t *be
 static mest_status try_segments(search *s, mest_error *err)
 {
     const mest_lives *l = s->l;
-    int32_t n_forward = 0;
-    while (n_forward < l->n_ops && l->ops[n_forward].forward)
-        n_forward++;
+    int32_t n_forward = l->n_ops;
+    while (n_forward > 0 && !l->ops[n_forward - 1].forward)
+        n_forward--;
     const size_t n = (size_t)n_forward + 1;
     size_t *cross = mest_alloc(l->heap, n, sizeof *cross), *before = mest_calloc(l->heap, n, sizeof *before);
     if (cross && before) {

@@ -155,6 +155,8 @@ static mest_status insert(mest_pass_args *a, mest_id at, const char *op_name, co
     MEST_CHECK(*node != MEST_NONE, a->err, MEST_E_NOMEM, "pass: no memory for node '%s'", name);
     a->before[a->n_before++] = at;
     g->nodes[*node].origin = g->nodes[at].origin;
+    g->nodes[*node].phase = g->nodes[at].phase; /* lives and recomputation go by it */
+    g->nodes[*node].forward = g->nodes[at].forward;
     return a->typed ? mest_infer_node(g, *node, a->err) : MEST_OK;
 }
 
