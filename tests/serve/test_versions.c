@@ -494,6 +494,7 @@ START_TEST(serving_allocates_nothing)
     publish(NULL);
     mest_predictor *p = predictor(32);
     answer(p, 3, NULL);
+    answer(p, 32, NULL);
     train(1);
     for (int i = 0; i < 3; i++) {
         publish(NULL);
