@@ -141,11 +141,12 @@ static const char *megabytes(int64_t bytes, char *text, size_t size)
     return text;
 }
 
-/* A limit that will do is named with some room: what the process has beside the heap differs by a few pages from run to run. */
+/* A limit that will do is named with some room: what the process has beside the heap differs from run to run, by
+ * half a MiB at most as far as was seen. */
 static int64_t with_room(int64_t bytes)
 {
     const double step = (1 << 20) / 10.0;
-    return (int64_t)(ceil(((double)bytes * 1.005 + (128 << 10)) / step) * step) + 1;
+    return (int64_t)(ceil(((double)bytes * 1.005 + (768 << 10)) / step) * step) + 1;
 }
 
 static int64_t arena_room(const mest_memory_plan *m) { return m->limit_bytes - (m->process_bytes - m->arena_bytes); }

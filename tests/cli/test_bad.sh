@@ -94,7 +94,7 @@ trains() { gives 0 "$model" --train "$@" --no-eval-before -o new.onnx; is_file n
     says 5 'folder' "$model" --train $data -o folder/
     says 5 'nowhere/x.onnx' "$model" --train $data -o nowhere/x.onnx
     says 5 'good.csv' "$model" --train $data --output-dir good.csv
-    refuses 7 '--mem-limit is 1.0 MiB' $data --memory-limit 1
+    refuses 7 'memory limit is 1.0 MiB' $data --memory-limit 1
     (
         ulimit -f 4 # blocks of 512 bytes: too little for the model or a checkpoint
         "$run" "$model" --train $data --max-steps 1 --no-eval-before -o old.onnx > out 2> err
