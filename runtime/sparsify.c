@@ -126,15 +126,37 @@ static const char *dense_by_default(const mest_graph *g, const mest_param *p, co
 }
 
 /* ---- making one parameter sparse ---- */
+/* Reading a page of the file maps the pages around it too, up to WINDOW bytes. What was touched is counted in such windows, not in what was read:
+ * selection reads rows side by side, and samples. */
+enum { WINDOW = 64 << 10, RECENT = MEST_FORGET_BYTES / WINDOW };
+
+typedef struct touched {
+    int64_t n;                /* windows since the file's pages were let go */
+    uintptr_t window[RECENT]; /* seen last among those with the same number modulo RECENT; 0: none */
+} touched;
+
 typedef struct file_reader {
     mest_model *m;
     const mest_payload *payload;
+    touched *touched;
 } file_reader;
 
 static mest_status read_payload(const void *self, int64_t first, int64_t n, float *out, mest_error *err)
 {
     const file_reader *r = self;
-    mest_model_read(r->m, n * (int64_t)sizeof(float));
+    touched *t = r->touched;
+    const size_t size = mest_dtype_size(r->payload->dtype);
+    const uintptr_t base = (uintptr_t)r->payload->raw, last = (base + (size_t)(first + n) * size) / WINDOW;
+    for (uintptr_t w = (base + (size_t)first * size) / WINDOW; w <= last; w++) {
+        if (t->window[w % RECENT] == w)
+            continue;
+        if (t->n >= RECENT) {
+            mest_model_forget(r->m);
+            memset(t, 0, sizeof *t);
+        }
+        t->window[w % RECENT] = w;
+        t->n++;
+    }
     return mest_payload_read(r->payload, first, n, out, err);
 }
 
@@ -206,7 +228,7 @@ static mest_status check_sparsity(const mest_param *p, const mest_sparse *s, dou
 }
 
 /* Pattern and values. */
-static mest_status fill(mest_model *m, int32_t index, plan *one, const mest_sparsity *s, mest_error *err)
+static mest_status fill(mest_model *m, int32_t index, plan *one, const mest_sparsity *s, touched *pages, mest_error *err)
 {
     mest_param *p = &m->params[index];
     mest_sparse *sp = one->sparse;
@@ -219,7 +241,7 @@ static mest_status fill(mest_model *m, int32_t index, plan *one, const mest_spar
         const double fan_in = (double)fan_in_of(p, &one->u) * (all > 0 ? stored / all : 1);
         MEST_TRY(mest_sparse_from_random(sp, keep, s->seed, init_stream(index), sqrt(6.0 / (fan_in < 1 ? 1 : fan_in)), err));
     } else {
-        const file_reader file = {m, &p->payload};
+        const file_reader file = {m, &p->payload, pages};
         mest_reader reader = {read_payload, &file};
         MEST_TRY(mest_sparse_from_magnitude(sp, &reader, keep, err));
     }
@@ -439,10 +461,11 @@ static mest_status sparsify(job *j, mest_error *err)
         MEST_TRY(distribute(j, err));
     if (j->structured)
         MEST_TRY(remove_channels(j, err));
+    touched pages = {0};
     for (int32_t i = 0; i < m->n_params; i++) {
         mest_param *p = &m->params[i];
         if (j->plans[i].sparse)
-            MEST_TRY(fill(m, i, &j->plans[i], s, err));
+            MEST_TRY(fill(m, i, &j->plans[i], s, &pages, err));
         else if (s->from_scratch && p->role != MEST_ROLE_CONSTANT && p->role != MEST_ROLE_FROZEN)
             MEST_TRY(draw_dense(m, i, &j->plans[i].u, s->seed, err));
     }

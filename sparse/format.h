@@ -157,7 +157,8 @@ typedef struct mest_reader {
 /* Keeps the n_units units of largest L2 norm (ties: lower id), values from the reader. The norm of a unit of one element is |w|; of
  * others the square root of the sum of squares, added in the order of entries in double and rounded to float. A NaN counts as larger
  * than everything. Of the choices of a slot the one of largest norm is taken (ties: lower id). With groups, each keeps its even share.
- * Four passes over the reader in pieces of 4096 elements, five with groups; no memory beside the result. */
+ * Four passes over the reader in pieces of 4096 elements, five with groups; no memory beside the result. Large weights without groups: a
+ * little more than two passes, sometimes three, and up to 25 MiB beside the result (sparse/threshold.h). */
 mest_status mest_sparse_from_magnitude(mest_sparse *s, const mest_reader *reader, int64_t n_units, mest_error *err);
 /* n_units distinct units, uniform (with groups: an even share of each, which ones get the remainder is uniform; choices uniform), keyed
  * by (seed, stream); values uniform in [-bound, bound), keyed by their place in the dense tensor (PyTorch's default, kaiming_uniform with

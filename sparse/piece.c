@@ -4,11 +4,34 @@
 #include <math.h>
 #include <string.h>
 
-void mest_piece_rewind(mest_piece *p)
+/* Is every unit one column of the piece, from its first row to its last? */
+static bool upright(const mest_sparse *s)
+{
+    return !s->format->element || (s->choices == 1 && s->cell_cols == 1 && s->cell_units == 1 && s->row_span == s->unit_elements);
+}
+
+static int64_t full_width(const mest_sparse *s) { return MEST_PIECE / s->row_span / s->cell_cols * s->cell_cols; }
+
+static int64_t full_slots(const mest_sparse *s) { return full_width(s) / s->cell_cols * s->cell_units; }
+
+void mest_piece_rewind(mest_piece *p) { mest_piece_seek(p, 0); }
+
+int64_t mest_piece_count(const mest_sparse *s)
+{
+    const int64_t slots = s->unit_cols / s->choices;
+    return s->cols == 0 ? 0 : s->unit_rows * ((slots + full_slots(s) - 1) / full_slots(s));
+}
+
+void mest_piece_seek(mest_piece *p, int64_t at)
 {
     const mest_sparse *s = p->s;
-    p->b = p->col0 = p->n_cols = p->slot0 = p->n_slots = 0;
-    p->width = MEST_PIECE / s->row_span / s->cell_cols * s->cell_cols;
+    const int64_t n = full_slots(s), in_row = (s->unit_cols / s->choices + n - 1) / n;
+    p->width = full_width(s);
+    p->upright = upright(s);
+    p->n_cols = p->n_slots = 0;
+    p->b = in_row ? at / in_row : 0;
+    p->slot0 = in_row ? at % in_row * n : 0;
+    p->col0 = in_row ? at % in_row * p->width : 0;
 }
 
 mest_status mest_piece_next(mest_piece *p, mest_error *err)
@@ -35,7 +58,7 @@ mest_status mest_piece_next(mest_piece *p, mest_error *err)
         memset(to + n, 0, (size_t)(p->width - n) * sizeof *to);
     }
     p->n_cols = n;
-    p->n_slots = p->width / s->cell_cols * s->cell_units;
+    p->n_slots = full_slots(s);
     if (p->n_slots > slots - p->slot0)
         p->n_slots = slots - p->slot0;
     return MEST_OK;
@@ -51,17 +74,11 @@ static void places(const mest_piece *p, int64_t k, int32_t *at)
         at[e] = col[e] < 0 ? -1 : (int32_t)(row[e] * p->width + col[e] - p->col0);
 }
 
-/* Is every unit one column of the piece, from its first row to its last? */
-static bool upright(const mest_sparse *s)
-{
-    return !s->format->element || (s->choices == 1 && s->cell_cols == 1 && s->cell_units == 1 && s->row_span == s->unit_elements);
-}
-
 float mest_piece_norm(const mest_piece *p, int64_t slot, int32_t choice)
 {
     const mest_sparse *s = p->s;
     double sum = 0;
-    if (upright(s)) {
+    if (p->upright) {
         if (s->unit_elements == 1)
             return fabsf(p->value[slot - p->col0]);
         for (int32_t e = 0; e < s->unit_elements; e++) {
@@ -84,7 +101,7 @@ float mest_piece_norm(const mest_piece *p, int64_t slot, int32_t choice)
 void mest_piece_norms(const mest_piece *p, float *out)
 {
     const mest_sparse *s = p->s;
-    if (!upright(s)) {
+    if (!p->upright) {
         for (int64_t i = 0; i < p->n_slots; i++)
             out[i] = mest_piece_norm(p, p->slot0 + i, 0);
         return;
@@ -112,7 +129,7 @@ void mest_piece_norms(const mest_piece *p, float *out)
 void mest_piece_values(const mest_piece *p, int64_t slot, int32_t choice, mest_real *out)
 {
     const mest_sparse *s = p->s;
-    if (upright(s)) {
+    if (p->upright) {
         for (int32_t e = 0; e < s->unit_elements; e++)
             out[e] = (mest_real)p->value[e * p->width + slot - p->col0];
         return;

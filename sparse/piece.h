@@ -13,10 +13,14 @@ typedef struct mest_piece {
     int64_t b, col0, n_cols;    /* columns col0 .. col0 + n_cols - 1 of unit row b */
     int64_t slot0, n_slots;     /* slots of that unit row they decide about */
     int64_t width;              /* columns of a full piece */
+    bool upright;               /* every unit is one column of the piece, from its first row to its last */
     float value[MEST_PIECE];    /* [row_span, width] */
 } mest_piece;
 
 void mest_piece_rewind(mest_piece *p);
+/* How many pieces there are; the next one read is piece `at`. */
+int64_t mest_piece_count(const mest_sparse *s);
+void mest_piece_seek(mest_piece *p, int64_t at);
 /* Reads the next piece; n_cols == 0 at the end. Rows and columns past the matrix are zero. */
 mest_status mest_piece_next(mest_piece *p, mest_error *err);
 /* L2 norm of choice `choice` of slot `slot` (of the piece's unit row). */

@@ -9,32 +9,18 @@
 #include "sparse/balance.h"
 #include "sparse/cursor.h"
 #include "sparse/kth.h"
-#include "sparse/piece.h"
+#include "sparse/threshold.h"
 
 /* ---- from a dense tensor that is read in pieces ---- */
 
-/* Largest first is smallest first of the complement; equal norms keep the order of ids. */
-static uint32_t descending(float norm) { return ~mest_float_bits(norm); }
-
-/* The n_units slots of largest norm, values copied in the same pass. Formats without groups have one choice a slot. */
+/* The n_units slots of largest norm, values copied in the last pass. Formats without groups have one choice a slot. */
 static mest_status largest(mest_sparse *s, mest_piece *p, int64_t n_units, mest_error *err)
 {
     const int64_t slots = s->unit_cols;
     float norm[MEST_PIECE];
-    mest_kth kth;
-    mest_kth_init(&kth, n_units);
-    for (int pass = 0; pass < MEST_KTH_PASSES && n_units > 0 && n_units < s->n_units; pass++) {
-        mest_piece_rewind(p);
-        for (;;) {
-            MEST_TRY(mest_piece_next(p, err));
-            if (p->n_cols == 0)
-                break;
-            mest_piece_norms(p, norm);
-            for (int64_t i = 0; i < p->n_slots; i++)
-                mest_kth_count(&kth, descending(norm[i]));
-        }
-        mest_kth_next(&kth);
-    }
+    mest_threshold last = {0};
+    if (n_units > 0 && n_units < s->n_units)
+        MEST_TRY(mest_threshold_find(&last, p, n_units, err));
     mest_appender to;
     int64_t n = 0;
     mest_status status = MEST_OK;
@@ -47,7 +33,7 @@ static mest_status largest(mest_sparse *s, mest_piece *p, int64_t n_units, mest_
         mest_piece_norms(p, norm);
         for (int64_t i = 0; i < p->n_slots; i++) {
             const int64_t slot = p->slot0 + i;
-            if (n_units < s->n_units && !mest_kth_take(&kth, descending(norm[i])))
+            if (n_units < s->n_units && !mest_threshold_take(&last, mest_descending(norm[i])))
                 continue;
             mest_piece_values(p, slot, 0, s->values + n * s->unit_elements);
             mest_appender_put(&to, p->b * slots + slot);

@@ -89,6 +89,76 @@ START_TEST(magnitude_needs_no_dense_memory)
 }
 END_TEST
 
+/* From MEST_THRESHOLD_LARGE slots on the threshold is sought in another way. */
+static int key_compare(const void *a, const void *b) { return (*(const uint32_t *)a > *(const uint32_t *)b) - (*(const uint32_t *)a < *(const uint32_t *)b); }
+
+START_TEST(large_weights_are_exact)
+{
+    enum { RANDOM, BY_ROWS, TIES, ONE_VALUE, SAMPLE_BLIND, KINDS };
+    static const struct { const char *format; mest_shape shape; } all[] = { { "csr", { 2, { 1031, 1024 } } }, { "block2", { 2, { 1031, 2053 } } } };
+    for (size_t f = 0; f < sizeof all / sizeof *all; f++)
+        for (int kind = 0; kind < (f ? TIES : KINDS); kind++) {
+            bench_heap b;
+            heap_open(&b);
+            dense_weight d = dense_make(&all[f].shape, 21, kind == TIES ? 4 : 0);
+            const int64_t cols = all[f].shape.dim[1];
+            for (int64_t i = 0; i < d.n; i++)
+                if (kind == BY_ROWS) /* every row of another size */
+                    d.w[i] *= (float)(1 + i / cols);
+                else if (kind == ONE_VALUE)
+                    d.w[i] = .5f;
+                else if (kind == SAMPLE_BLIND) /* pieces that are sampled hold small numbers, others large ones */
+                    d.w[i] = i / 4096 % 8 ? 2 + d.w[i] : d.w[i];
+            d.w[17] = -NAN;
+            mest_sparse *s = sparse_make(&b, all[f].format, &all[f].shape, -1);
+            MUST(s->n_units >= 1 << 20);
+            uint32_t *key = malloc((size_t)s->n_units * 4), *sorted = malloc((size_t)s->n_units * 4);
+            for (int64_t u = 0; u < s->n_units; u++) {
+                const float norm = oracle_norm(s, d.w, u);
+                memcpy(&key[u], &norm, 4);
+                key[u] = ~key[u] & 0x7fffffff;
+            }
+            memcpy(sorted, key, (size_t)s->n_units * 4);
+            qsort(sorted, (size_t)s->n_units, 4, key_compare);
+            const int64_t tries[] = { 1, s->n_units / 10, s->n_units - 1 }; /* the ends: nothing, or everything, is beyond the sample */
+            for (size_t t = 0; t < sizeof tries / sizeof *tries; t++) {
+                const int64_t k = tries[t];
+                const uint32_t last = sorted[k - 1];
+                int64_t equal = 0, n = 0, *got = malloc((size_t)k * 8);
+                for (int64_t i = k - 1; i >= 0 && sorted[i] == last; i--)
+                    equal++;
+                d.elements = 0;
+                OK(mest_sparse_from_magnitude(s, &(mest_reader){ dense_read, &d }, k, err));
+                MUST(s->active_units == k);
+                s->format->units(s, 0, k, got);
+                for (int64_t u = 0; u < s->n_units; u++)
+                    if (key[u] < last || (key[u] == last && equal-- > 0)) {
+                        MUST(n < k && got[n] == u);
+                        n++;
+                    }
+                MUST(n == k);
+                for (int64_t p = 0; p < s->stored; p += 997) {
+                    int64_t at;
+                    mest_sparse_coords(s, p, 1, &at);
+                    MUST(at < 0 ? s->values[p] == 0 : s->values[p] == (mest_real)d.w[at] || at == 17);
+                }
+                ck_assert_int_le(d.elements, (int64_t)((kind == RANDOM ? 2.2 : 3.2) * (double)d.n));
+                free(got);
+            }
+            for (int at = 0; at < 2; at++) { /* without memory for it: said, nothing lost */
+                b.guard.fail_at = b.guard.n + at;
+                mest_error refused = {0};
+                MUST(mest_sparse_from_magnitude(s, &(mest_reader){ dense_read, &d }, s->n_units / 2, &refused) == MEST_E_NOMEM || (at && kind >= TIES));
+                sparse_check(s);
+                b.guard.fail_at = -1;
+            }
+            mest_sparse_destroy(s);
+            free(key), free(sorted), free(d.w);
+            heap_close(&b);
+        }
+}
+END_TEST
+
 START_TEST(nan_and_infinity_rank_highest)
 {
     bench_heap b;
@@ -282,5 +352,5 @@ START_TEST(counts_round_halves_up)
 }
 END_TEST
 
-RUN("sparse selection", magnitude_is_exact_top_k, magnitude_needs_no_dense_memory, nan_and_infinity_rank_highest,
+RUN("sparse selection", magnitude_is_exact_top_k, large_weights_are_exact, magnitude_needs_no_dense_memory, nan_and_infinity_rank_highest,
     a_failing_reader_leaves_a_valid_weight, lowest_matches_the_definition, lowest_of_unbalanced_groups, lambda_changes_the_victims, counts_round_halves_up)
