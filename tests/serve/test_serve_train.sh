@@ -104,6 +104,28 @@ for damage in 'printf X' 'head -c 5000 /dev/urandom' 'echo MESTREPL'; do
     if cmp -s kept models/digits/training/samples.mest; then pass; else fail "a file that is no store was changed"; fi
 done
 
+# a good guest: paused while a file exists, and it goes on by itself
+rm -r models/digits/training
+echo "{$recipe, \"pause_file\": \"$work/pause\"}" > models/digits/config.json
+begin
+: > pause
+asks 200 -d @add.json "$model/train"
+asks 200 -d '{"action":"start"}' "$model/train"
+paused() { status && grep -q '"state":"paused"' answer; }
+if until_so paused; then pass; else fail 'no pause while the file exists'; fi
+says 'exists'
+infer_body 1 1 > one.json
+asks 200 -d @one.json "$model/infer"
+rm pause
+if until_so at_least steps 5; then pass; else fail 'it does not go on when the file is gone'; fi
+: > pause
+if until_so paused; then pass; else fail 'no second pause'; fi
+asks 200 -d '{"action":"cancel"}' "$model/train"
+if until_so idle; then pass; else fail 'a paused training cannot be ended'; fi
+asks 200 -d '{"action":"start"}' "$model/train"
+until_so paused
+ends
+
 # bounded: the newest stay
 rm -r models/digits/training
 echo "{$recipe, \"replay_bytes\": 65536}" > models/digits/config.json

@@ -59,6 +59,9 @@ static const setting table[] = {
     WHOLE_AT(nice, 10, 0, 19, false, "niceness of the training threads"),
     WHOLE_AT(pause_waiting, 16, 0, 1000000, true, "training pauses while more requests are waiting or being answered"),
     REAL_AT(pause_at_most_ms, 200, 0, 86400000, true, "then it makes a step nevertheless, milliseconds; 0: it waits for as long as it takes"),
+    TEXT_AT(pause_file, "", "training pauses while a file of this name exists"),
+    REAL_AT(min_battery, 0, 0, 100, false, "training pauses while the machine runs on a battery below that, per cent; 0: never"),
+    REAL_AT(max_temperature, 0, 0, 200, false, "training pauses while a thermal zone is hotter, degrees Celsius; 0: never"),
     WHOLE_AT(replay_bytes, 64 << 20, 65536, 1e15, false, "size of the store of samples on disk"),
     TEXT_AT(replay_keep, "newest", "what stays when the store is full: newest, or sample (each sample that ever came has the same chance)"),
 };

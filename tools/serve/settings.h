@@ -37,6 +37,8 @@ typedef struct settings {
     int64_t nice;                       /* of the training thread, 0..19 */
     int64_t pause_waiting;              /* training pauses while more requests wait than that */
     double pause_at_most_ms;            /* then it makes one step nevertheless; 0: it waits for as long as it takes */
+    char pause_file[SETTING_TEXT];      /* training pauses while it exists; "": none */
+    double min_battery, max_temperature; /* per cent, degrees Celsius; 0: never mind */
     /* replay store */
     int64_t replay_bytes;               /* on disk */
     char replay_keep[SETTING_TEXT];     /* "newest" or "sample": what stays when it is full */

@@ -65,6 +65,43 @@ void trainer_yield(trainer *t, double ms)
     }
 }
 
+static void told(void *user, const char *why)
+{
+    trainer *t = user;
+    set_state(t, why ? "paused" : "training");
+    trainer_note(t, why ? why : "");
+}
+
+/* A file, the battery, the heat. Woken, it looks around as after any step. */
+static void rest_as_guest(trainer *t)
+{
+    if (t->guest && mest_guest_rest(t->guest, told, t) != MEST_GUEST_GO)
+        set_state(t, "training");
+}
+
+/* With the lock: something is to be done. */
+static void wake(trainer *t)
+{
+    pthread_cond_broadcast(&t->changed);
+    if (t->guest)
+        mest_guest_wake(t->guest);
+}
+
+static bool make_guest(trainer *t, fault *f)
+{
+    const settings *s = &t->settings;
+    if (!*s->pause_file && s->min_battery <= 0 && s->max_temperature <= 0)
+        return true;
+    mest_guest_options o;
+    mest_guest_options_init(&o);
+    o.pause_file = *s->pause_file ? s->pause_file : NULL;
+    o.min_battery = s->min_battery;
+    o.max_temperature = s->max_temperature;
+    o.poll_seconds = 0.2;
+    mest_error err;
+    return mest_guest_create(&t->guest, &o, &err) == MEST_OK || refuse_error(f, &err);
+}
+
 /* ---- the thread ---- */
 static bool enough_samples(trainer *t)
 {
@@ -97,6 +134,7 @@ static bool advance(trainer *t, fault *f)
     set_state(t, "training");
     if (!session_learn(t, f))
         return false;
+    rest_as_guest(t);
     if (t->in_round < t->now.round_steps)
         return true;
     if (!round_end(t, f))
@@ -206,7 +244,7 @@ trainer *trainer_create(served *m, fault *f)
     pthread_mutex_init(&t->lock, NULL);
     pthread_mutex_init(&t->versions, NULL);
     clock_condition(&t->changed);
-    bool good = sample_spec_make(&t->spec, m->in, m->n_inputs, &m->out[m->target], m->settings.loss, f) && open_store(t, f);
+    bool good = sample_spec_make(&t->spec, m->in, m->n_inputs, &m->out[m->target], m->settings.loss, f) && make_guest(t, f) && open_store(t, f);
     if (good) {
         t->wanted = session_was_running(t);
         t->started = pthread_create(&t->thread, NULL, train, t) == 0;
@@ -225,10 +263,11 @@ void trainer_destroy(trainer *t)
         return;
     pthread_mutex_lock(&t->lock);
     t->quit = true;
-    pthread_cond_broadcast(&t->changed);
+    wake(t);
     pthread_mutex_unlock(&t->lock);
     if (t->started)
         pthread_join(t->thread, NULL);
+    mest_guest_destroy(t->guest);
     replay_close(t->store);
     measure_destroy(t->measure);
     for (int k = 0; k < MAX_TENSORS; k++)
@@ -260,7 +299,7 @@ bool trainer_start(trainer *t, const cJSON *changes, fault *f)
         t->wanted = true;
         t->ends_at = t->settings.rounds ? t->rounds + t->settings.rounds : 0;
         t->note[0] = 0;
-        pthread_cond_broadcast(&t->changed);
+        wake(t);
     }
     pthread_mutex_unlock(&t->lock);
     return good;
@@ -270,7 +309,7 @@ void trainer_cancel(trainer *t)
 {
     pthread_mutex_lock(&t->lock);
     t->wanted = false;
-    pthread_cond_broadcast(&t->changed);
+    wake(t);
     pthread_mutex_unlock(&t->lock);
 }
 
@@ -318,7 +357,7 @@ static bool change_version(trainer *t, int64_t id, bool back, fault *f)
         t->restore = id;
     if (good && t->candidate == id)
         t->candidate = 0;
-    pthread_cond_broadcast(&t->changed);
+    wake(t);
     pthread_mutex_unlock(&t->lock);
     return good;
 }

@@ -3,6 +3,7 @@
 #ifndef TOOLS_SERVE_TRAINER_PARTS_H
 #define TOOLS_SERVE_TRAINER_PARTS_H
 
+#include "mest/guest.h"
 #include "serve/clock.h"
 #include "serve/measure.h"
 #include "serve/trainer.h"
@@ -29,6 +30,7 @@ struct trainer {
     pthread_cond_t changed;
     settings settings;              /* those of the model, with what requests changed */
     bool wanted, quit;              /* training shall go on; the service ends */
+    mest_guest *guest;              /* the thread's own but for waking it; NULL: there is no rule */
     int64_t restore;                /* version that training shall go on from, 0: none */
     bool anew;                      /* the engine was replaced: begin on the one that answers now */
     const char *state;              /* "idle", "waiting for samples", "training", "paused" */
