@@ -37,18 +37,6 @@
 #undef W
 #endif
 
-/* A run is cut into panels of nearly equal length, none longer than `most`. */
-typedef struct panels { int64_t n, base, longer; } panels;
-static panels panels_of(int64_t length, int64_t most)
-{
-    panels r = {.n = (length + most - 1) / most};
-    if (r.n) {
-        r.base = length / r.n;
-        r.longer = length % r.n;
-    }
-    return r;
-}
-
 typedef void (*pixel_panel)(PIXEL_ARGS);
 #define PIXEL_TABLE(w)                                                                                                                   \
     {NULL, pixels_1_w##w, pixels_2_w##w, pixels_3_w##w, pixels_4_w##w, pixels_5_w##w, pixels_6_w##w, pixels_7_w##w, pixels_8_w##w},      \
@@ -67,7 +55,7 @@ static void pixels(const mest_lanes_forward *j, int width, int64_t first, int64_
 {
     const bool four = j->list.height == 4;
     const pixel_panel *const panel = pixel_panels[(width == 16 ? 4 : width == 8 ? 2 : 0) + four];
-    const panels r = panels_of((last - first + width - 1) / width, four ? RUN_QUAD : RUN_SINGLE);
+    const runs r = runs_of((last - first + width - 1) / width, four ? RUN_QUAD : RUN_SINGLE);
     int64_t at = first;
     for (int64_t i = 0; i < r.n; i++) {
         const int64_t u = r.base + (i < r.longer), rest = last - at - (u - 1) * width;
@@ -101,7 +89,7 @@ static int most_positions(int height)
 static void channels(const mest_lanes_forward *j, int64_t first, int64_t last, int32_t r0, int32_t r1)
 {
     const channel_panel *const panel = channel_panels[j->list.height == 16 ? 2 : j->list.height == 8];
-    const panels r = panels_of(last - first, most_positions(j->list.height));
+    const runs r = runs_of(last - first, most_positions(j->list.height));
     int64_t at = first;
     for (int64_t i = 0; i < r.n; i++) {
         const int64_t u = r.base + (i < r.longer);

@@ -3,18 +3,6 @@
  * lanes_list.c; neither depends on the instruction set. */
 #include "sparse/kernels/lanes_micro.h"
 
-/* A row of positions is cut into runs of nearly equal length, none longer than `most`: 14 is 7 + 7, not 8 + 4 + 2. */
-typedef struct runs { int64_t n, base, longer; } runs;
-static runs runs_of(int64_t length, int64_t most)
-{
-    runs r = {.n = (length + most - 1) / most};
-    if (r.n) {
-        r.base = length / r.n;
-        r.longer = length % r.n;
-    }
-    return r;
-}
-
 #define PANEL_ARGS const mest_lanes_forward *j, int32_t tile, int32_t r0, int32_t r1, const char *x, char *y
 #define SINGLES(u, sets)                                                                                 \
     static __attribute__((noinline)) void singles_##u(PANEL_ARGS) { forward_singles(u, sets, j, tile, r0, r1, x, y); }

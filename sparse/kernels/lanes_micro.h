@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Vector types and inner loops of the batch-lane kernels, written once with the compiler's vector extensions. Included by lanes.c only,
- * which is compiled per instruction set; everything here is static, so no variant can be linked into another one's place.
+/* Vector types and inner loops of the batch-lane kernels, written once with the compiler's vector extensions. Included by files
+ * that are compiled per instruction set; everything here is static, so no variant can be linked into another one's place.
  *
  * The number of positions u is a constant where these functions are inlined: accumulator arrays become registers, and the multiples of
  * the position stride stay in registers too. Weights are splat as w - 0, which the compiler drops; w + 0 it must keep for -0. */
@@ -36,6 +36,18 @@ enum { V = 4, RUN_SINGLE = 8, RUN_QUAD = 4, RUN_BACKWARD = 8, WEIGHT_M = 4 };
 enum { V = 4, RUN_SINGLE = 8, RUN_QUAD = 2, RUN_BACKWARD = 4, WEIGHT_M = 2 };
 #define VECTOR_BYTES (4 * sizeof(mest_real))
 #endif
+
+/* A row of positions is cut into runs of nearly equal length, none longer than `most`: 14 is 7 + 7, not 8 + 4 + 2. */
+typedef struct runs { int64_t n, base, longer; } runs;
+static inline runs runs_of(int64_t length, int64_t most)
+{
+    runs r = {.n = (length + most - 1) / most};
+    if (r.n) {
+        r.base = length / r.n;
+        r.longer = length % r.n;
+    }
+    return r;
+}
 
 typedef mest_real vec __attribute__((vector_size(VECTOR_BYTES)));
 typedef mest_real quad __attribute__((vector_size(4 * sizeof(mest_real))));
