@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "runtime/alloc.h"
+#include "runtime/process.h"
 #include "runtime/status.h"
 
 enum { MOST_READINGS = 32, NAME_BYTES = 64, PATH_BYTES = 1024, REASON_BYTES = PATH_BYTES + 80 };
@@ -40,13 +41,6 @@ struct mest_guest {
     const _Atomic bool *stop;
     char reason[REASON_BYTES];
 };
-
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 /* ---- readings ---- */
 
@@ -147,7 +141,7 @@ static bool look(mest_guest *g)
     const bool file = g->pause_file[0] && access(g->pause_file, F_OK) == 0;
     if (file)
         snprintf(g->reason, sizeof g->reason, "'%s' exists", g->pause_file);
-    g->looked = now();
+    g->looked = mest_seconds();
     return file || g->low || g->hot;
 }
 
@@ -194,7 +188,7 @@ mest_status mest_guest_create(mest_guest **guest, const mest_guest_options *opti
         mest_guest_destroy(g);
         return mest_fail(err, MEST_E_UNSUPPORTED, "a limit on the temperature is given, but %s/class/thermal has no thermal zone that can be read", root);
     }
-    g->began = g->worked_since = now();
+    g->began = g->worked_since = mest_seconds();
     g->looked = -INFINITY;
     *guest = g;
     return MEST_OK;
@@ -208,7 +202,7 @@ void mest_guest_destroy(mest_guest *g)
     mest_free(&heap, g, 1, sizeof *g);
 }
 
-bool mest_guest_time_over(const mest_guest *g) { return g && g->o.time_limit > 0 && now() - g->began >= g->o.time_limit; }
+bool mest_guest_time_over(const mest_guest *g) { return g && g->o.time_limit > 0 && mest_seconds() - g->began >= g->o.time_limit; }
 
 void mest_guest_wake(mest_guest *g) { atomic_store(&g->woken, true); }
 
@@ -216,7 +210,7 @@ const _Atomic bool *mest_guest_work(mest_guest *g, const _Atomic bool *stop)
 {
     const _Atomic bool *before = g->stop;
     g->stop = stop;
-    g->worked_since = now();
+    g->worked_since = mest_seconds();
     return before;
 }
 
@@ -233,14 +227,14 @@ void mest_guest_rested(const mest_guest *g, double *for_share, double *paused)
 /* Sleeps, but not past the time limit, and until it is woken. Seconds it took. */
 static double rest(mest_guest *g, double seconds)
 {
-    const double from = now();
+    const double from = mest_seconds();
     double end = from + seconds, t = from;
     if (g->o.time_limit > 0 && end > g->began + g->o.time_limit)
         end = g->began + g->o.time_limit;
     while (t < end && !disturbed(g)) {
         const double part = end - t < SLICE_SECONDS ? end - t : SLICE_SECONDS;
         nanosleep(&(struct timespec){.tv_nsec = (long)(part * 1e9)}, NULL); /* of the monotonic clock; a signal ends it early */
-        t = now();
+        t = mest_seconds();
     }
     return t - from;
 }
@@ -256,14 +250,14 @@ static bool ends(mest_guest *g, mest_guest_answer *answer)
     } else {
         return false;
     }
-    g->worked_since = now();
+    g->worked_since = mest_seconds();
     return true;
 }
 
 mest_guest_answer mest_guest_rest(mest_guest *g, mest_guest_told told, void *user)
 {
     mest_guest_answer answer = MEST_GUEST_GO;
-    g->owed += (now() - g->worked_since) * (1 / g->o.cpu_share - 1);
+    g->owed += (mest_seconds() - g->worked_since) * (1 / g->o.cpu_share - 1);
     if (g->owed > WORTH_SECONDS) {
         const double took = rest(g, g->owed);
         g->owed -= took;
@@ -272,10 +266,10 @@ mest_guest_answer mest_guest_rest(mest_guest *g, mest_guest_told told, void *use
     if (g->owed < -1)
         g->owed = -1; /* a machine that was busy for long gives no right to a long turn */
     bool paused = false;
-    const double from = now();
+    const double from = mest_seconds();
     while (!ends(g, &answer)) {
         const bool polls = g->pause_file[0] || g->batteries.n || g->zones.n;
-        if (!polls || (!paused && now() - g->looked < g->o.poll_seconds) || !look(g))
+        if (!polls || (!paused && mest_seconds() - g->looked < g->o.poll_seconds) || !look(g))
             break;
         if (!paused && told)
             told(user, g->reason);
@@ -283,10 +277,10 @@ mest_guest_answer mest_guest_rest(mest_guest *g, mest_guest_told told, void *use
         rest(g, g->o.poll_seconds);
     }
     if (paused) {
-        g->paused += now() - from;
+        g->paused += mest_seconds() - from;
         if (told)
             told(user, NULL);
     }
-    g->worked_since = now();
+    g->worked_since = mest_seconds();
     return answer;
 }

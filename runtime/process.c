@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 /* No stdio: its buffer would be memory of the process, too. */
@@ -31,3 +32,10 @@ static int64_t status_line(const char *name)
 
 int64_t mest_process_resident(void) { return status_line("VmRSS:"); }
 int64_t mest_process_peak(void) { return status_line("VmHWM:"); }
+
+double mest_seconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}

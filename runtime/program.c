@@ -6,7 +6,6 @@
 #include <math.h>
 #include <sched.h>
 #include <string.h>
-#include <time.h>
 
 #include "runtime/autodiff.h"
 #include "runtime/counter.h"
@@ -328,13 +327,6 @@ mest_status mest_program_step(mest_program *p, mest_id i, const mest_run *run, m
             if (st->args.out[k].data && st->args.out[k].type->layout.kind == MEST_PIXEL)
                 mest_pixel_clear_halo(st->args.out[k].type, st->args.out[k].data);
     return MEST_OK;
-}
-
-double mest_seconds(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
 static void trace(const mest_program *p, const mest_profile *profile, mest_id i, double start, double seconds, int64_t cycles)

@@ -14,6 +14,7 @@
 #include "runtime/kernel.h"
 #include "runtime/model.h"
 #include "runtime/pass.h"
+#include "runtime/process.h"
 #include "mest/train.h"
 
 typedef struct mest_arena {
@@ -133,7 +134,6 @@ mest_status mest_program_reserve(const mest_program *program, mest_error *err);
 /* The same node by node: begin, then every node in its order. */
 mest_status mest_program_begin(mest_program *program, mest_error *err);
 mest_status mest_program_step(mest_program *program, mest_id node, const mest_run *run, mest_error *err);
-double mest_seconds(void); /* monotonic clock */
 /* Memory of a value after a run (outputs, loss, kept gradients); NULL if it has none. */
 const void *mest_program_data(const mest_program *program, mest_id value);
 mest_id mest_program_find(const mest_program *program, const char *name);
