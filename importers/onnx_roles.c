@@ -163,31 +163,63 @@ static const char *describe(onnx_importer *im, const use *uses, const use *u)
 
 enum { MASK_MOST = 1 << 22 };
 
-/* Numbers that no weight has: large ones, which are added to attention scores, or nothing but zeros and ones in a matrix. Only of elementwise
- * operands, which are small, as they are or moved. */
-static bool is_mask(const mest_graph *g, const mest_param *p, const use *uses, const use *u)
+/* What the numbers of a small initializer look like. A row is the last axis. */
+typedef struct numbers {
+    bool known, readable;
+    bool huge;                  /* one is infinite or larger than weights are, or no number */
+    bool zero, one, other;      /* which there are */
+    bool whole, unit;           /* all are whole numbers; all lie in -1..1 */
+    bool first_zero, first_one, first_other; /* which there are in the first row */
+} numbers;
+
+static const numbers *look(const mest_param *p, numbers *n)
 {
-    static const char *const ops[] = { "Add", "Sub", "Mul", "Where", "Min", "Max", "Expand", NULL };
+    const int64_t row = p->shape.rank ? p->shape.dim[p->shape.rank - 1] : 1;
     float x[256];
-    if (p->count > MASK_MOST || !(is_one_of(g->nodes[u->node].op->name, ops) || is_one_of(g->nodes[behind_movers(g, uses, u, NULL)->node].op->name, ops)))
-        return false;
-    bool zeros = false, ones = false, others = false;
-    int axes = 0;
+    if (n->known)
+        return n;
+    *n = (numbers){ .known = true, .readable = true, .whole = true, .unit = true };
     for (int64_t at = 0; at < p->count; at += 256) {
-        int64_t n = p->count - at < 256 ? p->count - at : 256;
-        if (mest_payload_read(&p->payload, at, n, x, NULL) != MEST_OK)
-            return false;
-        for (int64_t i = 0; i < n; i++) {
-            if (!(x[i] > -9999 && x[i] < 1e30f))
-                return true;
-            zeros |= x[i] == 0;
-            ones |= x[i] == 1;
-            others |= x[i] != 0 && x[i] != 1;
+        const int64_t count = p->count - at < 256 ? p->count - at : 256;
+        if (mest_payload_read(&p->payload, at, count, x, NULL) != MEST_OK) {
+            n->readable = false;
+            return n;
+        }
+        for (int64_t i = 0; i < count; i++) {
+            const bool zero = x[i] == 0, one = x[i] == 1;
+            n->huge |= !(x[i] > -9999 && x[i] < 1e30f);
+            n->whole &= x[i] > -0x1p31f && x[i] < 0x1p31f && x[i] == (float)(int32_t)x[i];
+            n->unit &= x[i] >= -1 && x[i] <= 1;
+            n->zero |= zero;
+            n->one |= one;
+            n->other |= !zero && !one;
+            if (at + i < row) {
+                n->first_zero |= zero;
+                n->first_one |= one;
+                n->first_other |= !zero && !one;
+            }
         }
     }
+    return n;
+}
+
+static int long_axes(const mest_param *p)
+{
+    int axes = 0;
     for (int i = 0; i < p->shape.rank; i++)
         axes += p->shape.dim[i] > 1;
-    return axes >= 2 && zeros && ones && !others; /* a factor of attention, or what is kept of a picture */
+    return axes;
+}
+
+/* Numbers that no weight has: large ones, which are added to attention scores, or nothing but zeros and ones in a matrix. Only of elementwise
+ * operands, which are small, as they are or moved. */
+static bool is_mask(const mest_graph *g, const mest_param *p, numbers *seen, const use *uses, const use *u)
+{
+    static const char *const ops[] = { "Add", "Sub", "Mul", "Where", "Min", "Max", "Expand", NULL };
+    if (p->count > MASK_MOST || !(is_one_of(g->nodes[u->node].op->name, ops) || is_one_of(g->nodes[behind_movers(g, uses, u, NULL)->node].op->name, ops)))
+        return false;
+    const numbers *n = look(p, seen); /* zeros and ones: a factor of attention, or what is kept of a picture */
+    return n->huge || (n->readable && long_axes(p) >= 2 && n->zero && n->one && !n->other);
 }
 
 /* Subtracted from an input of the network, or dividing one from which only such was subtracted: the mean and deviation of the data. */
@@ -210,57 +242,31 @@ static bool normalises_input(const mest_graph *g, const use *u)
 }
 
 /* All whole numbers, or all of the first row 0 or 1 and none beyond 1: a grid, or sines and cosines of positions. */
-static bool is_table(const mest_param *p)
+static bool is_table(const mest_param *p, numbers *seen)
 {
-    float x[256];
-    bool whole = true, wave = p->shape.rank >= 2;
-    const int64_t row = p->shape.rank ? p->shape.dim[p->shape.rank - 1] : 1;
-    for (int64_t at = 0; at < p->count && (whole || wave); at += 256) {
-        int64_t n = p->count - at < 256 ? p->count - at : 256;
-        if (mest_payload_read(&p->payload, at, n, x, NULL) != MEST_OK)
-            return false;
-        for (int64_t i = 0; i < n; i++) {
-            whole &= x[i] == (float)(int32_t)x[i];
-            wave &= x[i] >= -1 && x[i] <= 1 && (at + i >= row || x[i] == 0 || x[i] == 1);
-        }
-    }
-    return whole || wave;
+    const numbers *n = look(p, seen);
+    return n->readable && (n->whole || (p->shape.rank >= 2 && n->unit && !n->first_other));
 }
 
 /* Sines and cosines of positions that are added: the first row has nothing but zeros and ones, of both. */
-static bool is_positions(const mest_graph *g, const mest_param *p, const use *uses, const use *u)
+static bool is_positions(const mest_graph *g, const mest_param *p, numbers *seen, const use *uses, const use *u)
 {
-    float x[256];
-    bool zero = false, one = false, other = false;
     const int64_t row = p->shape.rank >= 2 ? p->shape.dim[p->shape.rank - 1] : 0;
     if (row < 2 || row == p->count || p->count > MASK_MOST || strcmp(g->nodes[behind_movers(g, uses, u, NULL)->node].op->name, "Add"))
         return false;
-    for (int64_t at = 0; at < p->count; at += 256) {
-        int64_t n = p->count - at < 256 ? p->count - at : 256;
-        if (mest_payload_read(&p->payload, at, n, x, NULL) != MEST_OK)
-            return false;
-        for (int64_t i = 0; i < n; i++) {
-            if (!(x[i] >= -1 && x[i] <= 1) || (at + i < row && x[i] != 0 && x[i] != 1))
-                return false;
-            zero |= at + i < row && x[i] == 0;
-            one |= at + i < row && x[i] == 1;
-            other |= x[i] != 0 && x[i] != 1;
-        }
-    }
-    return zero && one && other;
+    const numbers *n = look(p, seen);
+    return n->readable && n->unit && n->first_zero && n->first_one && !n->first_other && n->other;
 }
 
 /* An elementwise operand that the older exporter folded together, and that no parameter looks like. */
-static bool is_folded_constant(const mest_graph *g, const mest_param *p, const use *u)
+static bool is_folded_constant(const mest_graph *g, const mest_param *p, numbers *seen, const use *u)
 {
     static const char *const never[] = { "Sub", "Div", "Pow", "Where", "Min", "Max", NULL };
     const char *op = g->nodes[u->node].op->name;
-    int axes = 0;
     if (strncmp(p->name, "onnx::", 6) || p->count > MASK_MOST)
         return false;
-    for (int i = 0; i < p->shape.rank; i++)
-        axes += p->shape.dim[i] > 1;
-    return is_one_of(op, never) || (!strcmp(op, "Mul") && axes > 1) || (!strcmp(op, "Add") && axes > 1 && is_table(p));
+    const int axes = long_axes(p);
+    return is_one_of(op, never) || (!strcmp(op, "Mul") && axes > 1) || (!strcmp(op, "Add") && axes > 1 && is_table(p, seen));
 }
 
 /* In a file whose exporter names the parameters of the program: does this one, which has a made-up name, come from any? */
@@ -319,6 +325,7 @@ static const char *decide(onnx_importer *im, mest_param *p, onnx_kind kind, cons
         return "CONSTANT_TENSOR in the file's metadata";
     if (!u->reached)
         return "no output depends on it through a differentiable input";
+    numbers seen = { .known = false };
     const bool known = kind == KIND_PARAMETER || (kind == KIND_UNKNOWN && named_in_network(im, p->name));
     if (!known && p->shape.rank == 0)
         return "a scalar";
@@ -326,13 +333,13 @@ static const char *decide(onnx_importer *im, mest_param *p, onnx_kind kind, cons
         return "one element that only scales";
     if (!known && is_first_state(&im->m->graph, p, u))
         return "zeros, the first state of a recurrent layer";
-    if (kind == KIND_UNKNOWN && is_mask(&im->m->graph, p, uses, u))
+    if (kind == KIND_UNKNOWN && is_mask(&im->m->graph, p, &seen, uses, u))
         return "infinite or huge numbers, or only 0 and 1: a mask";
-    if (kind == KIND_UNKNOWN && is_positions(&im->m->graph, p, uses, u))
+    if (kind == KIND_UNKNOWN && is_positions(&im->m->graph, p, &seen, uses, u))
         return "sines and cosines of positions";
     if (kind == KIND_UNKNOWN && normalises_input(&im->m->graph, u))
         return "mean or deviation of the data: it acts on an input";
-    if (kind == KIND_UNKNOWN && is_folded_constant(&im->m->graph, p, u))
+    if (kind == KIND_UNKNOWN && is_folded_constant(&im->m->graph, p, &seen, u))
         return "a table that the exporter folded together";
     const char *reason = NULL;
     if (kind == KIND_UNKNOWN && im->n_origins && comes_from_none(im, p, u, &reason))
