@@ -10,6 +10,7 @@
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <zlib.h>
 
 enum { HEADER = 4096, RECORD_HEAD = 16, TEST = 1 };
 static const char magic[8] = {'M', 'E', 'S', 'T', 'R', 'E', 'P', 'L'};
@@ -47,17 +48,7 @@ uint64_t replay_mix(uint64_t seed, uint64_t counter)
     return z ^ (z >> 31);
 }
 
-static uint32_t crc32_of(const void *data, size_t size) /* CRC-32 of ISO 3309, as in zlib; four bits at a time */
-{
-    static const uint32_t table[16] = {0x00000000, 0x1DB71064, 0x3B6E20C8, 0x26D930AC, 0x76DC4190, 0x6B6B51F4, 0x4DB26158, 0x5005713C,
-                                       0xEDB88320, 0xF00F9344, 0xD6D6A3E8, 0xCB61B38C, 0x9B64C2B0, 0x86D3D2D4, 0xA00AE278, 0xBDBDF21C};
-    uint32_t c = 0xFFFFFFFF;
-    for (const unsigned char *p = data, *end = p + size; p < end; p++) {
-        c = table[(c ^ *p) & 15] ^ c >> 4;
-        c = table[(c ^ (uint32_t)(*p >> 4)) & 15] ^ c >> 4;
-    }
-    return ~c;
-}
+static uint32_t crc32_of(const void *data, size_t size) { return (uint32_t)crc32_z(crc32_z(0, NULL, 0), data, size); }
 
 /* ---- which slots are in use; the lock is held ---- */
 static int part_of(const replay *r, uint64_t sequence)
