@@ -184,3 +184,20 @@ mest_status mest_session_explain(mest_session *s, mest_program_kind kind, int64_
     }
     return MEST_OK;
 }
+
+mest_status mest_session_node_counts(mest_session *s, int64_t batch, mest_node_counts *counts, mest_error *err)
+{
+    mest_program *p = NULL;
+    mest_error_clear(err);
+    MEST_CHECK(s && batch >= 1 && counts && counts->struct_size >= sizeof counts->struct_size, err, MEST_E_ARGUMENT,
+               "node counts: session, batch and counts must be given");
+    mest_node_counts c = {.struct_size = counts->struct_size, .file = s->model->n_file_nodes};
+    mest_status status = mest_session_sketch(s, batch, &p, err);
+    if (status == MEST_OK) {
+        c.folded = p->n_folded_nodes;
+        c.fused = p->n_fused_nodes;
+        mest_program_destroy(p);
+    }
+    memcpy(counts, &c, c.struct_size < sizeof c ? c.struct_size : sizeof c);
+    return status;
+}

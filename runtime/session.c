@@ -208,6 +208,15 @@ void mest_session_drop_programs(mest_session *s)
         mest_program_destroy(s->programs[i]);
         s->programs[i] = NULL;
     }
+    s->output_known = false;
+}
+
+void mest_session_follow_channels(mest_session *s)
+{
+    if (!s->model->channels || s->channels_version == s->model->channels->version)
+        return;
+    mest_session_drop_programs(s);
+    s->channels_version = s->model->channels->version;
 }
 
 static void drop_kind(mest_session *s, mest_program_kind kind)
@@ -406,30 +415,10 @@ mest_status mest_session_sketch(mest_session *s, int64_t n, mest_program **progr
     return new_program(s, MEST_PROGRAM_INFER, n, true, program, err);
 }
 
-mest_status mest_session_node_counts(mest_session *s, int64_t batch, mest_node_counts *counts, mest_error *err)
-{
-    mest_program *p = NULL;
-    mest_error_clear(err);
-    MEST_CHECK(s && batch >= 1 && counts && counts->struct_size >= sizeof counts->struct_size, err, MEST_E_ARGUMENT,
-               "node counts: session, batch and counts must be given");
-    mest_node_counts c = {.struct_size = counts->struct_size, .file = s->model->n_file_nodes};
-    mest_status status = mest_session_sketch(s, batch, &p, err);
-    if (status == MEST_OK) {
-        c.folded = p->n_folded_nodes;
-        c.fused = p->n_fused_nodes;
-        mest_program_destroy(p);
-    }
-    memcpy(counts, &c, c.struct_size < sizeof c ? c.struct_size : sizeof c);
-    return status;
-}
-
 mest_status mest_session_program(mest_session *s, mest_program_kind kind, int64_t n, mest_program **program, mest_error *err)
 {
     MEST_TRY(refused(s, err));
-    if (s->model->channels && s->channels_version != s->model->channels->version) { /* layers have other sizes now */
-        mest_session_drop_programs(s);
-        s->channels_version = s->model->channels->version;
-    }
+    mest_session_follow_channels(s);
     int base = (int)kind * 2;
     int64_t full = kind == MEST_PROGRAM_TRAIN ? s->config.batch : s->config.eval_batch;
     int slot = base + (n != full);
@@ -451,24 +440,6 @@ mest_status mest_session_program(mest_session *s, mest_program_kind kind, int64_
     s->programs[slot] = p;
     *program = p;
     return MEST_OK;
-}
-void mest_session_profile(mest_session *s, void (*node)(void *user, mest_program_kind kind, int index, double seconds), void *user)
-{
-    if (s)
-        s->profile.node = node, s->profile.user = user;
-}
-
-bool mest_session_trace(mest_session *s, void (*node)(void *user, const mest_node_time *time), void *user)
-{
-    if (!s)
-        return false;
-    mest_counter_close(s->profile.counter);
-    s->profile.counter = node ? mest_counter_open() : -1;
-    s->profile.trace = node;
-    s->profile.trace_user = user;
-    if (node && s->profile.counter < 0)
-        mest_logf(s->heap, MEST_LOG_INFO, "no cycle counter: perf_event_open: %s", strerror(-s->profile.counter));
-    return s->profile.counter >= 0;
 }
 
 /* ---- numbers ---- */

@@ -81,6 +81,8 @@ struct mest_session {
     mest_feed feed[MEST_SAMPLE_MAX_INPUTS];
     mest_shape target_shape; /* without batch axis, as the source gave it */
     mest_dtype target_type;
+    mest_shape output_shape; /* of one sample, if known: until programs are dropped */
+    bool output_known;
     mest_progress_state at;
     mest_step_at_work step;
     uint8_t *frozen;        /* per parameter: does not train any more; NULL: all that can do */
@@ -105,6 +107,7 @@ mest_status mest_memory_look(mest_session *s, const mest_source *source, int64_t
 void mest_memory_step(const mest_session *s, mest_memory_plan *plan);
 
 /* session.c */
+void mest_session_follow_channels(mest_session *s); /* layers that have other sizes now: programs are dropped */
 mest_status mest_session_prepare(mest_session *s, mest_error *err);  /* optimizer slots, host scratch */
 /* The program for n samples, built if needed. Not to be called inside the step loop with a new size. */
 mest_status mest_session_program(mest_session *s, mest_program_kind kind, int64_t n, mest_program **program, mest_error *err);

@@ -80,10 +80,9 @@ mest_status mest_session_step_inputs(mest_session *s, const void *const *inputs,
     return step(s, inputs, targets, n, metrics, err);
 }
 
-mest_status mest_session_output_shape(mest_session *s, int *rank, int64_t dim[MEST_MAX_RANK], mest_error *err)
+/* A sketch of the network says it; callers may ask before every inference. */
+static mest_status find_output(mest_session *s, mest_error *err)
 {
-    mest_error_clear(err);
-    MEST_CHECK(s && rank && dim, err, MEST_E_ARGUMENT, "output shape: arguments must be given");
     mest_program *p;
     const int64_t batch = infer_batch(s);
     MEST_TRY(mest_session_sketch(s, batch, &p, err));
@@ -91,11 +90,23 @@ mest_status mest_session_output_shape(mest_session *s, int *rank, int64_t dim[ME
     const mest_shape *out = &y->type.shape;
     const bool batched = out->rank > 0 && out->dim[0] == batch; /* axis 0 is the batch; otherwise all of it belongs to one run */
     const mest_status status = batched || batch == 1 ? MEST_OK : mest_fail(err, MEST_E_SHAPE, "output '%s' has no batch axis", y->name);
-    *rank = batched ? out->rank - 1 : out->rank;
-    for (int i = 0; i < *rank && status == MEST_OK; i++)
-        dim[i] = out->dim[i + (batched ? 1 : 0)];
+    s->output_shape.rank = batched ? out->rank - 1 : out->rank;
+    memcpy(s->output_shape.dim, out->dim + batched, (size_t)s->output_shape.rank * sizeof out->dim[0]);
+    s->output_known = status == MEST_OK;
     mest_program_destroy(p);
     return status;
+}
+
+mest_status mest_session_output_shape(mest_session *s, int *rank, int64_t dim[MEST_MAX_RANK], mest_error *err)
+{
+    mest_error_clear(err);
+    MEST_CHECK(s && rank && dim, err, MEST_E_ARGUMENT, "output shape: arguments must be given");
+    mest_session_follow_channels(s);
+    if (!s->output_known)
+        MEST_TRY(find_output(s, err));
+    *rank = s->output_shape.rank;
+    memcpy(dim, s->output_shape.dim, (size_t)*rank * sizeof dim[0]);
+    return MEST_OK;
 }
 
 /* Bytes of one sample of input k as the caller has it. */
