@@ -4,6 +4,7 @@
 
     serve_study.py load   --mest-serve PROGRAM --model NET.onnx --data DATA [--seconds 120] [--connections 64] [--results FILE.tsv]
     serve_study.py online --mest-serve PROGRAM --model NET.onnx --data DATA [--stream 7000] [--test 3000] [--chunk 1000] [--results FILE.tsv]
+    serve_study.py memory --mest-serve PROGRAM --model NET.onnx --data DATA [--seconds 3600] [--results FILE.tsv]
 
 DATA is cifar10:FILE (one binary file; images are normalised as the pretrained ResNets want them) or csv:FILE[.gz] (numbers 0..16 and a label, as
 examples/digits/digits.csv.gz). Settings of the model are given as --set NAME=VALUE. Standard library only; `load` runs ab (apache2-utils).
@@ -11,6 +12,8 @@ examples/digits/digits.csv.gz). Settings of the model are given as --set NAME=VA
 load: `ab` with that many connections, for that many seconds, first at rest, then while the model trains on samples of DATA; in pairs, --pairs times.
 online: the first --stream samples are sent with their labels, a chunk at a time; the service trains on them; after each chunk, and after --settle
 rounds more, the version that answers is asked about the last --test samples, which it never gets.
+memory: for --seconds it trains and promotes without end; meanwhile samples are added, batches of 1 and 64 answered, versions rolled back (in memory
+and from the folder) and promoted by hand, training cancelled and started. Once a minute: resident memory, open files, threads, bytes of the folder.
 """
 import argparse
 import array
@@ -76,6 +79,13 @@ class Service:
             raise SystemExit(f"{method} {path}: {answer.status} {data[:300]}")
         length = answer.getheader("Inference-Header-Content-Length")
         return (json.loads(data[:int(length)]), data[int(length):]) if length else json.loads(data)
+
+    def raw(self, path):
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=600)
+        connection.request("GET", path)
+        text = connection.getresponse().read().decode()
+        connection.close()
+        return text
 
     def act(self, **what):
         return self.call("POST", "/v2/models/m/train", json.dumps(what))
@@ -193,9 +203,59 @@ def study_online(o, samples, shape, settings):
     service.end()
 
 
+def study_memory(o, samples, shape, settings):
+    service = Service(o.mest_serve, o.model, settings)
+    service.add(samples[:o.stream], shape)
+    service.act(action="start")
+    begin, minute, turn, answers, promoted = time.monotonic(), 0, 0, 0, 0
+
+    def look():
+        proc = pathlib.Path(f"/proc/{service.process.pid}")
+        state = service.call("GET", "/v2/models/m/train")
+        sizes = []
+        for folder, _, names in os.walk(os.path.join(service.folder.name, "models")):
+            for name in names:
+                try:
+                    sizes.append(os.stat(os.path.join(folder, name)).st_size)
+                except FileNotFoundError:  # a version that was removed just now
+                    pass
+        metrics = service.raw("/metrics")
+        published = int(float(re.search(r'mest_versions_published_total\{model="m"\} (\S+)', metrics).group(1)))
+        note(o.results, {"model": pathlib.Path(o.model).stem, "minute": minute, "rss_kib": round(service.memory() * 1024), "fds": len(list((proc / "fd").iterdir())),
+                         "threads": len(list((proc / "task").iterdir())), "folder_kib": sum(sizes) // 1024, "files": len(sizes),
+                         "rounds": state["rounds"], "steps": state["steps"], "published": published, "answers": answers, "switched": promoted,
+                         "load1": round(os.getloadavg()[0], 1)})
+    while True:
+        now = time.monotonic() - begin
+        if now >= 60 * minute:
+            look()
+            minute += 1
+        if now >= o.seconds:
+            break
+        turn += 1
+        at = turn * 64 % (len(samples) - 64)
+        service.test(samples[at:at + 64], shape, 64)
+        service.test(samples[at:at + 1], shape, 1)
+        answers += 65
+        if turn % 4 == 0:
+            service.add(samples[at:at + 64], shape)
+        if turn % 8 == 0:
+            service.act(action="rollback", version=1)
+            promoted += 1
+        if turn % 8 == 4:
+            held = [int(v["version"]) for v in service.call("GET", "/v2/models/m/versions")["versions"]]
+            service.act(action="promote", version=max(held))
+            promoted += 1
+        if turn % 64 == 0:
+            service.act(action="cancel")
+            service.act(action="start")
+        time.sleep(0.25)
+    service.end()
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("study", choices=["load", "online"])
+    p.add_argument("study", choices=["load", "online", "memory"])
     p.add_argument("--mest-serve", required=True)
     p.add_argument("--model", required=True)
     p.add_argument("--data", required=True)
@@ -218,7 +278,7 @@ def main():
         except ValueError:
             settings[name] = value
     samples, shape = read_data(o.data)
-    (study_load if o.study == "load" else study_online)(o, samples, shape, settings)
+    {"load": study_load, "online": study_online, "memory": study_memory}[o.study](o, samples, shape, settings)
 
 
 if __name__ == "__main__":

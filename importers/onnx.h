@@ -125,6 +125,7 @@ typedef struct onnx_importer {
     const char *path;
     mest_error *err;
     bool keep_aliases, tolerant;
+    const char *trainable; /* the option of that name */
     int32_t cap_imported;  /* of m->imported */
     size_t max_bytes;      /* of everything but payloads */
     size_t max_constant;   /* of one constant made from sparse values */
@@ -225,6 +226,11 @@ mest_status mest_onnx_check_operator(onnx_importer *im, onnx_node *n);
 mest_status mest_onnx_add_param(onnx_importer *im, const onnx_tensor *t, const char *name, int32_t *param);
 /* Checks that every input is defined, counts uses, resolves Identity(initializer). */
 mest_status mest_onnx_resolve_aliases(onnx_importer *im, mest_onnx_notes *notes);
+
+/* onnx_promote.c: initializers that options->trainable names are parameters by kind. Before make_params. */
+mest_status mest_onnx_promote_initializers(onnx_importer *im);
+/* Constant nodes that it names become parameters, and initializers for the exporter. After aliases are resolved. */
+mest_status mest_onnx_promote_constants(onnx_importer *im, mest_onnx_notes *notes);
 
 /* onnx_normalise.c: the op (name, opset) whose internal form the node will have; no change. */
 void mest_onnx_target(const onnx_node *n, const char **op, int64_t *opset);

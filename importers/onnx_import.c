@@ -407,8 +407,10 @@ static mest_status build(onnx_importer *im)
     MEST_TRY(mest_onnx_split_products(im));
     MEST_TRY(mest_onnx_check_operators(im));
     MEST_TRY(name_results(im));
+    MEST_TRY(mest_onnx_promote_initializers(im));
     MEST_TRY(make_params(im));
     MEST_TRY(mest_onnx_resolve_aliases(im, notes));
+    MEST_TRY(mest_onnx_promote_constants(im, notes));
     MEST_TRY(mest_onnx_untie_merged(im, notes));
     MEST_TRY(mest_onnx_retie(im));
     MEST_TRY(make_values(im));
@@ -437,6 +439,7 @@ mest_status mest_onnx_import(mest_model *m, const mest_model_options *options, m
     im->err = err;
     im->keep_aliases = options && options->keep_aliases;
     im->tolerant = options && options->tolerant;
+    im->trainable = options ? options->trainable : NULL;
     im->max_bytes = max_bytes;
     im->max_constant = max_bytes / 4;
     mest_region_init(&im->scratch, &m->heap);

@@ -1,19 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Attention: Y = softmax(scale Q K^T + mask) V for each head; Q[B,Hq,S,E] K[B,Hk,T,E] V[B,Hk,T,F], or with the heads side by side in the last
  * of three axes; Hq a multiple of Hk; mask bool (true: seen) or float (added), broadcast to [B,Hq,S,T]; is_causal: position s sees t <= s.
- * A row that sees nothing gives 0, as in PyTorch. ONNX since 23; no past or present, no softcap.
- * It runs as mest.Attention and mest.AttentionGrad, see ops/attention.h. The reference computes each score as often as it needs it. */
+ * A row that sees nothing gives 0, as in PyTorch. These are mest.Attention and mest.AttentionGrad, see ops/attention.h; ONNX's Attention becomes
+ * them (ops/attention_onnx.c). The reference computes each score as often as it needs it. */
 #include "ops/attention.h"
 
-#include <inttypes.h>
-
 #include "ops/elements.h"
-
-#define ATTR(name_, kind_, field) { .name = name_, .kind = kind_, .offset = offsetof(mest_attention_params, field) }
-static const mest_attr attention_attrs[] = {
-    ATTR("is_causal", MEST_ATTR_INT, causal), ATTR("q_num_heads", MEST_ATTR_INT, q_heads), ATTR("kv_num_heads", MEST_ATTR_INT, kv_heads),
-    ATTR("qk_matmul_output_mode", MEST_ATTR_INT, output_mode), ATTR("softmax_precision", MEST_ATTR_INT, precision),
-    ATTR("scale", MEST_ATTR_FLOAT, scale), ATTR("softcap", MEST_ATTR_FLOAT, softcap), { .name = NULL } };
 
 enum { Q, K, V, MASK, LSE, Y, DY, N_GRAD_IN };
 
@@ -70,26 +62,14 @@ static mest_shape scores_shape(const mest_attention *t)
     return (mest_shape){ .rank = 4, .dim = { t->batch, t->q.heads, t->q.steps, t->k.steps } };
 }
 
-static mest_status infer(mest_infer *c, int first)
+static mest_status attention_infer(mest_infer *c)
 {
-    const mest_attention_params *p = c->params;
     mest_attention t;
     char tq[64], tk[64], tv[64];
-    if (p->softcap != 0)
-        return mest_infer_fail(c, MEST_E_UNSUPPORTED, "softcap is not supported");
-    for (int i = 4; i < c->n_in && i < 7; i++)
-        if (c->in[i])
-            return mest_infer_fail(c, MEST_E_UNSUPPORTED, "keys and values of the past (input %d) are not supported", i);
-    for (int i = first + 1; i < c->n_out; i++) {
-        if (c->node->out[i] != MEST_NONE)
-            return mest_infer_fail(c, MEST_E_UNSUPPORTED, "output %d is not supported: only the first one is", i - first);
-        MEST_TRY(mest_infer_set(c, i, MEST_F32, &c->in[0]->shape));
-    }
     for (int i = 0; i < 3; i++)
         MEST_INFER_CHECK(c, c->in[i]->dtype == MEST_F32, "input %d is %s; only float32 is supported", i, mest_dtype_name(c->in[i]->dtype));
-    MEST_INFER_CHECK(c, mest_attention_sizes(p, &c->in[Q]->shape, &c->in[K]->shape, &c->in[V]->shape, &t), "Q %s, K %s, V %s do not fit (q_num_heads %" PRId64
-                     ", kv_num_heads %" PRId64 ")", mest_shape_text(&c->in[Q]->shape, tq, sizeof tq), mest_shape_text(&c->in[K]->shape, tk, sizeof tk),
-                     mest_shape_text(&c->in[V]->shape, tv, sizeof tv), p->q_heads, p->kv_heads);
+    MEST_INFER_CHECK(c, mest_attention_sizes(c->params, &c->in[Q]->shape, &c->in[K]->shape, &c->in[V]->shape, &t), "Q %s, K %s, V %s do not fit",
+                     mest_shape_text(&c->in[Q]->shape, tq, sizeof tq), mest_shape_text(&c->in[K]->shape, tk, sizeof tk), mest_shape_text(&c->in[V]->shape, tv, sizeof tv));
     mest_shape scores = scores_shape(&t), y = c->in[Q]->shape, all;
     if (c->n_in > MASK && c->in[MASK]) {
         MEST_INFER_CHECK(c, c->in[MASK]->dtype == MEST_BOOL || c->in[MASK]->dtype == MEST_F32, "the mask is %s, neither bool nor float32", mest_dtype_name(c->in[MASK]->dtype));
@@ -98,12 +78,9 @@ static mest_status infer(mest_infer *c, int first)
     }
     y.dim[y.rank - 1] = y.rank == 4 ? t.v.size : t.q.heads * t.v.size;
     scores.rank = 3; /* lse: without T */
-    if (first)
-        MEST_TRY(mest_infer_set(c, 0, MEST_F32, &scores));
-    return mest_infer_set(c, first, MEST_F32, &y);
+    MEST_TRY(mest_infer_set(c, 0, MEST_F32, &scores));
+    return mest_infer_set(c, 1, MEST_F32, &y);
 }
-static mest_status file_infer(mest_infer *c) { return infer(c, 0); }
-static mest_status run_infer(mest_infer *c) { return infer(c, 1); }
 
 static mest_status grad_infer(mest_infer *c)
 {
@@ -262,10 +239,8 @@ static int64_t macs(const mest_node *node, const mest_type *const *in, const mes
 static int64_t grad_macs(const mest_node *node, const mest_type *const *in, const mest_type *const *out) { return 5 * macs(node, in, out) / 2; }
 
 const mest_op mest_ops_attention[] = {
-    { .domain = "", .name = "Attention", .limits = "softcap, keys and values of the past, outputs other than Y", .since = 23, .in_min = 3, .in_max = 7, .out_min = 1, .out_max = 4, .flags = MEST_OP_ANY_TYPE,
-      .attrs = attention_attrs, .params_bytes = sizeof(mest_attention_params), .infer = file_infer, .macs = macs },
-    { .domain = "mest", .name = "mest.Attention", .since = 1, .in_min = 3, .in_max = 7, .out_min = 1, .out_max = 5, .flags = MEST_OP_ANY_TYPE,
-      .params_bytes = sizeof(mest_attention_params), .infer = run_infer, .forward = attention_forward, .vjp = attention_vjp, .macs = macs },
+    { .domain = "mest", .name = "mest.Attention", .since = 1, .in_min = 3, .in_max = 4, .out_min = 2, .out_max = 2, .flags = MEST_OP_ANY_TYPE,
+      .params_bytes = sizeof(mest_attention_params), .infer = attention_infer, .forward = attention_forward, .vjp = attention_vjp, .macs = macs },
     { .domain = "mest", .name = "mest.AttentionGrad", .since = 1, .in_min = N_GRAD_IN, .in_max = N_GRAD_IN, .out_min = 1, .out_max = 4, .flags = MEST_OP_ANY_TYPE,
       .params_bytes = sizeof(mest_attention_params), .infer = grad_infer, .forward = grad_forward, .macs = grad_macs },
     { .name = NULL },

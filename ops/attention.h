@@ -35,6 +35,13 @@ typedef struct mest_attention {
     mest_dropout_keep keep;       /* of probability ((b * Hq + h) * S + s) * T + t */
 } mest_attention;
 
+/* ONNX's attributes; what is ours comes first, so that mest.Attention reads the same memory. */
+typedef struct mest_attention_file {
+    mest_attention_params run;
+    int64_t left, right;          /* window before and behind a position; -1: no end */
+} mest_attention_file;
+enum { MEST_ATTENTION_Q, MEST_ATTENTION_K, MEST_ATTENTION_V, MEST_ATTENTION_MASK, MEST_ATTENTION_PAST_K, MEST_ATTENTION_PAST_V, MEST_ATTENTION_LENGTHS, MEST_ATTENTION_INPUTS };
+
 /* Sizes only; false where the shapes do not fit. ops/attention.c */
 bool mest_attention_sizes(const mest_attention_params *p, const mest_shape *q, const mest_shape *k, const mest_shape *v, mest_attention *a);
 /* For a run, mask and dropout included. Shapes have been checked by the infer rule. */

@@ -384,7 +384,7 @@ static void report_parameters(check *c)
     c->sum->n_without_gradient = without;
     if (n == 0)
         find(c, MEST_CHECK_ERROR, "nothing in the model trains: there is no trainable parameter",
-             "--info says why each initializer does not train; weights that are Constant nodes or integers must be float initializers");
+             "--info says why each initializer does not train; --trainable NAME makes a parameter of a Constant node's output or of a buffer; integers do not train");
     else if (without == n)
         find(c, MEST_CHECK_ERROR, "no gradient reaches any trainable parameter: the loss does not depend on them, or only through operators that are not differentiable",
              "look for gradient 'ends' above; the loss is attached to the first output unless another one is named");

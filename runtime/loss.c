@@ -9,12 +9,16 @@
 #include "runtime/match.h"
 #include "runtime/program.h"
 
-/* Class axis of the logits: where the target lacks one of their axes. Last axis first, then axis 1 (PyTorch's place). */
+static int default_class_axis(int rank) { return rank >= 4 ? 1 : rank - 1; }
+
+/* Class axis of the logits: where the target lacks one of their axes. Sizes tell; where both places fit, axis 1 for maps (rank 4 and more: PyTorch's
+ * place), the last axis for sequences, as networks give [batch, tokens, classes]. */
 static bool class_axis(const mest_shape *logits, const mest_shape *target, int64_t *axis)
 {
     if (target->rank != logits->rank - 1)
         return false;
-    int candidates[2] = {logits->rank - 1, 1};
+    const int first = default_class_axis(logits->rank);
+    const int candidates[2] = {first, first == 1 ? logits->rank - 1 : 1};
     for (int c = 0; c < 2; c++) {
         bool ok = candidates[c] >= 1 && candidates[c] < logits->rank;
         for (int i = 0, k = 0; i < logits->rank && ok; i++)
@@ -28,14 +32,18 @@ static bool class_axis(const mest_shape *logits, const mest_shape *target, int64
     return false;
 }
 
-/* Targets as they usually are for an output: class indices without the class axis (the last one) for ce, otherwise numbers like it. */
+/* Targets as they usually are for an output: class indices without the class axis for ce, otherwise numbers like it. */
 void mest_default_target(const char *loss, const mest_type *output, mest_type *target)
 {
     *target = (mest_type){.dtype = MEST_F32, .shape = output->shape};
     if (strcmp(loss, "ce"))
         return;
     target->dtype = MEST_I64;
-    target->shape.rank -= target->shape.rank > 0;
+    if (output->shape.rank == 0)
+        return;
+    for (int i = default_class_axis(output->shape.rank); i + 1 < output->shape.rank; i++)
+        target->shape.dim[i] = output->shape.dim[i + 1];
+    target->shape.rank--;
 }
 
 /* Appends a node with one output. */
@@ -59,7 +67,9 @@ static mest_status to_logits(mest_graph *g, bool ce, bool bce, int64_t class_axi
     if (n && ce && (mest_is_op(n, "Softmax") || mest_is_op(n, "LogSoftmax"))) {
         const mest_shape *s = &g->values[end].type.shape, *f = &g->values[*y].type.shape;
         const mest_softmax_params *p = n->params;
-        const int axis = p->flatten && p->axis != s->rank - 1 ? -1 : mest_axis(p->axis, s->rank);
+        int axis = mest_axis(p->axis, s->rank);
+        if (p->flatten && axis >= 0 && mest_shape_span(s, axis + 1, s->rank) != 1) /* the old form takes all axes from there on at once */
+            axis = -1;
         bool same = axis >= 0 && s->dim[axis] == f->dim[class_axis_] && mest_shape_span(s, 0, axis) == mest_shape_span(f, 0, (int)class_axis_);
         MEST_CHECK(same, err, MEST_E_UNSUPPORTED, "loss ce: %s '%s' at the end does not normalise over the classes, which are in axis %d of output '%s'", n->op->name,
                    n->name, (int)class_axis_, g->values[*y].name);

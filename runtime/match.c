@@ -111,7 +111,7 @@ mest_status mest_rewrite(mest_pass_args *a, mest_id node, const char *op_name, c
     MEST_CHECK(ids, a->err, MEST_E_NOMEM, "%s '%s': out of memory", op_name, n->name);
     memcpy(ids, in, (size_t)n_in * sizeof *ids);
     for (int k = n_out; k < n->n_out; k++)
-        if (n->out[k] != MEST_NONE)
+        if (n->out[k] != MEST_NONE && g->values[n->out[k]].producer == node) /* not of mest_insert_as */
             g->values[n->out[k]].producer = MEST_NONE;
     n->op = op;
     n->params = params;

@@ -47,10 +47,20 @@ bool tool_starts_dense(const settings *s)
     return s->start_dense || (mest_scheduler_flags(name) & MEST_SCHEDULER_STARTS_DENSE);
 }
 
+/* Has the built-in scheduler an interval that --mutate-every could set? Otherwise *summary says when it moves weights. */
+static bool has_interval(const char *name, const char **summary)
+{
+    const char *other, *options;
+    for (int i = 0; (other = mest_scheduler_builtin(i, summary, &options)) != NULL; i++)
+        if (strcmp(other, name) == 0)
+            return strncmp(options, "every=", 6) == 0 || strstr(options, "\nevery=");
+    return true;
+}
+
 int tool_check_method(tool *t)
 {
     const settings *s = t->s;
-    const char *mode, *method = tool_method(s);
+    const char *mode, *method = tool_method(s), *summary;
     char name[64], known[400] = "static, mest-vanilla, mest-em, mest-ems";
     method_name(s, name, sizeof name);
     bool mest = is_mest(name, strlen(name), &mode), fixed = strcmp(name, "static") == 0;
@@ -70,6 +80,8 @@ int tool_check_method(tool *t)
         tool_note(t, "--mutate-every and --mest-lambda have no effect: the pattern is static");
     else if (!mest && options_given(s, "mest-lambda"))
         tool_note(t, "--mest-lambda has no effect: it is an option of MEST");
+    if (!mest && !fixed && options_given(s, "mutate-every") && !has_interval(name, &summary))
+        tool_note(t, "--mutate-every has no effect: method %s has no interval (%s)", name, summary);
     return 0;
 }
 
@@ -96,11 +108,11 @@ static int add_named(tool *t, const char *text)
 }
 
 /* What the other options say comes first, so that options given with the name win. --mutate-every counts epochs: it is left out where the name
- * says how often, in steps perhaps. */
+ * says how often, in steps perhaps, and where the method has no interval. */
 static int add_method(tool *t)
 {
     const settings *s = t->s;
-    const char *mode, *method = tool_method(s), *own;
+    const char *mode, *method = tool_method(s), *own, *summary;
     char name[64], options[1000] = "";
     method_name(s, name, sizeof name);
     own = method + strlen(name);
@@ -110,7 +122,7 @@ static int add_method(tool *t)
     bool mest = is_mest(name, strlen(name), &mode);
     if (mest)
         snprintf(options, sizeof options, "mode=%s,freq=%" PRId64 ",lambda=%.9g", mode, s->mutate_every, s->mest_lambda);
-    else if (options_given(s, "mutate-every") && strncmp(own, "every=", 6) != 0 && !strstr(own, ",every="))
+    else if (options_given(s, "mutate-every") && has_interval(name, &summary) && strncmp(own, "every=", 6) != 0 && !strstr(own, ",every="))
         snprintf(options, sizeof options, "every=%" PRId64 ",unit=epochs", s->mutate_every);
     size_t used = strlen(options);
     if (*own && (size_t)snprintf(options + used, sizeof options - used, "%s%s", used ? "," : "", own) >= sizeof options - used)

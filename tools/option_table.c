@@ -89,6 +89,7 @@ const option option_table[] = {
     INT("new-head", 0, false, "CLASSES", NULL, new_head, 1, 1 << 24, "replace the last layer by a fresh one with so many classes; it trains whatever is frozen,\nunless --freeze names it in full"),
     TEXT("freeze", 0, false, "PATTERNS", NULL, freeze, "parameters that are not trained: names with * and ?, separated by commas"),
     TEXT("train-only", 0, false, "PATTERNS", NULL, train_only, "train these parameters and no others"),
+    TEXT("trainable", 0, false, "PATTERNS", NULL, trainable, "what is a parameter although the file does not show it: outputs of Constant nodes, buffers,\nwhat looks like a mask; combine it with --freeze or --train-only"),
     INT("seed", 0, true, "N", "42", seed, 0, BIG, "of order, augmentation, patterns: same seed, same bits, any number of threads"),
     INT("val-interval", 0, false, "N", "1", val_interval, 1, BIG, "epochs between evaluations on --val"),
     FLAG("no-eval-before", 0, false, no_eval_before, "do not measure accuracy before training"),

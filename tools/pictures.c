@@ -112,6 +112,7 @@ int pictures_patterns(tool *t, const char *when)
         json_shape(layer, "shape", info.dim, info.rank);
         json_number(layer, "stored", (double)info.stored);
         json_number(layer, "density", pattern.density);
+        json_number(layer, "distance", pattern.distance);
         json_number(layer, "cell_rows", (double)g.cell_rows);
         json_number(layer, "cell_columns", (double)g.cell_columns);
         json_number(layer, "height", (double)g.height);

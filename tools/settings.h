@@ -49,7 +49,7 @@ typedef struct settings {
     const char *bn_stats, *bn_recompute;
     int64_t new_head;
     int64_t bn_recompute_batches;
-    const char *loss, *output_name, *bn, *freeze, *train_only;
+    const char *loss, *output_name, *bn, *freeze, *train_only, *trainable;
     double smoothing, drop;
     bool no_eval_before;
 

@@ -214,6 +214,7 @@ int tool_load_model(tool *t)
     options.allocator = s->memory_limit > 0 ? &t->allocator : NULL;
     options.logger = &t->logger;
     options.tolerant = s->mode == MODE_CHECK;
+    options.trainable = s->trainable;
     if (mest_model_load(&t->model, s->model, &options, &err) != MEST_OK)
         return tool_fail(t, STAGE_MODEL, &err);
     int done = new_head(t);

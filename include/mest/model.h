@@ -30,6 +30,10 @@ typedef struct mest_model_options {
                                       * and judged by mest_session_check (mest/check.h), but not run */
     bool lend_memory;                /* mest_model_load_memory: use the bytes where they are (flash, a file the caller mapped); they must
                                       * stay as they are until the model is destroyed */
+    const char *trainable;           /* names (patterns with * and ?, separated by commas) of what is a parameter although the file does not
+                                      * show it: outputs of Constant nodes of the main graph, buffers, what looks like a mask or a table.
+                                      * Exported as initializers. A pattern that matches no floating-point tensor is MEST_E_ARGUMENT.
+                                      * Running statistics stay what they are. NULL: nothing. Read during the call only */
 } mest_model_options;
 
 MEST_API void mest_model_options_init(mest_model_options *options);

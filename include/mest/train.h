@@ -33,8 +33,8 @@ typedef struct mest_train_config {
     int64_t epochs;       /* default 1 */
     int64_t max_steps;    /* 0 = no limit; with max_steps and epochs 0 the data is repeated until then */
     /* loss */
-    const char *loss;     /* "ce" softmax cross-entropy (class axis = 1 for rank > 2 outputs with targets of one rank less in that
-                           * position, else the last axis), "mse", "bce" with logits; default "ce" */
+    const char *loss;     /* "ce" softmax cross-entropy (class axis: the one that the targets lack; where axis 1 and the last both
+                           * fit, axis 1 for outputs of rank 4 and more, else the last), "mse", "bce" with logits; default "ce" */
     double label_smoothing; /* 0..1, ce only */
     /* optimizer */
     const char *optimizer; /* "sgd", "adamw", "adam" or "adagrad", PyTorch's formulas; default "sgd" */

@@ -59,7 +59,8 @@ class Model(_abi.Handle):
     _destroy = "mest_model_destroy"
 
     def __init__(self, source, **options):
-        """`options` are the fields of mest_model_options: keep_aliases, max_metadata_bytes, tolerant."""
+        """`options` are the fields of mest_model_options: keep_aliases, max_metadata_bytes, tolerant,
+        trainable (names of Constant outputs or buffers that are parameters after all)."""
         keep = []
         self._users = weakref.WeakSet()  # sessions, predictors, versions: the library wants them to go first
         o = _abi.options(_abi.ModelOptions, options, keep)

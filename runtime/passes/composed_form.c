@@ -4,25 +4,8 @@
 #include "ops/composed.h"
 #include "ops/elements.h"
 #include "ops/nn.h"
-#include "runtime/match.h"
+#include "runtime/compose.h"
 #include "runtime/survey.h"
-
-static mest_status out_of_memory(mest_pass_args *a) { return mest_fail(a->err, MEST_E_NOMEM, "out of memory"); }
-
-static mest_status numbers(mest_pass_args *a, int n, const int64_t *v, mest_id *id)
-{
-    const mest_type type = {.dtype = MEST_I64, .shape = mest_shape_vector(n)};
-    *id = mest_graph_const(a->graph, NULL, &type, v);
-    return *id == MEST_NONE ? out_of_memory(a) : MEST_OK;
-}
-
-static mest_status scalar(mest_pass_args *a, double v, mest_id *id)
-{
-    const mest_type type = {.dtype = MEST_F32};
-    const mest_real x = (mest_real)v;
-    *id = mest_graph_const(a->graph, NULL, &type, &x);
-    return *id == MEST_NONE ? out_of_memory(a) : MEST_OK;
-}
 
 /* op(x) over constant axes, which stay as 1. */
 static mest_status reduce(mest_pass_args *a, mest_id at, const char *op, mest_id x, mest_id axes, mest_id *out)
@@ -42,8 +25,8 @@ static mest_status lp_norm(mest_pass_args *a, mest_id at)
     const int64_t axis = mest_axis(p->axis, a->graph->values[n->in[0]].type.shape.rank);
     const char *op = p->p == 1 ? "ReduceL1" : "ReduceL2";
     mest_id x = n->in[0], axes, tiny, norm;
-    MEST_TRY(numbers(a, 1, &axis, &axes));
-    MEST_TRY(scalar(a, 1e-30, &tiny));
+    MEST_TRY(mest_compose_ints(a, 1, &axis, &axes));
+    MEST_TRY(mest_compose_scalar(a, 1e-30, &tiny));
     MEST_TRY(reduce(a, at, op, x, axes, &norm));
     MEST_TRY(mest_insert(a, at, "Max", NULL, 2, (mest_id[]){norm, tiny}, &norm));
     return mest_rewrite(a, at, "Div", NULL, 2, (mest_id[]){x, norm}, 1, true);
@@ -55,8 +38,8 @@ static mest_status mean_variance(mest_pass_args *a, mest_id at)
     const mest_axes_params *p = n->params;
     static const int64_t usual[] = {0, 2, 3};
     mest_id x = n->in[0], axes, tiny, mean, centred, variance;
-    MEST_TRY(numbers(a, p->axes.n ? p->axes.n : 3, p->axes.n ? p->axes.v : usual, &axes));
-    MEST_TRY(scalar(a, 1e-9, &tiny));
+    MEST_TRY(mest_compose_ints(a, p->axes.n ? p->axes.n : 3, p->axes.n ? p->axes.v : usual, &axes));
+    MEST_TRY(mest_compose_scalar(a, 1e-9, &tiny));
     MEST_TRY(reduce(a, at, "ReduceMean", x, axes, &mean));
     MEST_TRY(mest_insert(a, at, "Sub", NULL, 2, (mest_id[]){x, mean}, &centred));
     MEST_TRY(mest_insert(a, at, "Mul", NULL, 2, (mest_id[]){centred, centred}, &variance));
@@ -81,10 +64,10 @@ static mest_status crop(mest_pass_args *a, mest_id at)
         pads[i + x.rank] = less < 0 ? -less - pads[i] : 0;
     }
     mest_id in[4] = {n->in[0]}, pad[2];
-    MEST_TRY(numbers(a, x.rank, start, &in[1]));
-    MEST_TRY(numbers(a, x.rank, end, &in[2]));
-    MEST_TRY(numbers(a, x.rank, axis, &in[3]));
-    MEST_TRY(numbers(a, 2 * x.rank, pads, &pad[1]));
+    MEST_TRY(mest_compose_ints(a, x.rank, start, &in[1]));
+    MEST_TRY(mest_compose_ints(a, x.rank, end, &in[2]));
+    MEST_TRY(mest_compose_ints(a, x.rank, axis, &in[3]));
+    MEST_TRY(mest_compose_ints(a, 2 * x.rank, pads, &pad[1]));
     const char **mode = mest_pass_alloc(a, sizeof *mode); /* params of Pad: its mode alone */
     if (!mode)
         return MEST_E_NOMEM;
@@ -112,19 +95,15 @@ static mest_status norm(mest_pass_args *a, mest_id at)
         return MEST_OK;
     for (int i = 1; i < n->n_out; i++)
         MEST_CHECK(n->out[i] == MEST_NONE || a->uses[n->out[i]] == 0, a->err, MEST_E_UNSUPPORTED, "%s '%s': output %d with weights that broadcast", n->op->name, n->name, i);
-    mest_type ones_type = {.dtype = MEST_F32, .shape = {.rank = x.rank - axis}};
-    int64_t count = 1;
-    for (int i = axis; i < x.rank; i++) {
-        ones_type.shape.dim[i - axis] = x.dim[i];
-        count *= x.dim[i];
-    }
-    mest_real *ones = mest_pass_alloc(a, (size_t)(count + 16) * sizeof *ones);
-    const mest_id unit = ones ? mest_graph_value(g, NULL, MEST_VALUE_CONST, &ones_type) : MEST_NONE;
-    if (unit == MEST_NONE)
-        return out_of_memory(a);
-    for (int64_t i = 0; i < count; i++)
+    mest_shape row = {.rank = x.rank - axis};
+    for (int i = axis; i < x.rank; i++)
+        row.dim[i - axis] = x.dim[i];
+    mest_id unit;
+    mest_real *ones = mest_compose_table(a, &row, &unit);
+    for (int64_t i = 0, n_ones = mest_shape_span(&row, 0, row.rank); ones && i < n_ones; i++)
         ones[i] = 1;
-    g->values[unit].data = ones;
+    if (!ones)
+        return MEST_E_NOMEM;
     mest_id v;
     MEST_TRY(mest_insert(a, at, rms ? "RMSNormalization" : "LayerNormalization", p, 2, (mest_id[]){in[0], unit}, &v));
     if (in[2] == MEST_NONE)

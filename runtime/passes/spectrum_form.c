@@ -6,31 +6,8 @@
 #include "ops/composed.h"
 #include "ops/elements.h"
 #include "ops/nn.h"
-#include "runtime/match.h"
+#include "runtime/compose.h"
 #include "runtime/survey.h"
-
-static mest_status out_of_memory(mest_pass_args *a) { return mest_fail(a->err, MEST_E_NOMEM, "out of memory"); }
-
-/* A constant whose numbers are to be filled in. */
-static mest_real *table(mest_pass_args *a, const mest_shape *shape, mest_id *id)
-{
-    const mest_type type = {.dtype = MEST_F32, .shape = *shape};
-    int64_t n;
-    mest_real *v = mest_shape_count(shape, &n) ? mest_pass_alloc(a, (size_t)(n + 16) * sizeof *v) : NULL;
-    *id = v ? mest_graph_value(a->graph, NULL, MEST_VALUE_CONST, &type) : MEST_NONE;
-    if (*id != MEST_NONE)
-        a->graph->values[*id].data = v;
-    return *id != MEST_NONE ? v : NULL;
-}
-
-static mest_status reshape(mest_pass_args *a, mest_id at, const mest_shape *shape, mest_id *v)
-{
-    mest_shape_params *p = mest_pass_alloc(a, sizeof *p);
-    if (!p)
-        return MEST_E_NOMEM;
-    p->shape = *shape;
-    return mest_insert(a, at, "mest.Reshape", p, 1, v, v);
-}
 
 /* Params of a Transpose that brings axis `from` to the place `to`, the others in their order. */
 static mest_transpose_params *moved(mest_pass_args *a, int rank, int from, int to)
@@ -63,9 +40,9 @@ static mest_status lower_dft(mest_pass_args *a, mest_id at, const mest_spectrum 
     const mest_shape x = a->graph->values[n->in[0]].type.shape, y = a->graph->values[n->out[0]].type.shape;
     const int last = x.rank - 1, place = last - 1;
     mest_id v = n->in[0], product[2];
-    mest_real *w = table(a, &(mest_shape){.rank = 2, .dim = {s->n * s->parts, 2 * s->bins}}, &product[1]);
+    mest_real *w = mest_compose_table(a, &(mest_shape){.rank = 2, .dim = {s->n * s->parts, 2 * s->bins}}, &product[1]);
     if (!w)
-        return out_of_memory(a);
+        return MEST_E_NOMEM;
     const double factor = s->inverse ? 1 / (double)s->length : 1, sign = s->inverse ? -1 : 1;
     for (int64_t t = 0; t < s->n && t < s->length; t++)
         for (int64_t f = 0; f < s->bins; f++) {
@@ -92,7 +69,7 @@ static mest_status lower_dft(mest_pass_args *a, mest_id at, const mest_spectrum 
             return MEST_E_NOMEM;
         MEST_TRY(mest_insert(a, at, "Transpose", p, 1, &v, &v));
     }
-    MEST_TRY(reshape(a, at, &flat, &v));
+    MEST_TRY(mest_compose_reshape(a, at, &flat, &v));
     product[0] = v;
     MEST_TRY(mest_insert(a, at, "MatMul", NULL, 2, product, &v));
     if (s->axis == place) {
@@ -102,7 +79,7 @@ static mest_status lower_dft(mest_pass_args *a, mest_id at, const mest_spectrum 
         p->shape = y;
         return mest_rewrite(a, at, "mest.Reshape", p, 1, &v, 1, true);
     }
-    MEST_TRY(reshape(a, at, &whole, &v));
+    MEST_TRY(mest_compose_reshape(a, at, &whole, &v));
     mest_transpose_params *back = moved(a, x.rank, place, s->axis);
     return back ? mest_rewrite(a, at, "Transpose", back, 1, &v, 1, true) : MEST_E_NOMEM;
 }
@@ -112,13 +89,13 @@ static mest_status lower_stft(mest_pass_args *a, mest_id at, const mest_spectrum
     const mest_node *n = &a->graph->nodes[at];
     const mest_shape y = a->graph->values[n->out[0]].type.shape;
     mest_id v = n->in[0], conv[2];
-    mest_real *w = table(a, &(mest_shape){.rank = 3, .dim = {2 * s->bins, 1, s->length}}, &conv[1]);
+    mest_real *w = mest_compose_table(a, &(mest_shape){.rank = 3, .dim = {2 * s->bins, 1, s->length}}, &conv[1]);
     mest_conv_params *p = mest_pass_alloc(a, sizeof *p);
     mest_shape_params *whole = mest_pass_alloc(a, sizeof *whole);
     mest_transpose_params *turned = moved(a, 3, 1, 2);
     int64_t *step = mest_pass_alloc(a, sizeof *step);
     if (!w || !p || !whole || !turned || !step)
-        return out_of_memory(a);
+        return MEST_E_NOMEM;
     for (int64_t f = 0; f < s->bins; f++)
         for (int64_t t = 0; t < s->length; t++) {
             const double window = s->window ? (double)s->window[t] : 1;
@@ -128,7 +105,7 @@ static mest_status lower_stft(mest_pass_args *a, mest_id at, const mest_spectrum
     *step = s->step;
     *p = (mest_conv_params){.strides = {1, step}, .group = 1};
     whole->shape = y;
-    MEST_TRY(reshape(a, at, &(mest_shape){.rank = 3, .dim = {y.dim[0], 1, s->n}}, &v));
+    MEST_TRY(mest_compose_reshape(a, at, &(mest_shape){.rank = 3, .dim = {y.dim[0], 1, s->n}}, &v));
     conv[0] = v;
     MEST_TRY(mest_insert(a, at, "Conv", p, 2, conv, &v));
     MEST_TRY(mest_insert(a, at, "Transpose", turned, 1, &v, &v));

@@ -92,7 +92,8 @@ static mest_status net_build(net *n, mest_model *m, const case_data *d, int n_fr
     MEST_TRY(mest_graph_prune(g, err));
     mest_graph_trim(g, mest_region_alloc(&g->region, (size_t)g->n_values + 1, 1));
     MEST_TRY(mest_passes_run(MEST_PASS_FORM, g, m, &spec, NULL, NULL, NULL, err));
-    return mest_infer_graph(g, true, (size_t)1 << 28, err);
+    MEST_TRY(mest_infer_graph(g, true, (size_t)1 << 28, err));
+    return mest_graph_prune(g, err); /* what was folded */
 }
 
 /* By the first `most` float outputs, -1: all. 1: differentiated; 0: an error; -1: nothing depends on a float input. */

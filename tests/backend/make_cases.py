@@ -115,13 +115,34 @@ case("late_center_crop_pad", "CenterCropPad", [real(4, 5, 2), np.array([3, 8])],
 case("late_dft_20", "DFT", [real(2, 5, 3, 1), np.array(7), np.array(1)], 1, 20, reference=True)
 case("late_dft_inverse", "DFT", [real(2, 3, 8, 2), None, np.array(2)], 1, 20, reference=True, inverse=1)
 case("late_dft_onesided", "DFT", [real(2, 9, 1), np.array(6)], 1, 20, reference=True, onesided=1)
-# forms that are refused: own/expected-failures.txt says with what words, and a test says so when one begins to pass
 q, k, v = real(2, 2, 3, 4), real(2, 2, 5, 4), real(2, 2, 5, 6)
-case("late_refused_attention_softcap", "Attention", [q, k, v], 1, 23, reference=True, softcap=2.0)
-case("late_refused_attention_past", "Attention", [q, k, v, None, real(2, 2, 2, 4), real(2, 2, 2, 6)], 3, 23, reference=True)
+case("late_attention_softcap", "Attention", [q, k, v], 1, 23, reference=True, softcap=2.0)
+past = real(2, 2, 2, 4), real(2, 2, 2, 6)
+case("late_attention_past", "Attention", [q, k, v, None, *past], 3, 23, reference=True)
 T, N, I, H = 3, 2, 2, 2
 cell = [real(T, N, I), real(1, 4 * H, I), real(1, 4 * H, H)]
-case("late_refused_lstm_clip", "LSTM", cell, 1, 14, hidden_size=H, clip=0.5)
-case("late_refused_lstm_input_forget", "LSTM", cell, 1, 14, hidden_size=H, input_forget=1)
-case("late_refused_lstm_activations", "LSTM", cell, 1, 14, hidden_size=H, activations=["HardSigmoid", "Tanh", "Tanh"])
-case("late_refused_rnn_activation", "RNN", [cell[0], real(1, H, I), real(1, H, H)], 1, 14, hidden_size=H, activations=["Softsign"])
+case("late_lstm_clip", "LSTM", cell, 1, 14, hidden_size=H, clip=0.5)
+case("late_lstm_input_forget", "LSTM", cell, 1, 14, hidden_size=H, input_forget=1)
+case("late_lstm_activations", "LSTM", cell, 1, 14, hidden_size=H, activations=["HardSigmoid", "Tanh", "Tanh"])
+case("late_rnn_activation", "RNN", [cell[0], real(1, H, I), real(1, H, H)], 1, 14, hidden_size=H, activations=["Softsign"])
+
+rng = np.random.default_rng(8)
+q4 = real(2, 4, 3, 4)  # four heads of Q share two of K
+holes = np.array([[1, 0, 1, 1, 0], [0, 0, 0, 0, 0], [1, 1, 1, 1, 1]], bool)
+blind = np.where(holes, real(3, 5), np.float32(-np.inf))
+flat = [real(2, 3, 16), real(2, 5, 8), real(2, 5, 12)]
+heads = {"q_num_heads": 4, "kv_num_heads": 2}
+case("late_attention_past_causal", "Attention", [q4, k, v, None, *past], 3, 23, reference=True, is_causal=1)
+case("late_attention_past_mask", "Attention", [q, k, v, real(3, 7), *past], 3, 23, reference=True)
+case("late_attention_past_bool_causal", "Attention", [q4, k, v, np.concatenate([holes, holes[:, :2]], 1), *past], 1, 23, reference=True, is_causal=1)
+case("late_attention_past_float_causal", "Attention", [q4, k, v, real(4, 3, 7), *past], 1, 23, reference=True, is_causal=1)
+case("late_attention_past_flat", "Attention", [*flat, None, *past], 3, 23, reference=True, is_causal=1, **heads)
+case("late_attention_present", "Attention", [*flat], 3, 23, reference=True, **heads)
+for mode in range(4):
+    case(f"late_attention_scores_{mode}", "Attention", [q4, k, v, blind, None, None], 4, 23, reference=True, is_causal=1, qk_matmul_output_mode=mode)
+case("late_attention_scores_softcap", "Attention", [*flat, holes, *past], 4, 23, reference=True, softcap=1.5, qk_matmul_output_mode=1, **heads)
+case("late_attention_scores_flat", "Attention", [*flat, holes, *past], 4, 23, reference=True, softcap=0.7, is_causal=1, qk_matmul_output_mode=3, scale=0.4, **heads)
+case("late_attention_short_mask", "Attention", [q4, k, v, holes[:, :3]], 1, 24, reference=True)
+case("late_attention_short_bias", "Attention", [q4, k, v, blind[:, :4]], 1, 24, reference=True)
+case("late_attention_lengths", "Attention", [q4, k, v, None, None, None, np.array([4, 3])], 1, 24, reference=True)
+case("late_attention_lengths_causal", "Attention", [q4, k, v, real(3, 5), None, None, np.array([5, 3])], 1, 24, reference=True, is_causal=1)

@@ -349,7 +349,7 @@ const char *mest_scheduler_builtin(int index, const char **summary, const char *
     if (summary)
         *summary = "pretends";
     if (options)
-        *options = "freq=5      epochs between mutations\nmode=em    how";
+        *options = index == 0 ? "freq=5      epochs between mutations\nmode=em    how" : index == 1 ? "rate=.3   part\nevery=100  steps" : "scope=global   of all";
     return index < 3 ? names[index] : NULL;
 }
 

@@ -47,6 +47,7 @@ has out 'ai.onnx.ml.LinearClassifier'
 gives 3 "$data/free.onnx" --check
 has out '--input-shape'
 gives 0 "$data/free.onnx" --check --input-shape 7,4
+gives 0 "$data/old_softmax.onnx" --check
 gives 3 "$data/baked.onnx" --check -b 4
 has out 'dynamic batch axis'
 gives 0 "$data/baked.onnx" --check -b 1

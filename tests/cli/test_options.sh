@@ -155,6 +155,9 @@ gives 0 m.onnx --train --data idx:x --sparsity 0.5 --method rigl:rate=.2 --mutat
 has echo 'scheduler rigl every=2,unit=epochs,rate=.2'
 gives 0 m.onnx --train --data idx:x --sparsity 0.5 --method snip
 has echo 'start_dense=1'
+gives 0 m.onnx --train --data idx:x --sparsity 0.5 --method snip:scope=layer --mutate-every 2
+has echo 'scheduler snip scope=layer'
+has err '--mutate-every has no effect: method snip has no interval (pretends)'
 gives 0 m.onnx --train --data idx:x --sparsity 0.5 --start-dense --scheduler own
 has echo 'start_dense=1'
 gives 2 m.onnx --train --data idx:x --sparsity 0.5 --method forgetting

@@ -37,6 +37,9 @@ is "$(data run/report.html epoch | grep -o '"epoch":[0-9]' | tr '\n' ' ')" '"epo
 for when in start end; do
     is "$(data run/report.html pattern_$when layers | grep -o '"name":"conv3.weight","scheme":"csr","shape":\[64,64,3,3\],"stored":3686,' | wc -l)" 1 "conv3 at the $when"
 done
+# the page shows the layer first that moved most: distances of the two layers, 0 before training
+is "$(data run/report.html pattern_start layers | grep -o '"distance":[0-9.]*' | sort -u)" '"distance":0' 'distance at the start'
+is "$(data run/report.html pattern_end layers | grep -oE '"distance":0?\.[0-9]*' | wc -l)" 2 'distances at the end'
 if cmp -s run/pattern-start.json run/pattern-end.json; then fail 'mutations left the picture as it was'; else pass; fi
 # the gallery: ids that the counts name, most forgotten first, never forgotten ones with a count of 0
 awk -F, 'NR > 1 && $2 > 0 { print $2 }' run/forgetting.csv | sort -rn | head -n 24 | tr '\n' ' ' > want

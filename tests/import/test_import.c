@@ -273,6 +273,43 @@ START_TEST(roles_follow_the_rules)
 }
 END_TEST
 
+START_TEST(constants_can_be_called_parameters)
+{
+    char path[1024];
+    mest_model_options o;
+    mest_model_options_init(&o);
+    o.trainable = "w*";
+    mest_model *m;
+    OK(mest_model_load(&m, data_path(path, "promoted.onnx"), &o, err));
+    ck_assert_int_eq(m->n_params, 5);
+    ck_assert_int_eq(role_of(m, "w", "weight of Gemm 'first'"), MEST_ROLE_TRAINABLE);
+    ck_assert_int_eq(role_of(m, "w2", "weight of Gemm 'second'"), MEST_ROLE_TRAINABLE);
+    ck_assert_int_eq(role_of(m, "keep", "a mask"), MEST_ROLE_CONSTANT);
+    float x[16];
+    OK(mest_param_read(find_param(m, "w2"), 0, 16, x, err));
+    ck_assert(x[0] == 5.0f / 8 - 2);
+    for (int i = 0; i < 5; i++) { /* what was trained is in the file that is written, as initializers */
+        if (m->params[i].role != MEST_ROLE_TRAINABLE)
+            continue;
+        OK(mest_param_load(m, &m->params[i], err));
+        m->params[i].values[1] = (mest_real)(i + 100);
+    }
+    mest_model_destroy(again(m, false, 5));
+    mest_model_destroy(m);
+
+    o.trainable = "keep";
+    OK(mest_model_load(&m, path, &o, err));
+    ck_assert_int_eq(m->n_params, 3);
+    ck_assert_int_eq(role_of(m, "keep", "Max"), MEST_ROLE_TRAINABLE);
+    mest_model_destroy(m);
+
+    mest_error e;
+    o.trainable = "w,vv";
+    ck_assert_int_eq(mest_model_load(&m, path, &o, &e), MEST_E_ARGUMENT);
+    ck_assert_msg(strstr(e.msg, "'vv' matches no"), "%s", e.msg);
+}
+END_TEST
+
 START_TEST(external_data_is_folded_in)
 {
     mest_model *m = load_own("external.onnx");
@@ -416,6 +453,7 @@ int main(void)
     tcase_add_test(t, constants_of_every_kind);
     tcase_add_test(t, functions_are_inlined);
     tcase_add_test(t, roles_follow_the_rules);
+    tcase_add_test(t, constants_can_be_called_parameters);
     tcase_add_test(t, external_data_is_folded_in);
     tcase_add_test(t, refusals_say_why);
     tcase_add_test(t, public_functions_check_their_arguments);

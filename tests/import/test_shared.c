@@ -116,6 +116,15 @@ START_TEST(variants_equal_their_base)
     ck_assert_int_eq(m->n_params, 0);
     OK(infer_model(m, 4, err));
     mest_model_destroy(m);
+    char path[1024]; /* weights are Constant nodes: they train when the caller says so */
+    mest_model_options o;
+    mest_model_options_init(&o);
+    o.trainable = "net.*";
+    OK(mest_model_load(&m, shared_path(path, "variants/mlp_constants.onnx"), &o, err));
+    ck_assert_int_eq(m->n_params, 6);
+    same_values(base, m, "constants");
+    OK(infer_model(m, 4, err));
+    mest_model_destroy(m);
     mest_model_destroy(base);
 }
 END_TEST
