@@ -105,7 +105,7 @@ static bool make_outputs(worker *w, infer_call *c)
     return true;
 }
 
-static bool run(worker *w, int count, int64_t samples, int64_t *version, fault *f)
+static bool run(worker *w, batch_item *const *batch, int count, int64_t samples, int64_t *version, fault *f)
 {
     const batcher_options *o = &w->owner->o;
     mest_input_data in[MAX_TENSORS];
@@ -115,15 +115,15 @@ static bool run(worker *w, int count, int64_t samples, int64_t *version, fault *
     for (int k = 0; k < o->n_inputs; k++) {
         size_t bytes = (size_t)o->in[k].count * o->in[k].item, at = 0;
         for (int i = 0; i < count; i++) {
-            const tensor *t = &w->batch[i]->call->in[k];
+            const tensor *t = &batch[i]->call->in[k];
             memcpy(w->in[k] + at, t->data, t->bytes);
             at += t->bytes;
         }
         in[k] = (mest_input_data){o->in[k].name, w->in[k], bytes * (size_t)samples};
     }
     for (int i = 0; i < count; i++)
-        for (int k = 0; k < w->batch[i]->call->n_outputs; k++)
-            wanted[w->batch[i]->call->output[k]] = true;
+        for (int k = 0; k < batch[i]->call->n_outputs; k++)
+            wanted[batch[i]->call->output[k]] = true;
     for (int k = 0; k < o->n_outputs; k++)
         if (wanted[k])
             out[n_out++] = (mest_output_data){o->out[k].name, w->out[k], (size_t)o->out[k].count * o->out[k].item * (size_t)samples};
@@ -131,22 +131,28 @@ static bool run(worker *w, int count, int64_t samples, int64_t *version, fault *
     return mest_predictor_run(w->predictor, samples, in, o->n_inputs, out, n_out, version, &err) == MEST_OK || refuse_error(f, &err);
 }
 
-static void answer(worker *w, int count, fault *why)
+static void answer(worker *w, batch_item *const *batch, int count)
 {
+    fault why = {0};
     const batcher_options *o = &w->owner->o;
     double begin = clock_ms();
     int64_t samples = 0, version = 0;
     for (int i = 0; i < count; i++)
-        samples += w->batch[i]->call->n;
+        samples += batch[i]->call->n;
     mest_snapshot *pinned = NULL;
-    bool good = settle(w, w->batch[0]->call->version, &pinned, why) && run(w, count, samples, &version, why);
+    bool good = settle(w, batch[0]->call->version, &pinned, &why) && run(w, batch, count, samples, &version, &why);
     mest_snapshot_release(pinned);
+    if (!good && count > 1 && why.status == 400) { /* what one of them says is wrong (a number of a word that there is not): the others get their answer */
+        for (int i = 0; i < count; i++)
+            answer(w, batch + i, 1);
+        return;
+    }
     int64_t row = 0;
     for (int i = 0; i < count; i++) {
-        batch_item *item = w->batch[i];
+        batch_item *item = batch[i];
         infer_call *c = item->call;
         if (!good) {
-            item->fault = *why;
+            item->fault = why;
         } else if (!make_outputs(w, c)) {
             refuse(&item->fault, 503, "out of memory");
         } else {
@@ -197,9 +203,8 @@ static void *work(void *argument)
         int count = collect(b, w);
         pthread_mutex_unlock(&b->lock);
         count = expire(w, count, clock_ms());
-        fault why = {0};
         if (count)
-            answer(w, count, &why);
+            answer(w, w->batch, count);
         for (int i = 0; i < count; i++) {
             atomic_fetch_sub(&b->load, 1);
             w->batch[i]->done(w->batch[i]);

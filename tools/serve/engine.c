@@ -55,9 +55,21 @@ static bool describe_all(engine *e, const settings *s, fault *f)
     return good && (e->target >= 0 || refuse(f, 400, "the model has no output '%.80s'", s->output));
 }
 
+/* What the library has to say that is no error: a damaged checkpoint, and that the one before it is used. */
+static void warn(void *user, mest_log_level level, const char *message)
+{
+    (void)user;
+    if (level == MEST_LOG_WARNING)
+        fprintf(stderr, "mest-serve: %s\n", message);
+}
+
 static bool prepare(engine *e, const char *path, const settings *s, fault *f)
 {
     mest_error err;
+    const mest_logger logger = {.struct_size = sizeof logger, .log = warn};
+    mest_model_options load;
+    mest_model_options_init(&load);
+    load.logger = &logger;
     mest_sparsity sparse;
     mest_sparsity_init(&sparse);
     sparse.scheme = s->scheme;
@@ -68,7 +80,7 @@ static bool prepare(engine *e, const char *path, const settings *s, fault *f)
     first.id = e->base;
     first.note = "loaded";
     int frozen;
-    if (mest_model_load(&e->model, path, NULL, &err) != MEST_OK || (*s->freeze && mest_model_freeze(e->model, s->freeze, true, &frozen, &err) != MEST_OK)
+    if (mest_model_load(&e->model, path, &load, &err) != MEST_OK || (*s->freeze && mest_model_freeze(e->model, s->freeze, true, &frozen, &err) != MEST_OK)
         || (s->sparsity > 0 && mest_model_sparsify(e->model, &sparse, &err) != MEST_OK) || mest_model_keep_versions(e->model, 4, &err) != MEST_OK
         || mest_model_publish(e->model, &first, NULL, &err) != MEST_OK)
         return refuse_error(f, &err);

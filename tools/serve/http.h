@@ -48,7 +48,12 @@ typedef struct exchange {
     size_t answer_json_bytes;       /* header of the same name; 0: none */
     atomic_bool done;
     bool aside, refused_early;
-    void *work;                     /* of the route; freed by it */
+    struct route_job {              /* of a route that waits for a disk */
+        job job;
+        void (*answer)(struct exchange *x, served *model, int64_t version);
+        served *model;
+        int64_t version;
+    } slow;
 } exchange;
 
 /* Starts listening. f says why not. */

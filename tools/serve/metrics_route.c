@@ -52,19 +52,19 @@ static void put_models(text *out, const models *m)
         metrics_histogram(out, "mest_infer_seconds", "from the last byte of an infer request to its answer", m->list[i]->name, &m->list[i]->metrics.latency, i == 0);
     bool first = true;
     for (int i = 0; i < m->count; i++)
-        if (m->list[i]->batcher) {
+        if (!m->list[i]->broken.status) {
             metrics_line(out, "mest_infer_load", "gauge", "infer requests that wait or are being answered", m->list[i]->name, (double)batcher_load(m->list[i]->batcher), first);
             first = false;
         }
     first = true;
     for (int i = 0; i < m->count; i++)
-        if (m->list[i]->engine) {
+        if (!m->list[i]->broken.status) {
             metrics_line(out, "mest_version", "gauge", "version that answers", m->list[i]->name, (double)served_version(m->list[i]), first);
             first = false;
         }
     first = true;
     for (int i = 0; i < m->count; i++)
-        if (m->list[i]->engine) {
+        if (!m->list[i]->broken.status) {
             int64_t bytes = 0;
             engine *e = served_engine(m->list[i]);
             mest_model_version_memory(e->model, &bytes, NULL);

@@ -126,6 +126,18 @@ static bool sound(const replay *r, const unsigned char *record, uint64_t *sequen
     return h.zero == 0 && h.crc == crc32_of(record + 4, r->record - 4);
 }
 
+/* The file was made and then the power failed before its header was on disk: nothing was ever promised of it. */
+static bool is_blank(const replay *r, off_t size)
+{
+    unsigned char page[HEADER];
+    if (size > HEADER || !read_all(r->fd, page, (size_t)size, 0))
+        return false;
+    for (off_t i = 0; i < size; i++)
+        if (page[i])
+            return false;
+    return true;
+}
+
 static bool make(replay *r, const char *path, fault *f)
 {
     int64_t slots = (r->o.max_bytes - HEADER) / (int64_t)r->record;
@@ -138,9 +150,13 @@ static bool make(replay *r, const char *path, fault *f)
     unsigned char page[HEADER] = {0};
     memcpy(page, &h, sizeof h);
     r->slots = slots;
-    if (!write_all(r->fd, page, sizeof page, 0) || fsync(r->fd) != 0)
-        return refuse(f, 500, "%s: %s", path, strerror(errno));
-    return true;
+    if (write_all(r->fd, page, sizeof page, 0) && fsync(r->fd) == 0)
+        return true;
+    refuse(f, 500, "%s: %s", path, strerror(errno));
+    if (ftruncate(r->fd, 0) != 0) {
+        /* half a header stays; the next start says that it is no store */
+    }
+    return false;
 }
 
 static bool check(replay *r, const char *path, off_t size, fault *f)
@@ -216,8 +232,8 @@ replay *replay_open(const char *path, const replay_options *options, fault *f)
         good = refuse(f, 500, "%s: %s", path, r->fd < 0 ? strerror(errno) : "no file");
     if (good && flock(r->fd, LOCK_EX | LOCK_NB) != 0)
         good = refuse(f, 500, "%s is used by another process", path);
-    good = good && (st.st_size == 0 ? make(r, path, f) : check(r, path, st.st_size, f)) && make_lists(r, f)
-           && (st.st_size == 0 || survey(r, path, st.st_size, f));
+    bool blank = good && is_blank(r, st.st_size);
+    good = good && (blank ? make(r, path, f) : check(r, path, st.st_size, f)) && make_lists(r, f) && (blank || survey(r, path, st.st_size, f));
     if (!good) {
         replay_close(r);
         return NULL;
@@ -247,7 +263,9 @@ static bool add_one(replay *r, const void *input, const void *target)
     uint64_t sequence = r->ever + 1;
     int64_t slot = slot_for(r, sequence);
     if (slot < 0) { /* not kept; the number is used up all the same, or a later start would draw it again: nothing depends on it */
+        pthread_mutex_lock(&r->lock);
         r->ever = sequence;
+        pthread_mutex_unlock(&r->lock);
         return true;
     }
     memset(r->buffer, 0, r->record);

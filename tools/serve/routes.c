@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "serve/routes.h"
 
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -8,24 +9,25 @@ typedef struct route_entry {
     const char *method;
     const char *path;       /* M: a model, N: a number of a version */
     void (*answer)(exchange *x, served *model, int64_t version);
+    bool slow;              /* waits for a disk: answered by the thread for that */
 } route_entry;
 
 static const route_entry routes[] = {
-    {"GET", "v2/health/live", answer_live},
-    {"GET", "v2/health/ready", answer_ready},
-    {"GET", "v2", answer_server},
-    {"GET", "v2/models", answer_models},
-    {"GET", "v2/models/M", answer_model},
-    {"GET", "v2/models/M/ready", answer_model_ready},
-    {"GET", "v2/models/M/versions", answer_versions},
-    {"GET", "v2/models/M/versions/N", answer_model},
-    {"GET", "v2/models/M/versions/N/ready", answer_model_ready},
-    {"POST", "v2/models/M/infer", answer_infer},
-    {"POST", "v2/models/M/versions/N/infer", answer_infer},
-    {"GET", "v2/models/M/train", answer_train_status},
-    {"POST", "v2/models/M/train", answer_train},
-    {"GET", "metrics", answer_metrics},
-    {"GET", "", answer_page},
+    {"GET", "v2/health/live", answer_live, false},
+    {"GET", "v2/health/ready", answer_ready, false},
+    {"GET", "v2", answer_server, false},
+    {"GET", "v2/models", answer_models, false},
+    {"GET", "v2/models/M", answer_model, false},
+    {"GET", "v2/models/M/ready", answer_model_ready, false},
+    {"GET", "v2/models/M/versions", answer_versions, true},
+    {"GET", "v2/models/M/versions/N", answer_model, false},
+    {"GET", "v2/models/M/versions/N/ready", answer_model_ready, false},
+    {"POST", "v2/models/M/infer", answer_infer, false},
+    {"POST", "v2/models/M/versions/N/infer", answer_infer, false},
+    {"GET", "v2/models/M/train", answer_train_status, false},
+    {"POST", "v2/models/M/train", answer_train, true},
+    {"GET", "metrics", answer_metrics, false},
+    {"GET", "", answer_page, false},
 };
 
 /* Does the path have the form? The texts that stand for M and N are written out. */
@@ -75,6 +77,24 @@ static bool find(exchange *x, const route_entry **entry, served **model, int64_t
     return true;
 }
 
+static void run(job *j)
+{
+    exchange *x = (exchange *)(void *)((char *)j - offsetof(exchange, slow.job));
+    x->slow.answer(x, x->slow.model, x->slow.version);
+}
+
+static void put_aside(exchange *x, const route_entry *entry, served *model, int64_t version)
+{
+    x->slow = (struct route_job){.job.run = run, .answer = entry->answer, .model = model, .version = version};
+    http_later(x);
+    if (jobs_add(x->server->jobs, &x->slow.job))
+        return;
+    fault f = {0};
+    refuse(&f, 503, "too many requests are waiting");
+    http_refuse(x, &f);
+    http_done(x);
+}
+
 void route(exchange *x)
 {
     const route_entry *entry;
@@ -87,7 +107,10 @@ void route(exchange *x)
     atomic_fetch_add(&s->aside, 1);
     bool good = !atomic_load(&s->closed) || refuse(&f, 503, "the service ends");
     if (good && find(x, &entry, &model, &version, &f)) {
-        entry->answer(x, model, version);
+        if (entry->slow)
+            put_aside(x, entry, model, version);
+        else
+            entry->answer(x, model, version);
     } else {
         http_refuse(x, &f);
         http_done(x);

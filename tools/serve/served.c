@@ -86,6 +86,8 @@ static bool open_model(served *s, fault *f)
     if (!settings_read(&s->settings, path, f))
         return false;
     int64_t id = version_dirs_current(s->folder);
+    if (id < 0)
+        return refuse(f, 500, "%s/current names no version that is in the folder", s->folder);
     snprintf(path, sizeof path, "%s/%" PRId64, s->folder, id);
     s->engine = engine_load(path, id, &s->settings, f);
     if (!s->engine)

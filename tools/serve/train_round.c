@@ -26,7 +26,7 @@ static int64_t next_id(const trainer *t)
 static bool rest(void *user)
 {
     trainer *t = user;
-    trainer_yield(t, 0);
+    trainer_yield(t);
     return !trainer_interrupted(t);
 }
 
@@ -73,7 +73,9 @@ static bool keep(trainer *t, int64_t id, const curve_point *p, fault *f)
     text facts = {0};
     int64_t current = served_version(t->model);
     facts_of(p, id, current, &facts);
-    bool good = facts.data && version_dirs_save(t->model->folder, id, s, facts.data, f);
+    /* without `current` the largest would answer after a start: the candidate, promoted or not */
+    bool good = facts.data ? version_dirs_settle(t->model->folder, current, f) && version_dirs_save(t->model->folder, id, s, facts.data, f)
+                           : refuse(f, 503, "out of memory");
     text_free(&facts);
     mest_snapshot_release(s);
     if (good && t->now.auto_promote) {

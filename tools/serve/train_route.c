@@ -7,12 +7,6 @@
 #include "serve/routes.h"
 #include "serve/trainer.h"
 
-typedef struct train_job {
-    job job; /* first */
-    exchange *x;
-    served *model;
-} train_job;
-
 static bool trainable(const served *m, fault *f)
 {
     if (m->broken.status)
@@ -33,40 +27,18 @@ static bool act(served *m, const train_call *c, fault *f)
     }
 }
 
-static void run(job *j)
+void answer_train(exchange *x, served *m, int64_t version)
 {
-    train_job *k = (train_job *)j;
-    exchange *x = k->x;
-    served *m = k->model;
+    (void)version;
     fault f = {0};
     train_call c = {.action = TRAIN_STATUS};
     infer_limits limits = {.samples = INT64_C(1) << 20, .tensor_bytes = (size_t)x->server->o.max_body};
     bool good = trainable(m, &f) && train_read(&c, x->body, x->size, x->json_bytes, trainer_samples(m->trainer), &limits, &f) && act(m, &c, &f);
     train_free(&c);
-    free(k);
     if (good)
         trainer_status(m->trainer, INT64_MAX, &x->answer);
     else
         http_refuse(x, &f);
-    http_done(x);
-}
-
-void answer_train(exchange *x, served *model, int64_t version)
-{
-    (void)version;
-    fault f = {0};
-    train_job *k = calloc(1, sizeof *k);
-    bool room = k != NULL;
-    if (room) {
-        *k = (train_job){.job.run = run, .x = x, .model = model};
-        http_later(x);
-        room = jobs_add(x->server->jobs, &k->job);
-    }
-    if (room)
-        return;
-    free(k);
-    refuse(&f, 503, "too many requests are waiting");
-    http_refuse(x, &f);
     http_done(x);
 }
 

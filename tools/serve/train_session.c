@@ -41,6 +41,15 @@ bool session_was_running(const trainer *t)
     return read_state(t, &running, &base) && running;
 }
 
+static bool write_state(const trainer *t, int64_t base, bool running, fault *f)
+{
+    char path[PATH_ROOM];
+    path_of(t, path, "state.json");
+    whole_file w;
+    return (whole_open(&w, path) && whole_close(&w, fprintf(w.file, "{\"base\":%" PRId64 ",\"running\":%s}\n", base, running ? "true" : "false") > 0))
+           || refuse(f, 500, "%s: %s", path, strerror(errno));
+}
+
 bool session_save(trainer *t, bool running, fault *f)
 {
     char path[PATH_ROOM];
@@ -57,19 +66,17 @@ bool session_save(trainer *t, bool running, fault *f)
         base = t->engine->base;
     else if (!read_state(t, &before, &base))
         base = served_version(t->model);
-    path_of(t, path, "state.json");
-    whole_file w;
-    return (whole_open(&w, path) && whole_close(&w, fprintf(w.file, "{\"base\":%" PRId64 ",\"running\":%s}\n", base, running ? "true" : "false") > 0))
-           || refuse(f, 500, "%s: %s", path, strerror(errno));
+    return write_state(t, base, running, f);
 }
 
-void session_forget(const trainer *t)
+bool session_forget(const trainer *t, int64_t base, bool running, fault *f)
 {
     char path[PATH_ROOM];
-    path_of(t, path, "state.json");
-    unlink(path);
     path_of(t, path, "checkpoint.mest");
     unlink(path);
+    path_of(t, path, "checkpoint.mest.prev");
+    unlink(path);
+    return write_state(t, base, running, f);
 }
 
 /* ---- the session ---- */
@@ -174,7 +181,9 @@ bool session_open(trainer *t, fault *f)
     char path[PATH_ROOM];
     mest_error err;
     path_of(t, path, "checkpoint.mest");
-    resumes = resumes && access(path, R_OK) == 0;
+    char before[PATH_ROOM];
+    path_of(t, before, "checkpoint.mest.prev");
+    resumes = resumes && (access(path, R_OK) == 0 || access(before, R_OK) == 0);
     if (resumes && mest_session_resume(t->session, path, &err) != MEST_OK) {
         trainer_note(t, err.msg); /* other settings than before, or a damaged file: the weights that answer are what training goes on from */
         session_close(t);
@@ -262,6 +271,6 @@ bool session_learn(trainer *t, fault *f)
     t->steps++;
     t->loss = m.loss;
     pthread_mutex_unlock(&t->lock);
-    trainer_yield(t, ms * (1 / t->now.duty - 1));
+    trainer_yield(t);
     return true;
 }

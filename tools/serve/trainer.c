@@ -45,12 +45,12 @@ static void sleep_until(trainer *t, double until)
     pthread_mutex_unlock(&t->lock);
 }
 
-void trainer_yield(trainer *t, double ms)
+void trainer_yield(trainer *t)
 {
     enum { LOOK_MS = 2 };
     double begin = clock_ms();
-    if (ms > 0)
-        sleep_until(t, begin + ms);
+    if (t->now.duty < 1)
+        sleep_until(t, begin + (begin - t->worked_since) * (1 / t->now.duty - 1));
     double paused = clock_ms();
     bool any = false;
     while (batcher_load(t->model->batcher) > t->now.pause_waiting && (t->now.pause_at_most_ms <= 0 || clock_ms() - begin < t->now.pause_at_most_ms) && !trainer_interrupted(t)) {
@@ -63,6 +63,7 @@ void trainer_yield(trainer *t, double ms)
         set_state(t, "training");
         atomic_fetch_add(&t->model->metrics.paused_us, (int64_t)((clock_ms() - paused) * 1e3));
     }
+    t->worked_since = clock_ms();
 }
 
 static void told(void *user, const char *why)
@@ -77,6 +78,7 @@ static void rest_as_guest(trainer *t)
 {
     if (t->guest && mest_guest_rest(t->guest, told, t) != MEST_GUEST_GO)
         set_state(t, "training");
+    t->worked_since = clock_ms();
 }
 
 /* With the lock: something is to be done. */
@@ -125,8 +127,11 @@ static bool advance(trainer *t, fault *f)
         sleep_until(t, clock_ms() + 100);
         return true;
     }
-    if (!t->session && !session_open(t, f))
-        return false;
+    if (!t->session) {
+        t->worked_since = clock_ms();
+        if (!session_open(t, f))
+            return false;
+    }
     if (restore && !session_restore(t, restore)) { /* it is of the engine that answers: train on there */
         t->fresh = true;
         return true;
@@ -139,12 +144,12 @@ static bool advance(trainer *t, fault *f)
         return true;
     if (!round_end(t, f))
         return false;
+    pthread_mutex_lock(&t->lock);
     if (t->ends_at && t->rounds >= t->ends_at) {
-        pthread_mutex_lock(&t->lock);
         t->wanted = false;
-        pthread_mutex_unlock(&t->lock);
-        trainer_note(t, "all rounds are done");
+        snprintf(t->note, sizeof t->note, "all rounds are done");
     }
+    pthread_mutex_unlock(&t->lock);
     return true;
 }
 
@@ -153,7 +158,12 @@ static void stop_session(trainer *t, bool running)
     fault f = {0};
     pthread_mutex_lock(&t->lock);
     bool useless = t->anew;
+    int64_t restore = t->restore;
+    if (t->session)
+        t->restore = 0;
     pthread_mutex_unlock(&t->lock);
+    if (t->session && !useless && restore) /* a roll back came in the last step: what is saved has to be of there */
+        useless = !session_restore(t, restore);
     if (useless)
         session_close(t);
     if ((t->session || useless) && !session_save(t, running, &f))
@@ -320,6 +330,17 @@ static bool kept_in_memory(engine *e, int64_t id)
     return s != NULL;
 }
 
+/* The saved training led away from the version that answers now: a start after a power cut must not take it up. */
+static void forget(trainer *t, int64_t base)
+{
+    fault f = {0};
+    pthread_mutex_lock(&t->lock);
+    bool running = t->wanted;
+    pthread_mutex_unlock(&t->lock);
+    if (!session_forget(t, base, running, &f))
+        trainer_note(t, f.text);
+}
+
 /* From the folder: an engine of its own, from which training begins anew. */
 static bool load_version(trainer *t, int64_t id, fault *f)
 {
@@ -335,7 +356,7 @@ static bool load_version(trainer *t, int64_t id, fault *f)
     }
     if (!served_replace(t->model, e, f))
         return false;
-    session_forget(t);
+    forget(t, id);
     pthread_mutex_lock(&t->lock);
     t->anew = true;
     pthread_mutex_unlock(&t->lock);
@@ -351,6 +372,8 @@ static bool change_version(trainer *t, int64_t id, bool back, fault *f)
     bool good = access(path, R_OK) == 0 || refuse(f, 404, "there is no version %" PRId64, id);
     bool here = good && kept_in_memory(e, id);
     good = good && (here ? version_becomes_current(t, e, id, f) : load_version(t, id, f));
+    if (good && here && back)
+        forget(t, e->base);
     engine_release(e);
     pthread_mutex_lock(&t->lock);
     if (good && here && back)

@@ -50,6 +50,7 @@ struct trainer {
     int64_t in_round, refusals;     /* steps of this round; candidates refused in a row */
     uint64_t drawn;                 /* counter of the random draws */
     double loss_sum;
+    double worked_since;            /* end of the last rest */
     unsigned char *sample;          /* one input of the store */
     void *inputs[MAX_TENSORS], *targets; /* a batch */
     measure *measure;
@@ -59,7 +60,8 @@ struct trainer {
 bool session_open(trainer *t, fault *f);
 void session_close(trainer *t);
 bool session_save(trainer *t, bool running, fault *f);
-void session_forget(const trainer *t);     /* what was saved is of no use any more */
+/* What was saved is of no use any more: a start begins with the version that answers, whose engine is of file `base`. */
+bool session_forget(const trainer *t, int64_t base, bool running, fault *f);
 bool session_was_running(const trainer *t);
 bool session_learn(trainer *t, fault *f);  /* one step */
 bool session_restore(trainer *t, int64_t version); /* false: it is no version of this engine */
@@ -69,7 +71,7 @@ bool version_becomes_current(trainer *t, engine *e, int64_t id, fault *f);
 void trainer_note(trainer *t, const char *note);
 /* Is anything to be done but train: end, cancel, restore? */
 bool trainer_interrupted(trainer *t);
-/* Waits while many requests wait; and `ms` of rest. */
-void trainer_yield(trainer *t, double ms);
+/* After a piece of work, of whatever kind: rests for the share of the time that is not for training, then waits while many requests wait. */
+void trainer_yield(trainer *t);
 
 #endif

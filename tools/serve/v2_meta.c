@@ -122,7 +122,14 @@ void answer_versions(exchange *x, served *s, int64_t version)
     if (!usable(x, s))
         return;
     int64_t *ids = malloc(MAX_DIRS * sizeof *ids), current = served_version(s);
-    int n = ids ? version_dirs_list(s->folder, ids) : 0;
+    if (!ids) {
+        fault f = {0};
+        refuse(&f, 503, "out of memory");
+        http_refuse(x, &f);
+        http_done(x);
+        return;
+    }
+    int n = version_dirs_list(s->folder, ids);
     text *out = &x->answer;
     text_printf(out, "{\"current\":\"%" PRId64 "\",\"versions\":[", current);
     for (int i = 0; i < n; i++) {

@@ -46,8 +46,15 @@ int version_dirs_list(const char *folder, int64_t ids[MAX_DIRS])
     int n = 0;
     for (struct dirent *e; d && (e = readdir(d)) != NULL;) {
         int64_t id = number_of(e->d_name);
-        if (id && n < MAX_DIRS && has(folder, id, "model.onnx"))
+        if (!id || !has(folder, id, "model.onnx"))
+            continue;
+        int low = 0; /* full: the smallest gives way */
+        for (int i = 1; n == MAX_DIRS && i < n; i++)
+            low = ids[i] < ids[low] ? i : low;
+        if (n < MAX_DIRS)
             ids[n++] = id;
+        else if (id > ids[low])
+            ids[low] = id;
     }
     if (d)
         closedir(d);
@@ -58,21 +65,28 @@ int version_dirs_list(const char *folder, int64_t ids[MAX_DIRS])
 int64_t version_dirs_current(const char *folder)
 {
     char path[PATH_ROOM], line[32] = "";
-    snprintf(path, sizeof path, "%s/current", folder);
-    FILE *file = fopen(path, "r");
-    if (file && !fgets(line, sizeof line, file))
-        *line = 0;
-    if (file)
-        fclose(file);
-    line[strcspn(line, "\r\n")] = 0;
-    int64_t id = number_of(line);
-    if (id && has(folder, id, "model.onnx"))
-        return id;
-    int64_t *ids = malloc(MAX_DIRS * sizeof *ids);
+    int64_t *ids = malloc(MAX_DIRS * sizeof *ids), id = 0;
     int n = ids ? version_dirs_list(folder, ids) : 0;
-    id = n ? ids[n - 1] : 0;
+    if (n)
+        id = ids[n - 1];
     free(ids);
-    return id;
+    snprintf(path, sizeof path, "%s/current", folder);
+    FILE *file = id ? fopen(path, "r") : NULL;
+    if (!file)
+        return id && errno != ENOENT ? -1 : id;
+    if (!fgets(line, sizeof line, file))
+        *line = 0;
+    fclose(file);
+    line[strcspn(line, "\r\n")] = 0;
+    id = number_of(line); /* the largest may be one that was never promoted: it is no substitute */
+    return id && has(folder, id, "model.onnx") ? id : -1;
+}
+
+bool version_dirs_settle(const char *folder, int64_t id, fault *f)
+{
+    char path[PATH_ROOM];
+    snprintf(path, sizeof path, "%s/current", folder);
+    return access(path, F_OK) == 0 || version_dirs_set_current(folder, id, f);
 }
 
 bool sync_folder(const char *folder)

@@ -13,9 +13,11 @@ enum { MAX_DIRS = 4096, DIR_PATH = 3500 };
 
 /* Numbers of the versions in ascending order; returns how many, at most MAX_DIRS of the largest. */
 int version_dirs_list(const char *folder, int64_t ids[MAX_DIRS]);
-/* Which version answers after a start; 0: there is none. */
+/* Which version answers after a start; 0: the folder has none; -1: `current` cannot be read or names none that is there. */
 int64_t version_dirs_current(const char *folder);
 bool version_dirs_set_current(const char *folder, int64_t id, fault *f);
+/* Where there is no `current` yet, makes it say `id`. */
+bool version_dirs_settle(const char *folder, int64_t id, fault *f);
 /* Writes the snapshot, which is version `id`, with `facts` (JSON) beside it as version.json: the sign that training made it. */
 bool version_dirs_save(const char *folder, int64_t id, const mest_snapshot *snapshot, const char *facts, fault *f);
 /* Removes the oldest versions that training made until `keep` of those are left; `current` and `base` stay. */
