@@ -18,19 +18,28 @@ infer_body 1 64 > many.json
 infer_body 1 1 > one.json
 asks 200 -d @add.json "$model/train"
 asks 200 -d '{"action":"start"}' "$model/train"
-# cycle ROUNDS: lets it train so many rounds more, with all kinds of requests meanwhile
+# cycle ROUNDS: lets it train so many rounds more, with all kinds of requests meanwhile. A roll back ends the round that is going on: the next one
+# waits until a round came through. How long it all takes is the machine's business; only requests without a single step between them are a failure.
 cycle() {
     status
-    goal=$(($(field rounds) + $1)) turn=0
+    goal=$(($(field rounds) + $1)) turn=0 still=0 steps=-1 rolled=$(field rounds)
     while ! at_least rounds "$goal"; do
-        turn=$((turn + 1))
+        now=$(field rounds) turn=$((turn + 1)) still=$((still + 1))
+        if [ "$(field steps)" != "$steps" ]; then steps=$(field steps) still=0; fi
+        [ "$(field wanted)" = true ] || { fail 'training ended'; return; }
+        [ $still -lt 3000 ] || { fail "no step while $still turns of requests were answered"; return; }
         curl -s -d @many.json "$model/infer" -o /dev/null
         curl -s -d @one.json "$model/infer" -o /dev/null
         curl -s -d @add.json "$model/train" -o /dev/null
         curl -s "$url/" -o /dev/null
-        [ $((turn % 4)) != 0 ] || curl -s -d '{"action":"rollback"}' "$model/train" -o /dev/null
-        [ $((turn % 8)) != 0 ] || curl -s -d '{"action":"rollback","version":1}' "$model/train" -o /dev/null
-        [ $turn -lt 2000 ] || { fail 'rounds do not end'; return; }
+        [ "$now" -gt "$rolled" ] || continue
+        if [ $((turn % 8)) = 0 ]; then
+            curl -s -d '{"action":"rollback","version":1}' "$model/train" -o /dev/null
+            rolled=$now
+        elif [ $((turn % 4)) = 0 ]; then
+            curl -s -d '{"action":"rollback"}' "$model/train" -o /dev/null
+            rolled=$now
+        fi
     done
 }
 cycle 30

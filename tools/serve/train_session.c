@@ -50,7 +50,7 @@ static bool write_state(const trainer *t, int64_t base, bool running, fault *f)
            || refuse(f, 500, "%s: %s", path, strerror(errno));
 }
 
-bool session_save(trainer *t, bool running, fault *f)
+static bool save(trainer *t, bool running, fault *f)
 {
     char path[PATH_ROOM];
     path_of(t, path, "");
@@ -69,14 +69,30 @@ bool session_save(trainer *t, bool running, fault *f)
     return write_state(t, base, running, f);
 }
 
-bool session_forget(const trainer *t, int64_t base, bool running, fault *f)
+bool session_save(trainer *t, bool running, fault *f)
+{
+    pthread_mutex_lock(&t->saved);
+    pthread_mutex_lock(&t->lock);
+    bool useless = t->restore || t->anew; /* rolled back meanwhile: only that training goes on, from the version that answers, is worth a word */
+    pthread_mutex_unlock(&t->lock);
+    engine *now = served_engine(t->model);
+    bool good = useless ? write_state(t, now->base, running, f) : save(t, running, f);
+    engine_release(now);
+    pthread_mutex_unlock(&t->saved);
+    return good;
+}
+
+bool session_forget(trainer *t, int64_t base, bool running, fault *f)
 {
     char path[PATH_ROOM];
+    pthread_mutex_lock(&t->saved);
     path_of(t, path, "checkpoint.mest");
     unlink(path);
     path_of(t, path, "checkpoint.mest.prev");
     unlink(path);
-    return write_state(t, base, running, f);
+    bool good = write_state(t, base, running, f);
+    pthread_mutex_unlock(&t->saved);
+    return good;
 }
 
 /* ---- the session ---- */

@@ -253,6 +253,7 @@ trainer *trainer_create(served *m, fault *f)
     t->begun_ms = clock_ms();
     pthread_mutex_init(&t->lock, NULL);
     pthread_mutex_init(&t->versions, NULL);
+    pthread_mutex_init(&t->saved, NULL);
     clock_condition(&t->changed);
     bool good = sample_spec_make(&t->spec, m->in, m->n_inputs, &m->out[m->target], m->settings.loss, f) && make_guest(t, f) && open_store(t, f);
     if (good) {
@@ -287,6 +288,7 @@ void trainer_destroy(trainer *t)
     pthread_cond_destroy(&t->changed);
     pthread_mutex_destroy(&t->lock);
     pthread_mutex_destroy(&t->versions);
+    pthread_mutex_destroy(&t->saved);
     free(t);
 }
 
@@ -356,10 +358,10 @@ static bool load_version(trainer *t, int64_t id, fault *f)
     }
     if (!served_replace(t->model, e, f))
         return false;
-    forget(t, id);
     pthread_mutex_lock(&t->lock);
     t->anew = true;
     pthread_mutex_unlock(&t->lock);
+    forget(t, id);
     return true;
 }
 
@@ -372,12 +374,14 @@ static bool change_version(trainer *t, int64_t id, bool back, fault *f)
     bool good = access(path, R_OK) == 0 || refuse(f, 404, "there is no version %" PRId64, id);
     bool here = good && kept_in_memory(e, id);
     good = good && (here ? version_becomes_current(t, e, id, f) : load_version(t, id, f));
+    pthread_mutex_lock(&t->lock);
+    if (good && here && back)
+        t->restore = id;
+    pthread_mutex_unlock(&t->lock);
     if (good && here && back)
         forget(t, e->base);
     engine_release(e);
     pthread_mutex_lock(&t->lock);
-    if (good && here && back)
-        t->restore = id;
     if (good && t->candidate == id)
         t->candidate = 0;
     wake(t);

@@ -41,6 +41,7 @@ struct trainer {
     curve_point curve[CURVE];
     int64_t n_curve;                /* ever; the last CURVE of them are kept */
     pthread_mutex_t versions;       /* one change of the current version at a time; taken before the lock */
+    pthread_mutex_t saved;          /* of checkpoint and state on disk; taken after versions, before the lock */
 
     /* the thread's own */
     engine *engine;
@@ -61,7 +62,7 @@ bool session_open(trainer *t, fault *f);
 void session_close(trainer *t);
 bool session_save(trainer *t, bool running, fault *f);
 /* What was saved is of no use any more: a start begins with the version that answers, whose engine is of file `base`. */
-bool session_forget(const trainer *t, int64_t base, bool running, fault *f);
+bool session_forget(trainer *t, int64_t base, bool running, fault *f);
 bool session_was_running(const trainer *t);
 bool session_learn(trainer *t, fault *f);  /* one step */
 bool session_restore(trainer *t, int64_t version); /* false: it is no version of this engine */
