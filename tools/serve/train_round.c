@@ -107,15 +107,25 @@ static bool test(trainer *t, int64_t id, curve_point *p, fault *f)
     return good;
 }
 
-static bool offer(trainer *t, curve_point *p, fault *f)
+/* The oldest version in memory makes room for it: not while somebody is about to make that one current. */
+static mest_status publish(trainer *t, int64_t *id, mest_error *err)
 {
     mest_publish_options o;
     mest_publish_options_init(&o);
-    o.id = next_id(t);
     o.hold = true;
     o.note = "candidate";
+    pthread_mutex_lock(&t->versions);
+    *id = o.id = next_id(t);
+    mest_status status = mest_session_publish(t->session, &o, NULL, err);
+    pthread_mutex_unlock(&t->versions);
+    return status;
+}
+
+static bool offer(trainer *t, curve_point *p, fault *f)
+{
+    int64_t id;
     mest_error err;
-    mest_status status = mest_session_publish(t->session, &o, NULL, &err);
+    mest_status status = publish(t, &id, &err);
     if (status == MEST_E_NUMERIC) { /* nothing good can come of these weights */
         trainer_note(t, err.msg);
         t->refusals = REFUSALS;
@@ -123,17 +133,19 @@ static bool offer(trainer *t, curve_point *p, fault *f)
     }
     if (status != MEST_OK)
         return refuse_error(f, &err);
-    if (!test(t, o.id, p, f))
+    if (!test(t, id, p, f))
         return false;
+    if (trainer_interrupted(t)) /* the test was not finished: that says nothing about the candidate */
+        return true;
     if (!better(t, p)) {
         t->refusals++;
         return true;
     }
     pthread_mutex_lock(&t->versions);
-    bool undisturbed = !trainer_interrupted(t), good = !undisturbed || keep(t, o.id, p, f); /* a roll back may have come between test and promotion */
+    bool undisturbed = !trainer_interrupted(t), good = !undisturbed || keep(t, id, p, f); /* a roll back may have come between test and promotion */
     pthread_mutex_unlock(&t->versions);
     t->refusals = 0;
-    p->version = good && undisturbed ? o.id : 0;
+    p->version = good && undisturbed ? id : 0;
     return good;
 }
 
