@@ -162,6 +162,8 @@ for i, b in enumerate([body(1, inputs(2, ',"action":"add","labels":[0,3]')), bod
                        body(1, '{"action":"start","settings":{"lr":0.1,"duty":0.5,"auto_promote":false}}'), body(1, '{"action":"promote","version":"3"}'),
                        body(1, '{"action":"rollback"}'), body(1, '{"action":"cancel"}'), body(1, '{"action":"status"}'), body(2, inputs(1, ',"action":"add","targets":[1e39]'))]):
     put("serve_body", f"train{i}", b)
+for i, b in enumerate([body(5, inputs(1, ',"action":"add","labels":[[0,3,1]]')), body(5, inputs(2, ',"action":"add","labels":[0,3,1,2,2,4]'))]):
+    put("serve_body", f"points{i}", b)
 for i, text in enumerate(['{"lr":0.1,"max_batch":8,"scheme":"block4","sparsity":0.9,"replay_keep":"sample"}', '{"duty":0}', '{"none":1}', '{"auto_promote":1}']):
     put("serve_body", f"settings{i}", body(3, text))
 

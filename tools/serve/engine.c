@@ -5,11 +5,22 @@
 #include <stdlib.h>
 #include <string.h>
 
-mest_predictor *engine_predictor(engine *e, int64_t max_batch, fault *f)
+mest_predictor *engine_predictor(engine *e, input_shapes shapes, int64_t max_batch, fault *f)
 {
     mest_predictor_options o;
     mest_predictor_options_init(&o);
     o.max_batch = max_batch;
+    mest_source_info info = {.struct_size = sizeof info, .n_inputs = e->n_inputs};
+    for (int k = 0; e->open && k < e->n_inputs; k++) {
+        info.input[k] = (mest_sample_input){.name = e->in[k].name, .type = MEST_SAMPLE_F32, .rank = e->in[k].rank};
+        for (int i = 0; i < e->in[k].rank && i < MEST_SAMPLE_MAX_RANK; i++)
+            info.input[k].dim[i] = shapes[k][i];
+    }
+    if (e->open) {
+        info.input_rank = info.input[0].rank;
+        memcpy(info.input_dim, info.input[0].dim, sizeof info.input_dim);
+        o.expect = &info;
+    }
     mest_error err;
     mest_predictor *p = NULL;
     if (mest_predictor_create(&p, e->model, &o, &err) != MEST_OK)
@@ -17,42 +28,105 @@ mest_predictor *engine_predictor(engine *e, int64_t max_batch, fault *f)
     return p;
 }
 
-/* Shape of one sample; what has no batch axis cannot be batched, and is not served. */
-static bool describe(tensor_spec *spec, const mest_tensor_info *file, const mest_tensor_info *one, fault *f)
+bool engine_output_shape(mest_predictor *p, int k, int rank, int64_t dim[MEST_MAX_RANK], fault *f)
 {
-    spec->name = file->name;
-    spec->dtype = file->dtype;
-    spec->rank = one->rank;
-    memcpy(spec->dim, one->dim, sizeof spec->dim);
-    if (one->rank != file->rank - 1)
+    mest_error err;
+    mest_tensor_info one = {.struct_size = sizeof one};
+    if (mest_predictor_output(p, k, &one, &err) != MEST_OK)
+        return refuse_error(f, &err);
+    memcpy(dim, one.dim, sizeof one.dim);
+    return one.rank == rank || refuse(f, 400, "'%.80s' has another rank at these sizes", one.name);
+}
+
+/* ---- what the tensors look like ---- */
+static bool describe(tensor_spec *spec, const mest_tensor_info *file, int rank, const int64_t *dim, fault *f)
+{
+    *spec = (tensor_spec){.name = file->name, .dtype = file->dtype, .rank = rank};
+    if (rank < 0 || rank != file->rank - 1)
         return refuse(f, 400, "'%.80s' has no batch axis", file->name);
+    memcpy(spec->dim, dim, (size_t)rank * sizeof *dim);
     return tensor_spec_complete(spec) || refuse(f, 400, "'%.80s' is of a type (%d) or shape that cannot be served", file->name, file->dtype);
+}
+
+/* Free axes keep their -1. */
+static bool describe_inputs(engine *e, fault *f)
+{
+    mest_error err;
+    for (int k = 0; k < e->n_inputs; k++) {
+        mest_tensor_info file = {.struct_size = sizeof file};
+        if (mest_model_input(e->model, k, &file, &err) != MEST_OK)
+            return refuse_error(f, &err);
+        for (int i = 1; i < file.rank; i++)
+            e->open |= file.dim[i] < 1;
+        for (int i = 1; i < file.rank; i++)
+            file.dim[i] = file.dim[i] < 1 ? -1 : file.dim[i];
+        if (!describe(&e->in[k], &file, file.rank - 1, file.dim + 1, f))
+            return false;
+    }
+    for (int k = 0; e->open && k < e->n_inputs; k++)
+        if (e->in[k].rank > MEST_SAMPLE_MAX_RANK)
+            return refuse(f, 400, "'%.80s' has too many axes for a model with free ones", e->in[k].name);
+    return true;
+}
+
+/* Shapes of all tensors with every free axis `size` long. An output's axis that is not always of one length is free. */
+static bool probe(engine *e, int64_t size, bool again, fault *f)
+{
+    mest_error err;
+    input_shapes shapes;
+    for (int k = 0; k < e->n_inputs; k++)
+        for (int i = 0; i < e->in[k].rank; i++)
+            shapes[k][i] = e->in[k].dim[i] < 0 ? size : e->in[k].dim[i];
+    mest_predictor *p = engine_predictor(e, shapes, 7, f); /* a number that no axis is likely to have */
+    bool good = p != NULL;
+    for (int k = 0; good && k < e->n_inputs; k++) {
+        mest_tensor_info one = {.struct_size = sizeof one};
+        if (mest_predictor_input(p, k, &one, &err) != MEST_OK)
+            good = refuse_error(f, &err);
+        else if (one.rank != e->in[k].rank)
+            good = refuse(f, 400, "'%.80s' has no batch axis", e->in[k].name);
+    }
+    for (int k = 0; good && k < e->n_outputs; k++) {
+        mest_tensor_info file = {.struct_size = sizeof file}, one = {.struct_size = sizeof one};
+        if (mest_model_output(e->model, k, &file, &err) != MEST_OK || mest_predictor_output(p, k, &one, &err) != MEST_OK)
+            good = refuse_error(f, &err);
+        for (int i = 0; good && again && i < one.rank; i++)
+            one.dim[i] = one.rank == e->out[k].rank && one.dim[i] == e->out[k].dim[i] ? one.dim[i] : -1;
+        good = good && describe(&e->out[k], &file, one.rank, one.dim, f);
+    }
+    mest_predictor_destroy(p);
+    return good;
 }
 
 static bool describe_all(engine *e, const settings *s, fault *f)
 {
-    mest_error err;
+    static const int64_t sizes[] = {32, 64, 16, 128, 224, 8, 256, 4, 512, 2, 1}; /* most networks take some of them */
     e->n_inputs = mest_model_input_count(e->model);
     e->n_outputs = mest_model_output_count(e->model);
     if (e->n_inputs > MAX_TENSORS || e->n_outputs > MAX_TENSORS)
         return refuse(f, 400, "%d inputs and %d outputs, at most %d are served", e->n_inputs, e->n_outputs, MAX_TENSORS);
-    mest_predictor *p = engine_predictor(e, 7, f); /* a number that no axis is likely to have */
-    bool good = p != NULL;
-    for (int i = 0; good && i < e->n_inputs + e->n_outputs; i++) {
-        int k = i < e->n_inputs ? i : i - e->n_inputs;
-        mest_tensor_info file = {.struct_size = sizeof file}, one = {.struct_size = sizeof one};
-        if (i < e->n_inputs ? mest_model_input(e->model, k, &file, &err) != MEST_OK || mest_predictor_input(p, k, &one, &err) != MEST_OK
-                            : mest_model_output(e->model, k, &file, &err) != MEST_OK || mest_predictor_output(p, k, &one, &err) != MEST_OK)
-            good = refuse_error(f, &err);
-        else
-            good = describe(i < e->n_inputs ? &e->in[k] : &e->out[k], &file, &one, f);
+    if (!describe_inputs(e, f))
+        return false;
+    int found = 0;
+    fault first = {0};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes && found < (e->open ? 2 : 1); i++) {
+        fault why = {0};
+        if (probe(e, sizes[i], found > 0, &why))
+            found++;
+        else if (!first.status)
+            first = why;
+        if (!e->open)
+            break;
     }
-    mest_predictor_destroy(p);
+    if (!found) {
+        *f = first;
+        return false;
+    }
     e->target = *s->output ? -1 : 0;
     for (int k = 0; k < e->n_outputs; k++)
         if (!strcmp(e->out[k].name, s->output))
             e->target = k;
-    return good && (e->target >= 0 || refuse(f, 400, "the model has no output '%.80s'", s->output));
+    return e->target >= 0 || refuse(f, 400, "the model has no output '%.80s'", s->output);
 }
 
 /* What the library has to say that is no error: a damaged checkpoint, and that the one before it is used. */

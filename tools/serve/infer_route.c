@@ -41,7 +41,7 @@ void answer_infer(exchange *x, served *model, int64_t version)
     j->x = x;
     j->model = model;
     j->item = (batch_item){.call = &j->call, .done = answered, .user = j};
-    infer_limits limits = {.samples = model->settings.max_batch, .tensor_bytes = (size_t)x->server->o.max_body};
+    tensor_limits limits = {.samples = model->settings.max_batch, .axis = model->settings.max_axis, .bytes = (size_t)x->server->o.max_body};
     bool good = !model->broken.status || refuse(&f, 503, "model '%s' cannot be served: %.400s", model->name, model->broken.text);
     good = good && infer_read(&j->call, x->body, x->size, x->json_bytes, model->in, model->n_inputs, model->out, model->n_outputs, &limits, &f);
     if (!good) {

@@ -66,7 +66,10 @@ static mest_predictor *predictor_of(measure *m, engine *e, fault *f)
     mest_predictor_destroy(m->predictor[i]);
     engine_release(m->engine[i]);
     m->engine[i] = engine_hold(e);
-    m->predictor[i] = engine_predictor(e, m->batch, f);
+    input_shapes shapes = {{0}};
+    for (int k = 0; k < m->spec.n_inputs; k++)
+        memcpy(shapes[k], m->spec.in[k].dim, sizeof shapes[k]);
+    m->predictor[i] = engine_predictor(e, shapes, m->batch, f);
     return m->predictor[i];
 }
 
@@ -86,20 +89,38 @@ static void unpack(measure *m, int64_t row)
     }
 }
 
-/* Of one sample: cross-entropy of the softmax, mean squared error, binary cross-entropy of the logistic function (both means over the outputs). */
-static double loss_of(const measure *m, const tensor *y, int64_t row, bool *right)
+/* Cross-entropy of the softmax at one point: c numbers from `at` on, `step` apart. */
+static double point_loss(const tensor *y, int64_t at, int64_t c, int64_t step, int64_t label, bool *right)
 {
-    int64_t c = m->spec.out->count, label = 0, best = 0;
+    int64_t best = 0;
     double sum = 0, high = -INFINITY;
     for (int64_t i = 0; i < c; i++)
-        if (tensor_value(y, row * c + i) > high)
-            high = tensor_value(y, row * c + (best = i));
+        if (tensor_value(y, at + i * step) > high)
+            high = tensor_value(y, at + (best = i) * step);
+    for (int64_t i = 0; i < c; i++)
+        sum += exp(tensor_value(y, at + i * step) - high);
+    *right = best == label;
+    return log(sum) + high - tensor_value(y, at + label * step);
+}
+
+/* Of one sample: cross-entropy of the softmax (mean over its points), mean squared error, binary cross-entropy of the logistic function (both means over
+ * the outputs). *right: share of the points with the right class. */
+static double loss_of(const measure *m, const tensor *y, int64_t row, double *right)
+{
+    int64_t c = m->spec.out->count, inner = 1;
+    double sum = 0;
     if (m->spec.classes) {
-        memcpy(&label, m->target + (size_t)row * sizeof label, sizeof label);
-        for (int64_t i = 0; i < c; i++)
-            sum += exp(tensor_value(y, row * c + i) - high);
-        *right = best == label;
-        return log(sum) + high - tensor_value(y, row * c + label);
+        int64_t hits = 0, label;
+        for (int i = m->spec.class_axis + 1; i < m->spec.out->rank; i++)
+            inner *= m->spec.out->dim[i];
+        for (int64_t i = 0; i < m->spec.points; i++) {
+            bool hit;
+            memcpy(&label, m->target + (size_t)row * m->spec.target_bytes + (size_t)i * sizeof label, sizeof label);
+            sum += point_loss(y, row * c + i / inner * inner * m->spec.n_classes + i % inner, m->spec.n_classes, inner, label, &hit);
+            hits += hit;
+        }
+        *right = (double)hits / (double)m->spec.points;
+        return sum / (double)m->spec.points;
     }
     for (int64_t i = 0; i < c; i++) {
         float want;
@@ -110,7 +131,7 @@ static double loss_of(const measure *m, const tensor *y, int64_t row, bool *righ
     return sum / (double)c;
 }
 
-static bool run(measure *m, mest_predictor *p, int64_t n, measured *r, int64_t *right, fault *f)
+static bool run(measure *m, mest_predictor *p, int64_t n, measured *r, double *right, fault *f)
 {
     mest_input_data in[MAX_TENSORS];
     for (int k = 0; k < m->spec.n_inputs; k++)
@@ -121,9 +142,9 @@ static bool run(measure *m, mest_predictor *p, int64_t n, measured *r, int64_t *
     if (mest_predictor_run(p, n, in, m->spec.n_inputs, &out, 1, NULL, &err) != MEST_OK)
         return refuse_error(f, &err);
     for (int64_t i = 0; i < n; i++) {
-        bool hit = false;
-        r->loss += loss_of(m, &y, i, &hit);
-        *right += hit;
+        double share = 0;
+        r->loss += loss_of(m, &y, i, &share);
+        *right += share;
     }
     r->samples += n;
     return true;
@@ -138,7 +159,8 @@ bool measure_version(measure *m, engine *e, int64_t id, replay *store, int64_t m
     mest_snapshot *version = id ? mest_model_acquire_id(e->model, id) : mest_model_acquire(e->model);
     mest_error err;
     bool good = p && version ? mest_predictor_pin(p, version, &err) == MEST_OK || refuse_error(f, &err) : refuse(f, 404, "version %" PRId64 " is not in memory", id);
-    int64_t held = replay_count(store, true), n = held < most ? held : most, waiting = 0, right = 0;
+    int64_t held = replay_count(store, true), n = held < most ? held : most, waiting = 0;
+    double right = 0;
     bool complete = true;
     for (int64_t i = 0; good && complete && i < n; i++) {
         uint64_t rank = held <= most ? (uint64_t)i : replay_mix(seed, (uint64_t)i);
@@ -156,6 +178,6 @@ bool measure_version(measure *m, engine *e, int64_t id, replay *store, int64_t m
         good = false;
     mest_snapshot_release(version);
     if (good && complete && r.samples)
-        *result = (measured){r.samples, r.loss / (double)r.samples, m->spec.classes ? (double)right / (double)r.samples : (double)NAN};
+        *result = (measured){r.samples, r.loss / (double)r.samples, m->spec.classes ? right / (double)r.samples : (double)NAN};
     return good;
 }

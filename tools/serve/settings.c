@@ -29,6 +29,8 @@ typedef struct setting {
 
 static const setting table[] = {
     WHOLE_AT(max_batch, 32, 1, 4096, false, "samples that are answered together, and the most of one request"),
+    WHOLE_AT(max_axis, 512, 1, 1e9, false, "longest that an axis may be whose length the file leaves free"),
+    WHOLE_AT(max_shapes, 4, 1, 16, false, "lengths of the free axes that are planned for at a time, each with memory of its own"),
     REAL_AT(batch_delay_ms, 1, 0, 10000, false, "how long a request may wait for others to join it, milliseconds"),
     WHOLE_AT(infer_threads, 1, 1, 64, false, "threads that answer, each with memory of its own"),
     WHOLE_AT(max_waiting, 1024, 1, 100000, false, "requests that may wait; more are turned away with status 503"),
@@ -38,6 +40,8 @@ static const setting table[] = {
     TEXT_AT(dense_layers, "auto", "layers that stay dense, as mest-run --dense-layers"),
     TEXT_AT(freeze, "", "name pattern of parameters that are not trained"),
     TEXT_AT(loss, "ce", "ce, mse or bce"),
+    TEXT_AT(class_axis, "last", "loss ce, a class for each point of a sample: axis of the classes, last (words of a text) or first (pixels of an image)"),
+    TEXT_AT(sample_shape, "", "shape of a training sample where the file leaves axes free: 64, or 3,32,32; several inputs: 64;64"),
     TEXT_AT(optimizer, "sgd", "sgd, adamw, adam or adagrad"),
     TEXT_AT(batch_norm, "frozen", "train, frozen or auto"),
     TEXT_AT(scheduler, "", "scheduler of the patterns (mest, set, rigl, ...); empty: they stay as they are"),
@@ -127,6 +131,8 @@ static bool change(settings *s, const cJSON *object, bool running, fault *f)
         if (!set(&next, o, e, f))
             return false;
     }
+    if (strcmp(next.class_axis, "last") != 0 && strcmp(next.class_axis, "first") != 0)
+        return refuse(f, 400, "class_axis: '%.40s' is neither last nor first", next.class_axis);
     if (strcmp(next.replay_keep, "newest") != 0 && strcmp(next.replay_keep, "sample") != 0)
         return refuse(f, 400, "replay_keep: '%.40s' is neither newest nor sample", next.replay_keep);
     *s = next;

@@ -13,6 +13,8 @@ enum { SETTING_TEXT = 256 };
 typedef struct settings {
     /* serving */
     int64_t max_batch;                  /* samples that are answered together, and the most of one request */
+    int64_t max_axis;                   /* longest that a free axis may be */
+    int64_t max_shapes;                 /* predictors that a worker keeps, each for one length of the free axes */
     double batch_delay_ms;              /* how long a request may wait for others to join it */
     int64_t infer_threads;              /* workers, each with a predictor of its own */
     int64_t max_waiting;                /* requests in the queue; more are turned away with 503 */
@@ -22,6 +24,8 @@ typedef struct settings {
     double sparsity;                    /* 0: dense */
     char freeze[SETTING_TEXT];          /* name pattern of parameters that are not trained */
     /* training */
+    char class_axis[SETTING_TEXT];      /* "last" or "first": of the classes where each point of a sample has one */
+    char sample_shape[SETTING_TEXT];    /* of a training sample, where axes are free */
     char loss[SETTING_TEXT], optimizer[SETTING_TEXT], batch_norm[SETTING_TEXT];
     char scheduler[SETTING_TEXT], scheduler_options[SETTING_TEXT];
     double lr, momentum, weight_decay, clip_norm;

@@ -32,7 +32,7 @@ void answer_train(exchange *x, served *m, int64_t version)
     (void)version;
     fault f = {0};
     train_call c = {.action = TRAIN_STATUS};
-    infer_limits limits = {.samples = INT64_C(1) << 20, .tensor_bytes = (size_t)x->server->o.max_body};
+    tensor_limits limits = {.samples = INT64_C(1) << 20, .axis = m->settings.max_axis, .bytes = (size_t)x->server->o.max_body};
     bool good = trainable(m, &f) && train_read(&c, x->body, x->size, x->json_bytes, trainer_samples(m->trainer), &limits, &f) && act(m, &c, &f);
     train_free(&c);
     if (good)

@@ -118,10 +118,9 @@ static bool expect(trainer *t, fault *f)
 {
     mest_source_info info = {.struct_size = sizeof info, .n_inputs = t->spec.n_inputs, .has_targets = true, .n_classes = t->spec.n_classes,
                              .target_type = t->spec.classes ? MEST_SAMPLE_I64 : MEST_SAMPLE_F32};
-    if (!t->spec.classes) {
-        info.target_rank = t->spec.out->rank;
-        memcpy(info.target_dim, t->spec.out->dim, (size_t)info.target_rank * sizeof *info.target_dim);
-    }
+    for (int i = 0; i < t->spec.out->rank; i++)
+        if (!t->spec.classes || i != t->spec.class_axis)
+            info.target_dim[info.target_rank++] = t->spec.out->dim[i];
     for (int k = 0; k < t->spec.n_inputs; k++) {
         const tensor_spec *s = &t->spec.in[k];
         info.input[k] = (mest_sample_input){.name = s->name, .type = sample_is_float(s) ? MEST_SAMPLE_F32 : MEST_SAMPLE_I64, .rank = s->rank};

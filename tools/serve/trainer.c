@@ -208,11 +208,13 @@ static uint64_t shape_key(const sample_spec *s) /* FNV-1a of what a sample means
     for (int k = 0; k < s->n_inputs; k++) {
         text_quote(&all, s->in[k].name);
         text_add(&all, s->in[k].datatype, strlen(s->in[k].datatype));
-        tensor_shape(&all, &s->in[k], -1);
+        tensor_shape(&all, s->in[k].rank, s->in[k].dim, -1);
     }
     text_quote(&all, s->out->name);
     text_printf(&all, "%d", s->classes);
-    tensor_shape(&all, s->out, -1);
+    tensor_shape(&all, s->out->rank, s->out->dim, -1);
+    if (s->points > 1)
+        text_printf(&all, "axis %d", s->class_axis);
     uint64_t h = 0xCBF29CE484222325u;
     for (size_t i = 0; i < all.size; i++)
         h = (h ^ (unsigned char)all.data[i]) * 0x100000001B3u;
@@ -239,6 +241,32 @@ static bool open_store(trainer *t, fault *f)
     return true;
 }
 
+/* What samples look like: as what is served, with lengths for the free axes. */
+static bool describe(trainer *t, fault *f)
+{
+    const served *m = t->model;
+    input_shapes shapes = {{0}};
+    memcpy(t->in, m->in, sizeof t->in);
+    t->out = m->out[m->target];
+    if (m->engine->open) {
+        if (!*m->settings.sample_shape)
+            return refuse(f, 409, "the file leaves axes of its inputs free: \"sample_shape\" in config.json says how long they are in training");
+        if (!sample_shape_read(t->in, m->n_inputs, m->settings.sample_shape, f))
+            return false;
+        for (int k = 0; k < m->n_inputs; k++)
+            memcpy(shapes[k], t->in[k].dim, sizeof shapes[k]);
+        mest_predictor *p = engine_predictor(m->engine, shapes, 1, f);
+        bool good = p && engine_output_shape(p, m->target, t->out.rank, t->out.dim, f)
+                    && (tensor_spec_complete(&t->out) || refuse(f, 409, "output '%.80s' is too large with this sample_shape", t->out.name));
+        mest_predictor_destroy(p);
+        if (!good)
+            return false;
+    } else if (*m->settings.sample_shape) {
+        return refuse(f, 409, "sample_shape: the file leaves no axis free");
+    }
+    return sample_spec_make(&t->spec, t->in, m->n_inputs, &t->out, m->settings.loss, !strcmp(m->settings.class_axis, "first"), f);
+}
+
 trainer *trainer_create(served *m, fault *f)
 {
     trainer *t = calloc(1, sizeof *t);
@@ -255,7 +283,7 @@ trainer *trainer_create(served *m, fault *f)
     pthread_mutex_init(&t->versions, NULL);
     pthread_mutex_init(&t->saved, NULL);
     clock_condition(&t->changed);
-    bool good = sample_spec_make(&t->spec, m->in, m->n_inputs, &m->out[m->target], m->settings.loss, f) && make_guest(t, f) && open_store(t, f);
+    bool good = describe(t, f) && make_guest(t, f) && open_store(t, f);
     if (good) {
         t->wanted = session_was_running(t);
         t->started = pthread_create(&t->thread, NULL, train, t) == 0;

@@ -19,6 +19,7 @@ typedef struct curve_point {
 
 struct trainer {
     served *model;
+    tensor_spec in[MAX_TENSORS], out; /* of a sample: every axis has a size */
     sample_spec spec;
     replay *store;
     pthread_t thread;

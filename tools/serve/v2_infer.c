@@ -69,7 +69,7 @@ static const cJSON *parameter(const cJSON *of, const char *name)
     return cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(of, "parameters"), name);
 }
 
-bool infer_read_inputs(tensor in[MAX_TENSORS], int64_t *n, const cJSON *list, const tensor_spec *inputs, int n_inputs, const infer_limits *limits,
+bool infer_read_inputs(tensor in[MAX_TENSORS], int64_t *n, const cJSON *list, const tensor_spec *inputs, int n_inputs, const tensor_limits *limits,
                        const unsigned char *tail, size_t tail_bytes, fault *f)
 {
     if (!cJSON_IsArray(list))
@@ -77,7 +77,7 @@ bool infer_read_inputs(tensor in[MAX_TENSORS], int64_t *n, const cJSON *list, co
     *n = 0;
     for (const cJSON *e = list->child; e; e = e->next) {
         tensor t;
-        if (!tensor_from_json(&t, e, inputs, n_inputs, limits->samples, limits->tensor_bytes, &tail, &tail_bytes, f)) {
+        if (!tensor_from_json(&t, e, inputs, n_inputs, limits, &tail, &tail_bytes, f)) {
             tensor_free(&t);
             return false;
         }
@@ -127,7 +127,7 @@ static bool read_outputs(infer_call *c, const cJSON *root, const tensor_spec *ou
 }
 
 bool infer_read(infer_call *c, const unsigned char *body, size_t size, size_t json_bytes, const tensor_spec *inputs, int n_inputs,
-                const tensor_spec *outputs, int n_outputs, const infer_limits *limits, fault *f)
+                const tensor_spec *outputs, int n_outputs, const tensor_limits *limits, fault *f)
 {
     if (json_bytes > size)
         return refuse(f, 400, "Inference-Header-Content-Length is %zu, the body has %zu bytes", json_bytes, size);
@@ -171,13 +171,13 @@ void infer_write(const infer_call *c, const char *model, text *out, size_t *json
         text_printf(out, "%s{\"name\":", i ? "," : "");
         text_quote(out, t->spec->name);
         text_printf(out, ",\"datatype\":\"%s\",\"shape\":", t->spec->datatype);
-        tensor_shape(out, t->spec, t->n);
+        tensor_shape(out, t->spec->rank, t->dim, t->n);
         if (c->binary[i]) {
             text_printf(out, ",\"parameters\":{\"binary_data_size\":%zu}", t->bytes);
             any = true;
         } else {
             text_printf(out, ",\"data\":");
-            tensor_numbers(out, t->spec, t->data, t->n);
+            tensor_numbers(out, t);
         }
         text_add(out, "}", 1);
     }

@@ -77,7 +77,7 @@ static void put_tensors(text *out, const tensor_spec *list, int n)
         text_printf(out, "%s{\"name\":", i ? "," : "");
         text_quote(out, list[i].name);
         text_printf(out, ",\"datatype\":\"%s\",\"shape\":", list[i].datatype);
-        tensor_shape(out, &list[i], -1);
+        tensor_shape(out, list[i].rank, list[i].dim, -1);
         text_printf(out, "}");
     }
 }

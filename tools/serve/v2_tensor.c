@@ -38,12 +38,28 @@ bool tensor_spec_complete(tensor_spec *s)
     s->datatype = type->name;
     s->item = type->item;
     s->count = 1;
+    bool open = false;
     for (int i = 0; i < s->rank; i++) {
+        if (s->dim[i] == -1) {
+            open = true;
+            continue;
+        }
         if (s->dim[i] < 1 || s->dim[i] > (INT64_C(1) << 32) / s->count)
             return false;
         s->count *= s->dim[i];
     }
+    s->count = open ? 0 : s->count;
     return true;
+}
+
+bool tensor_make(tensor *t, const tensor_spec *spec, const int64_t *dim, int64_t n)
+{
+    *t = (tensor){.spec = spec, .n = n, .count = 1};
+    int64_t all;
+    for (int i = 0; i < spec->rank; i++)
+        if (__builtin_mul_overflow(t->count, t->dim[i] = dim[i], &t->count))
+            return false;
+    return !__builtin_mul_overflow(t->count, n, &all) && !__builtin_mul_overflow((size_t)all, spec->item, &t->bytes);
 }
 
 void tensor_free(tensor *t)
@@ -169,27 +185,33 @@ static bool take_binary(tensor *t, const data_type *type, int64_t count, double 
 }
 
 /* ---- a tensor of a request ---- */
-static bool take_shape(tensor *t, const cJSON *shape, int64_t max_n, fault *f)
+static bool take_shape(tensor *t, const tensor_spec *s, const cJSON *shape, const tensor_limits *limits, fault *f)
 {
-    const tensor_spec *s = t->spec;
     bool fits = cJSON_IsArray(shape) && cJSON_GetArraySize(shape) == s->rank + 1;
+    int64_t dim[MEST_MAX_RANK], n = 0;
     const cJSON *e = fits ? shape->child : NULL;
-    for (int i = -1; fits && i < s->rank; i++, e = e->next)
-        fits = cJSON_IsNumber(e) && (i < 0 ? e->valuedouble >= 1 && e->valuedouble <= 1e9 && e->valuedouble == floor(e->valuedouble) : e->valuedouble == (double)s->dim[i]);
+    for (int i = -1; fits && i < s->rank; i++, e = e->next) {
+        double v = cJSON_IsNumber(e) ? e->valuedouble : 0;
+        fits = v >= 1 && v <= 1e9 && v == floor(v) && (i < 0 || s->dim[i] < 0 || v == (double)s->dim[i]);
+        if (!fits)
+            break;
+        *(i < 0 ? &n : &dim[i]) = (int64_t)v;
+        if (i >= 0 && s->dim[i] < 0 && dim[i] > limits->axis)
+            return refuse(f, 400, "input '%.80s': axis %d has length %" PRId64 ", the longest is %" PRId64 " (max_axis)", s->name, i + 1, dim[i], limits->axis);
+    }
     if (!fits) {
         text want = {0};
-        tensor_shape(&want, s, -1);
+        tensor_shape(&want, s->rank, s->dim, -1);
         refuse(f, 400, "input '%.80s': its shape must be %.200s with at least one sample", s->name, want.data ? want.data : "");
         text_free(&want);
         return false;
     }
-    t->n = (int64_t)shape->child->valuedouble;
-    if (t->n > max_n)
-        return refuse(f, 400, "input '%.80s': %" PRId64 " samples, at most %" PRId64 " are taken at once", s->name, t->n, max_n);
-    return true;
+    if (n > limits->samples)
+        return refuse(f, 400, "input '%.80s': %" PRId64 " samples, at most %" PRId64 " are taken at once", s->name, n, limits->samples);
+    return (tensor_make(t, s, dim, n) && t->bytes <= limits->bytes) || refuse(f, 413, "input '%.80s' is larger than %zu bytes", s->name, limits->bytes);
 }
 
-bool tensor_from_json(tensor *t, const cJSON *entry, const tensor_spec *known, int n_known, int64_t max_n, size_t max_bytes,
+bool tensor_from_json(tensor *t, const cJSON *entry, const tensor_spec *known, int n_known, const tensor_limits *limits,
                       const unsigned char **tail, size_t *tail_bytes, fault *f)
 {
     *t = (tensor){0};
@@ -197,19 +219,17 @@ bool tensor_from_json(tensor *t, const cJSON *entry, const tensor_spec *known, i
     const char *datatype = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(entry, "datatype"));
     if (!name || !datatype)
         return refuse(f, 400, "an input needs \"name\", \"shape\" and \"datatype\"");
-    for (int i = 0; i < n_known && !t->spec; i++)
+    const tensor_spec *spec = NULL;
+    for (int i = 0; i < n_known && !spec; i++)
         if (!strcmp(known[i].name, name))
-            t->spec = &known[i];
-    if (!t->spec)
+            spec = &known[i];
+    if (!spec)
         return refuse(f, 400, "the model has no input '%.80s'", name);
-    if (strcmp(datatype, t->spec->datatype) != 0)
-        return refuse(f, 400, "input '%.80s': datatype '%.20s', the model takes %s", name, datatype, t->spec->datatype);
-    if (!take_shape(t, cJSON_GetObjectItemCaseSensitive(entry, "shape"), max_n, f))
+    if (strcmp(datatype, spec->datatype) != 0)
+        return refuse(f, 400, "input '%.80s': datatype '%.20s', the model takes %s", name, datatype, spec->datatype);
+    if (!take_shape(t, spec, cJSON_GetObjectItemCaseSensitive(entry, "shape"), limits, f))
         return false;
-    if ((size_t)t->n > max_bytes / t->spec->item / (size_t)t->spec->count)
-        return refuse(f, 413, "input '%.80s' is larger than %zu bytes", name, max_bytes);
-    int64_t count = t->n * t->spec->count;
-    t->bytes = (size_t)count * t->spec->item;
+    int64_t count = t->n * t->count;
     const data_type *type = type_of(t->spec->dtype);
     const cJSON *data = cJSON_GetObjectItemCaseSensitive(entry, "data");
     const cJSON *size = cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(entry, "parameters"), "binary_data_size");
@@ -229,19 +249,20 @@ bool tensor_from_json(tensor *t, const cJSON *entry, const tensor_spec *known, i
 }
 
 /* ---- a tensor of an answer ---- */
-void tensor_shape(text *out, const tensor_spec *s, int64_t n)
+void tensor_shape(text *out, int rank, const int64_t *dim, int64_t n)
 {
     text_printf(out, "[%" PRId64, n < 0 ? -1 : n);
-    for (int i = 0; i < s->rank; i++)
-        text_printf(out, ",%" PRId64, s->dim[i]);
+    for (int i = 0; i < rank; i++)
+        text_printf(out, ",%" PRId64, dim[i]);
     text_add(out, "]", 1);
 }
 
-void tensor_numbers(text *out, const tensor_spec *s, const void *data, int64_t n)
+void tensor_numbers(text *out, const tensor *t)
 {
+    const tensor_spec *s = t->spec;
     text_add(out, "[", 1);
-    for (int64_t i = 0; i < n * s->count; i++) {
-        const char *at = (const char *)data + (size_t)i * s->item;
+    for (int64_t i = 0; i < t->n * t->count; i++) {
+        const char *at = (const char *)t->data + (size_t)i * s->item;
         if (i)
             text_add(out, ",", 1);
         double v = load(at, s->dtype);

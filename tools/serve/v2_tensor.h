@@ -23,18 +23,19 @@ typedef struct tensor_spec {
     const char *datatype;     /* the protocol's name of it: "FP32" */
     size_t item;              /* bytes of one element */
     int rank;                 /* without the batch axis */
-    int64_t dim[MEST_MAX_RANK];
-    int64_t count;            /* elements of one sample */
+    int64_t dim[MEST_MAX_RANK]; /* -1: free, each request says how long it is */
+    int64_t count;            /* elements of one sample; 0: some axis is free */
 } tensor_spec;
 
 typedef struct tensor {
     const tensor_spec *spec;
     int64_t n;                /* samples */
+    int64_t dim[MEST_MAX_RANK], count; /* of one sample; all axes have a size here */
     void *data;               /* owned */
     size_t bytes;
 } tensor;
 
-/* Fills datatype, item and count from dtype, rank and dim. False: the protocol has no such type, or an axis is free. */
+/* Fills datatype, item and count from dtype, rank and dim. False: the protocol has no such type, or an axis is too long. */
 bool tensor_spec_complete(tensor_spec *spec);
 void tensor_free(tensor *t);
 /* Element i, of all samples together. */
@@ -42,14 +43,22 @@ double tensor_value(const tensor *t, int64_t i);
 /* Writes element i of data that are of the type of `spec`. */
 void tensor_put(const tensor_spec *spec, void *data, int64_t i, double value);
 
+/* What one call may be. */
+typedef struct tensor_limits {
+    int64_t samples, axis;      /* most of them; longest a free axis may be */
+    size_t bytes;               /* of one tensor */
+} tensor_limits;
+
 /* One entry of a request's "inputs": {"name", "shape", "datatype", "data"}; with parameters.binary_data_size the values are the next bytes of *tail,
- * which is moved on. `known` has n_known inputs of the model. At most max_bytes are taken, at most max_n samples. Values that are not finite, not
+ * which is moved on. `known` has n_known inputs of the model. Values that are not finite, not
  * of the type, or not as many as the shape says are refused. */
-bool tensor_from_json(tensor *t, const cJSON *entry, const tensor_spec *known, int n_known, int64_t max_n, size_t max_bytes,
+bool tensor_from_json(tensor *t, const cJSON *entry, const tensor_spec *known, int n_known, const tensor_limits *limits,
                       const unsigned char **tail, size_t *tail_bytes, fault *f);
-/* n samples as the numbers of a JSON array, with brackets. Values that are not finite become null. */
-void tensor_numbers(text *out, const tensor_spec *spec, const void *data, int64_t n);
+/* The numbers of a JSON array, with brackets. Values that are not finite become null. */
+void tensor_numbers(text *out, const tensor *t);
 /* "[n,d,d]"; n < 0: "[-1,d,d]". */
-void tensor_shape(text *out, const tensor_spec *spec, int64_t n);
+void tensor_shape(text *out, int rank, const int64_t *dim, int64_t n);
+/* An empty tensor of n samples of that shape, no data yet. False: more bytes than a size_t has. */
+bool tensor_make(tensor *t, const tensor_spec *spec, const int64_t *dim, int64_t n);
 
 #endif
