@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* LSTM, GRU, RNN: X[T,N,I], W[D,G*H,I], R[D,G*H,H], B[D,2*G*H], sequence_lens[N], initial states [D,N,H], P[D,3*H] (LSTM's peepholes) to
- * Y[T,D,N,H], Y_h and Y_c [D,N,H]. Forward, reverse, both; GRU with either linear_before_reset; default activations (RNN: also Relu).
+ * Y[T,D,N,H], Y_h and Y_c [D,N,H]. Forward, reverse, both; GRU with either linear_before_reset; default and other activations, clip, input_forget.
  * ONNX since 7 (14 adds layout). Before anything runs the files' operators become mest.LSTM and so on, whose first output is a workspace
  * (ops/rnn.h). mest.LSTMGrad and its like go back through time by what the workspace holds.
  *
@@ -43,7 +43,8 @@ static mest_rnn layer_of(const mest_node *node, const mest_rnn_params *p, const 
     g.gates = g.kind == MEST_LSTM ? 4 : g.kind == MEST_GRU ? 3 : 1;
     g.directions = (int)r->dim[0];
     g.reverse = p->direction && !strcmp(p->direction, "reverse");
-    g.relu = g.kind == MEST_RNN && p->activations.n > 0 && !strcmp(p->activations.v[0], "Relu");
+    int which;
+    (void)mest_rnn_activations(p, &g, &which);
     g.t = x->dim[g.batch_first ? 1 : 0];
     g.n = x->dim[g.batch_first ? 0 : 1];
     g.i = x->dim[2];
@@ -57,19 +58,13 @@ static mest_rnn layer_of(const mest_node *node, const mest_rnn_params *p, const 
 /* ---- shapes ---- */
 static mest_status check_activations(const mest_infer *c, int directions)
 {
-    static const char *const standard[][3] = { { "Sigmoid", "Tanh", "Tanh" }, { "Sigmoid", "Tanh" }, { "Tanh" } };
     const mest_rnn_params *p = c->params;
-    mest_rnn_kind kind = kind_of(c->node);
-    int per = 3 - (int)kind;
+    mest_rnn g = { .kind = kind_of(c->node), .directions = directions };
+    int per = 3 - (int)g.kind, which = 0;
     MEST_INFER_CHECK(c, p->activations.n == 0 || p->activations.n == per * directions, "%d activations, %d are needed", p->activations.n, per * directions);
-    for (int i = 0; i < p->activations.n; i++) {
-        const char *have = p->activations.v[i];
-        bool relu = kind == MEST_RNN && !strcmp(have, "Relu") && !strcmp(p->activations.v[0], "Relu");
-        if (!relu && (strcmp(have, standard[kind][i % per]) || !strcmp(p->activations.v[0], "Relu")))
-            return mest_infer_fail(c, MEST_E_UNSUPPORTED, "activation %.40s is not supported here (%s%s)", have, standard[kind][i % per],
-                                   kind == MEST_RNN ? " or Relu, the same in both directions" : "");
-    }
-    return MEST_OK;
+    MEST_INFER_CHECK(c, p->clip >= 0, "clip %g is below 0", p->clip);
+    const char *why = mest_rnn_activations(p, &g, &which);
+    return why ? mest_infer_fail(c, MEST_E_UNSUPPORTED, "activation %.40s %s", p->activations.v[which], why) : MEST_OK;
 }
 
 static mest_status check_shape(const mest_infer *c, int input, const char *what, int rank, const int64_t *dim)
@@ -93,10 +88,6 @@ static mest_status check(const mest_infer *c, mest_rnn *g)
     const mest_shape *x = &c->in[X]->shape, *r = &c->in[R]->shape;
     bool both = !strcmp(direction, "bidirectional");
     MEST_INFER_CHECK(c, both || !strcmp(direction, "forward") || !strcmp(direction, "reverse"), "direction \"%.30s\" is unknown", direction);
-    if (p->clip != 0)
-        return mest_infer_fail(c, MEST_E_UNSUPPORTED, "clip is not supported");
-    if (p->input_forget)
-        return mest_infer_fail(c, MEST_E_UNSUPPORTED, "input_forget is not supported");
     MEST_INFER_CHECK(c, p->layout == 0 || p->layout == 1, "layout %" PRId64 " is unknown", p->layout);
     MEST_TRY(check_activations(c, both ? 2 : 1));
     MEST_INFER_CHECK(c, x->rank == 3 && r->rank == 3, "X has rank %d and R rank %d, both must be 3", x->rank, r->rank);
@@ -347,8 +338,8 @@ static int64_t grad_macs(const mest_node *node, const mest_type *const *in, cons
       .flags = MEST_OP_ANY_TYPE, .params_bytes = sizeof(mest_rnn_params), .infer = grad_infer, .forward = rnn_grad_forward, .macs = grad_macs }
 
 const mest_op mest_ops_rnn[] = {
-    LAYER("LSTM", lstm_attrs, 8, 3, "clip, input_forget, activations other than the default ones"),
-    LAYER("GRU", gru_attrs, 6, 2, "clip, activations other than the default ones"),
-    LAYER("RNN", rnn_attrs, 6, 2, "clip, activations other than Tanh and Relu"),
+    LAYER("LSTM", lstm_attrs, 8, 3, "activations with an alpha below 0"),
+    LAYER("GRU", gru_attrs, 6, 2, "activations with an alpha below 0"),
+    LAYER("RNN", rnn_attrs, 6, 2, "activations with an alpha below 0"),
     { .name = NULL },
 };

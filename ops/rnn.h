@@ -38,8 +38,14 @@ typedef struct mest_rnn_params {
     int64_t linear_before_reset, input_forget, layout; /* layout 1: the batch is the first axis of X, Y and the states */
     double clip;
     mest_strings activations;
-    mest_floats alpha, beta;                /* of activations that have such: none that is supported */
+    mest_floats alpha, beta;                /* of activations that have such, in their order */
 } mest_rnn_params;
+
+typedef enum mest_cell_kind {
+    MEST_CELL_SIGMOID, MEST_CELL_TANH, MEST_CELL_RELU, MEST_CELL_HARD_SIGMOID, MEST_CELL_SOFTSIGN, MEST_CELL_SOFTPLUS, MEST_CELL_LEAKY_RELU, MEST_CELL_ELU,
+    MEST_CELL_THRESHOLDED_RELU, MEST_CELL_AFFINE, MEST_CELL_SCALED_TANH
+} mest_cell_kind;
+typedef struct mest_cell { mest_cell_kind kind; double alpha, beta; } mest_cell;
 
 typedef struct mest_rnn {
     mest_rnn_kind kind;
@@ -47,6 +53,9 @@ typedef struct mest_rnn {
     int64_t t, n, i, h;
     bool reverse;                           /* direction 0 runs from the end */
     bool batch_first, linear_before_reset, relu;
+    bool other, coupled;                    /* other: not the default activations (act), or clip, or input_forget (coupled) */
+    double clip;                            /* of what goes into the activations of gates; 0: none */
+    mest_cell act[2][3];                    /* per direction: gates, candidate, state (RNN: the first; GRU: two) */
     int order[4];                           /* place of each gate in R (and in what X W^T gave) */
     int64_t at_extra, at_h, at_c, at_bias, at_panels, size;                 /* workspace of one direction; gates are at 0 */
     int64_t grad_extra, grad_h, grad_c, grad_panels, grad_size;
@@ -90,6 +99,8 @@ static inline int64_t mest_rnn_state(const mest_rnn *g, int direction, int64_t n
 void mest_rnn_place(mest_rnn *g);
 /* R of a direction (or R^T) as the cells want it. */
 void mest_rnn_pack(const mest_rnn_run *run, int direction, bool transposed, mest_real *panels);
+/* Fills what activations, clip and input_forget say; kind and directions are there. NULL, or what is wrong with activation *which. ops/rnn_cells_other.c */
+const char *mest_rnn_activations(const mest_rnn_params *p, mest_rnn *g, int *which);
 /* What is added to the gates: Wb + Rb, but for GRU's Rb_h with linear_before_reset. */
 void mest_rnn_bias(const mest_rnn_run *run, int direction, mest_real *bias);
 /* Rows [N][H] of a state to or from its place in Y_h's layout; taking: zero if there is none. */

@@ -1,67 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The cells of LSTM, GRU and RNN: one step forward or back for a few rows of the batch, a panel of hidden units at a time. */
-#include "ops/rnn.h"
+#include "ops/rnn_parts.h"
 
 #include <string.h>
 
 #include "ops/elements.h"
 #include "ops/gate_math.h"
 
-enum { WIDE = MEST_PANEL };
-typedef mest_real block[MEST_RNN_ROWS * WIDE];
-
-static mest_real *aligned(mest_real *p) { return (mest_real *)(((uintptr_t)p + 63) & ~(uintptr_t)63); }
-
-/* Where the parts of one direction are, for the rows of a tile at their step. */
-typedef struct parts {
-    mest_real *gates, *extra;              /* [n][G][H], [n][H] of step t */
-    mest_real *before, *after;             /* h */
-    mest_real *c_before, *c_after;
-    const mest_real *panels, *p;
-    const mest_real *rb;                   /* recurrence bias of GRU's hidden gate, or NULL */
-    int64_t h, row;                        /* H, G * H */
-} parts;
-
-static parts parts_of(const mest_rnn_rows *s)
-{
-    const mest_rnn *g = &s->run->g;
-    mest_real *ws = s->run->ws + s->direction * g->size;
-    int64_t at = s->t * g->n + s->first;
-    int64_t before = mest_rnn_before(g, s->direction, s->t) * g->n + s->first, after = mest_rnn_after(g, s->direction, s->t) * g->n + s->first;
-    parts p = { .gates = ws + at * g->gates * g->h, .extra = ws + g->at_extra + at * g->h, .before = ws + g->at_h + before * g->h,
-                .after = ws + g->at_h + after * g->h, .c_before = ws + g->at_c + before * g->h, .c_after = ws + g->at_c + after * g->h,
-                .panels = aligned(ws + g->at_panels), .h = g->h, .row = g->gates * g->h };
-    if (s->run->p)
-        p.p = s->run->p + s->direction * 3 * g->h;
-    if (s->run->b)
-        p.rb = s->run->b + (s->direction * 2 * g->gates + g->gates + 2) * g->h; /* read by GRU only */
-    return p;
-}
-
-/* Panel of gate `gate` that holds the columns [j, j + WIDE). */
-static const mest_real *panel(const mest_real *panels, int64_t h, int gate, int64_t j)
-{
-    int64_t per_gate = (h + WIDE - 1) / WIDE;
-    return panels + (gate * per_gate + j / WIDE) * h * WIDE;
-}
-
-/* out[rows][WIDE] (+)= a[rows][H] * panel; a panel is taken in pieces that stay in the first-level cache. */
-static void product(const mest_real *a, int64_t a_row, int64_t rows, const mest_real *from, int64_t depth, mest_real *out, bool add)
-{
-    for (int64_t k = 0; k < depth; k += MEST_PANEL_DEPTH) {
-        int64_t n = depth - k < MEST_PANEL_DEPTH ? depth - k : MEST_PANEL_DEPTH;
-        mest_dense_block(a + k, a_row, 1, rows, from + k * WIDE, n, out, add || k > 0);
-    }
-}
+enum { WIDE = MEST_RNN_WIDE };
 
 /* ---- forward ---- */
-static void lstm_step(const mest_rnn_rows *s, const parts *p)
+static void lstm_step(const mest_rnn_rows *s, const mest_rnn_parts *p)
 {
-    _Alignas(64) block part[4];
+    _Alignas(64) mest_rnn_block part[4];
     for (int64_t j = 0; j < p->h; j += WIDE) {
         int64_t wide = p->h - j < WIDE ? p->h - j : WIDE;
         for (int g = 0; g < 4; g++)
-            product(p->before, p->h, s->n, panel(p->panels, p->h, g, j), p->h, part[g], false);
+            mest_rnn_product(p->before, p->h, s->n, mest_rnn_panel(p->panels, p->h, g, j), p->h, part[g], false);
         for (int64_t n = 0; n < s->n; n++) {
             mest_real *i = p->gates + n * p->row + j, *o = i + p->h, *f = o + p->h, *u = f + p->h;
             const mest_real *c0 = p->c_before + n * p->h + j, *pi = p->p ? p->p + j : NULL;
@@ -90,14 +45,14 @@ static void lstm_step(const mest_rnn_rows *s, const parts *p)
 }
 
 /* z and r; then the hidden gate, which may need r of all units. */
-static void gru_step(const mest_rnn_rows *s, const parts *p)
+static void gru_step(const mest_rnn_rows *s, const mest_rnn_parts *p)
 {
     bool linear = s->run->g.linear_before_reset;
-    _Alignas(64) block part[3];
+    _Alignas(64) mest_rnn_block part[3];
     for (int64_t j = 0; j < p->h; j += WIDE) {
         int64_t wide = p->h - j < WIDE ? p->h - j : WIDE;
         for (int g = 0; g < (linear ? 3 : 2); g++)
-            product(p->before, p->h, s->n, panel(p->panels, p->h, g, j), p->h, part[g], false);
+            mest_rnn_product(p->before, p->h, s->n, mest_rnn_panel(p->panels, p->h, g, j), p->h, part[g], false);
         for (int64_t n = 0; n < s->n; n++) {
             mest_real *z = p->gates + n * p->row + j, *r = z + p->h, *q = p->extra + n * p->h + j;
             const mest_real *h0 = p->before + n * p->h + j;
@@ -114,7 +69,7 @@ static void gru_step(const mest_rnn_rows *s, const parts *p)
     for (int64_t j = 0; j < p->h; j += WIDE) {
         int64_t wide = p->h - j < WIDE ? p->h - j : WIDE;
         if (!linear)
-            product(p->extra, p->h, s->n, panel(p->panels, p->h, 2, j), p->h, part[2], false);
+            mest_rnn_product(p->extra, p->h, s->n, mest_rnn_panel(p->panels, p->h, 2, j), p->h, part[2], false);
         for (int64_t n = 0; n < s->n; n++) {
             const mest_real *z = p->gates + n * p->row + j, *r = z + p->h, *q = p->extra + n * p->h + j, *h0 = p->before + n * p->h + j;
             mest_real *u = p->gates + n * p->row + 2 * p->h + j, *h1 = p->after + n * p->h + j;
@@ -130,12 +85,12 @@ static void gru_step(const mest_rnn_rows *s, const parts *p)
     }
 }
 
-static void rnn_step(const mest_rnn_rows *s, const parts *p)
+static void rnn_step(const mest_rnn_rows *s, const mest_rnn_parts *p)
 {
-    _Alignas(64) block part;
+    _Alignas(64) mest_rnn_block part;
     for (int64_t j = 0; j < p->h; j += WIDE) {
         int64_t wide = p->h - j < WIDE ? p->h - j : WIDE;
-        product(p->before, p->h, s->n, panel(p->panels, p->h, 0, j), p->h, part, false);
+        mest_rnn_product(p->before, p->h, s->n, mest_rnn_panel(p->panels, p->h, 0, j), p->h, part, false);
         for (int64_t n = 0; n < s->n; n++) {
             mest_real *u = p->gates + n * p->row + j, *h1 = p->after + n * p->h + j;
             const mest_real *x = part + n * WIDE;
@@ -154,12 +109,15 @@ static void rnn_step(const mest_rnn_rows *s, const parts *p)
 void mest_rnn_step(const mest_rnn_rows *s)
 {
     const mest_rnn_run *run = s->run;
-    parts p = parts_of(s);
-    switch (run->g.kind) {
-    case MEST_LSTM: lstm_step(s, &p); break;
-    case MEST_GRU: gru_step(s, &p); break;
-    default: rnn_step(s, &p); break;
-    }
+    mest_rnn_parts p = mest_rnn_parts_of(s);
+    if (run->g.other)
+        mest_rnn_step_other(s, &p);
+    else if (run->g.kind == MEST_LSTM)
+        lstm_step(s, &p);
+    else if (run->g.kind == MEST_GRU)
+        gru_step(s, &p);
+    else
+        rnn_step(s, &p);
     size_t bytes = (size_t)p.h * sizeof(mest_real);
     for (int64_t n = 0; n < s->n; n++) {
         bool over = mest_rnn_over(run, s->first + n, s->t);
@@ -179,36 +137,7 @@ void mest_rnn_step(const mest_rnn_rows *s)
 }
 
 /* ---- backward ---- */
-typedef struct grads {
-    mest_real *gates, *extra; /* of step t */
-    mest_real *h, *c;         /* of the rows' states */
-    const mest_real *panels;
-} grads;
-
-static grads grads_of(const mest_rnn_rows *s)
-{
-    const mest_rnn *g = &s->run->g;
-    mest_real *ws = s->run->grad + s->direction * g->grad_size;
-    int64_t at = s->t * g->n + s->first;
-    return (grads){ .gates = ws + at * g->gates * g->h, .extra = ws + g->grad_extra + at * g->h, .h = ws + g->grad_h + s->first * g->h,
-                    .c = ws + g->grad_c + s->first * g->h, .panels = aligned(ws + g->grad_panels) };
-}
-
-/* dh += sum over the gates [from, to) of d[rows][H] * R_gate */
-static void add_products(const mest_rnn_rows *s, const parts *p, const grads *d, const mest_real *a, int64_t a_row, int from, int to)
-{
-    _Alignas(64) block part;
-    for (int64_t j = 0; j < p->h; j += WIDE) {
-        int64_t wide = p->h - j < WIDE ? p->h - j : WIDE;
-        for (int g = from; g < to; g++)
-            product(a + (g - from) * p->h, a_row, s->n, panel(d->panels, p->h, g, j), p->h, part, g > from);
-        for (int64_t n = 0; n < s->n; n++)
-            for (int64_t k = 0; k < wide; k++)
-                d->h[n * p->h + j + k] += part[n * WIDE + k];
-    }
-}
-
-static void lstm_back(const mest_rnn_rows *s, const parts *p, const grads *d, int64_t n)
+static void lstm_back(const mest_rnn_rows *s, const mest_rnn_parts *p, const mest_rnn_grads *d, int64_t n)
 {
     const mest_real *i = p->gates + n * p->row, *o = i + p->h, *f = o + p->h, *u = f + p->h, *w = p->p;
     const mest_real *c0 = p->c_before + n * p->h, *c1 = p->c_after + n * p->h;
@@ -228,7 +157,7 @@ static void lstm_back(const mest_rnn_rows *s, const parts *p, const grads *d, in
 }
 
 /* Up to the hidden gate; r needs the product with R_h first unless linear_before_reset. */
-static void gru_back(const mest_rnn_rows *s, const parts *p, const grads *d, int64_t n)
+static void gru_back(const mest_rnn_rows *s, const mest_rnn_parts *p, const mest_rnn_grads *d, int64_t n)
 {
     const mest_real *z = p->gates + n * p->row, *r = z + p->h, *u = r + p->h, *q = p->extra + n * p->h, *h0 = p->before + n * p->h;
     mest_real *dz = d->gates + n * p->row, *dr = dz + p->h, *du = dr + p->h, *dq = d->extra + n * p->h, *dh = d->h + n * p->h;
@@ -243,12 +172,12 @@ static void gru_back(const mest_rnn_rows *s, const parts *p, const grads *d, int
     }
 }
 
-static void gru_back_reset(const mest_rnn_rows *s, const parts *p, const grads *d)
+static void gru_back_reset(const mest_rnn_rows *s, const mest_rnn_parts *p, const mest_rnn_grads *d)
 {
-    _Alignas(64) block part;
+    _Alignas(64) mest_rnn_block part;
     for (int64_t j = 0; j < p->h; j += WIDE) {
         int64_t wide = p->h - j < WIDE ? p->h - j : WIDE;
-        product(d->gates + 2 * p->h, p->row, s->n, panel(d->panels, p->h, 2, j), p->h, part, false);
+        mest_rnn_product(d->gates + 2 * p->h, p->row, s->n, mest_rnn_panel(d->panels, p->h, 2, j), p->h, part, false);
         for (int64_t n = 0; n < s->n; n++) {
             const mest_real *r = p->gates + n * p->row + p->h + j, *h0 = p->before + n * p->h + j;
             mest_real *dr = d->gates + n * p->row + p->h + j, *dh = d->h + n * p->h + j;
@@ -262,7 +191,7 @@ static void gru_back_reset(const mest_rnn_rows *s, const parts *p, const grads *
     }
 }
 
-static void rnn_back(const mest_rnn_rows *s, const parts *p, const grads *d, int64_t n)
+static void rnn_back(const mest_rnn_rows *s, const mest_rnn_parts *p, const mest_rnn_grads *d, int64_t n)
 {
     const mest_real *u = p->gates + n * p->row;
     mest_real *du = d->gates + n * p->row, *dh = d->h + n * p->h;
@@ -277,8 +206,8 @@ void mest_rnn_step_back(const mest_rnn_rows *s)
 {
     const mest_rnn_run *run = s->run;
     const mest_rnn *g = &run->g;
-    parts p = parts_of(s);
-    grads d = grads_of(s);
+    mest_rnn_parts p = mest_rnn_parts_of(s);
+    mest_rnn_grads d = mest_rnn_grads_of(s);
     for (int64_t n = 0; n < s->n; n++) {
         if (mest_rnn_over(run, s->first + n, s->t)) { /* the states' gradients pass; no gate has one */
             memset(d.gates + n * p.row, 0, (size_t)p.row * sizeof(mest_real));
@@ -291,7 +220,9 @@ void mest_rnn_step_back(const mest_rnn_rows *s)
             for (int64_t k = 0; k < p.h; k++)
                 d.h[n * p.h + k] += dy[k];
         }
-        if (g->kind == MEST_LSTM)
+        if (g->other)
+            mest_rnn_back_other(s, &p, &d, n);
+        else if (g->kind == MEST_LSTM)
             lstm_back(s, &p, &d, n);
         else if (g->kind == MEST_GRU)
             gru_back(s, &p, &d, n);
@@ -299,12 +230,14 @@ void mest_rnn_step_back(const mest_rnn_rows *s)
             rnn_back(s, &p, &d, n);
     }
     if (g->kind != MEST_GRU) {
-        add_products(s, &p, &d, d.gates, p.row, 0, g->gates);
+        mest_rnn_add_products(s, &p, &d, d.gates, p.row, 0, g->gates);
         return;
     }
     if (g->linear_before_reset)
-        add_products(s, &p, &d, d.extra, p.h, 2, 3);
+        mest_rnn_add_products(s, &p, &d, d.extra, p.h, 2, 3);
+    else if (g->other)
+        mest_rnn_back_reset_other(s, &p, &d);
     else
         gru_back_reset(s, &p, &d);
-    add_products(s, &p, &d, d.gates, p.row, 0, 2);
+    mest_rnn_add_products(s, &p, &d, d.gates, p.row, 0, 2);
 }

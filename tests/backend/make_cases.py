@@ -146,3 +146,26 @@ case("late_attention_short_mask", "Attention", [q4, k, v, holes[:, :3]], 1, 24, 
 case("late_attention_short_bias", "Attention", [q4, k, v, blind[:, :4]], 1, 24, reference=True)
 case("late_attention_lengths", "Attention", [q4, k, v, None, None, None, np.array([4, 3])], 1, 24, reference=True)
 case("late_attention_lengths_causal", "Attention", [q4, k, v, real(3, 5), None, None, np.array([5, 3])], 1, 24, reference=True, is_causal=1)
+
+rng = np.random.default_rng(9)
+T, N, I, H = 4, 3, 2, 5
+lengths = np.array([4, 2, 3], np.int32)
+
+
+def layer(gates, d):
+    more = [real(d, 2 * gates * H), lengths, real(d, N, H)]
+    return [real(T, N, I), real(d, gates * H, I), real(d, gates * H, H)] + more + ([real(d, N, H), real(d, 3 * H)] if gates == 4 else [])
+
+
+case("late_cell_lstm_clip", "LSTM", layer(4, 2), 3, 14, hidden_size=H, clip=0.3, direction="bidirectional")
+case("late_cell_lstm_coupled", "LSTM", layer(4, 1), 3, 14, hidden_size=H, input_forget=1, clip=0.8, direction="reverse")
+case("late_cell_lstm_both", "LSTM", layer(4, 2), 3, 14, hidden_size=H, direction="bidirectional",
+     activations=["HardSigmoid", "Softsign", "ScaledTanh", "Sigmoid", "LeakyRelu", "Tanh"], activation_alpha=[0.3, 1.7, 0.1], activation_beta=[0.4, 0.6])
+for linear in (0, 1):
+    case(f"late_cell_gru_clip_{linear}", "GRU", layer(3, 2), 2, 14, hidden_size=H, clip=0.4, direction="bidirectional", linear_before_reset=linear)
+    case(f"late_cell_gru_{linear}", "GRU", layer(3, 1), 2, 14, hidden_size=H, linear_before_reset=linear, activations=["HardSigmoid", "Elu"],
+         activation_alpha=[0.25, 0.5], activation_beta=[0.45])
+for name, more in {"Softplus": {}, "Elu": {"activation_alpha": [0.6]}, "Affine": {"activation_alpha": [0.5], "activation_beta": [0.1]}, "LeakyRelu": {},
+                   "ThresholdedRelu": {"activation_alpha": [0.2]}, "ScaledTanh": {"activation_alpha": [0.8], "activation_beta": [1.2]}, "Sigmoid": {}}.items():
+    case(f"late_cell_rnn_{name.lower()}", "RNN", layer(1, 1), 2, 14, hidden_size=H, activations=[name], **more)
+case("late_cell_rnn_relu_clip", "RNN", layer(1, 2), 2, 14, hidden_size=H, direction="bidirectional", activations=["Relu", "Tanh"], clip=0.6)
