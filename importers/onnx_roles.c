@@ -33,6 +33,7 @@ static const struct {
     { "Not", ALL }, { "And", ALL }, { "Or", ALL }, { "Xor", ALL }, { "Shape", ALL }, { "Size", ALL }, { "ArgMax", ALL }, { "ArgMin", ALL },
     { "NonZero", ALL }, { "ConstantOfShape", ALL }, { "Range", ALL }, { "Floor", ALL }, { "Ceil", ALL }, { "Round", ALL }, { "Sign", ALL },
     { "IsNaN", ALL }, { "IsInf", ALL }, { "EyeLike", ALL },
+    { "QuantizeLinear", 2 | 4 }, { "DequantizeLinear", 2 | 4 },
 };
 
 bool mest_onnx_differentiable(const mest_op *op, int input)

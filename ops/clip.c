@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Clip: y = min(max(x, min), max); inputs X, min[]?, max[]? (form of opset 11; int64 and int32 too).
+/* Clip: y = min(max(x, min), max); inputs X, min[]?, max[]? (form of opset 11; integers too).
  * mest.ClipGrad(Y, dY, min?, max?): dx = dy strictly inside the bounds, else 0 - PyTorch's rule for ReLU6 and hardtanh, and it needs only Y. */
 #include "ops/elements.h"
 
@@ -8,7 +8,7 @@ typedef struct bounds { mest_real lo, hi; } bounds;
 static mest_status clip_infer(mest_infer *c)
 {
     mest_dtype dtype = c->in[0]->dtype;
-    if (dtype != MEST_F32 && !mest_dtype_is_index(dtype))
+    if (dtype != MEST_F32 && (!mest_dtype_is_integer(dtype) || dtype == MEST_BOOL || dtype == MEST_U64))
         return mest_infer_fail(c, MEST_E_UNSUPPORTED, "element type %s is not supported", mest_dtype_name(dtype));
     for (int i = 1; i < c->n_in; i++) {
         int64_t n;
@@ -74,17 +74,13 @@ static mest_status clip_forward(const mest_args *a)
     int64_t lo = INT64_MIN, hi = INT64_MAX;
     mest_dtype dtype = a->in[0].type->dtype;
     if (a->n_in > 1 && a->in[1].data)
-        lo = mest_int_at(dtype, a->in[1].data, 0);
+        lo = mest_integer_at(dtype, a->in[1].data, 0);
     if (a->n_in > 2 && a->in[2].data)
-        hi = mest_int_at(dtype, a->in[2].data, 0);
-    for (size_t i = 0; i < a->out[0].count; i++) {
-        int64_t x = mest_int_at(dtype, a->in[0].data, (int64_t)i);
+        hi = mest_integer_at(dtype, a->in[2].data, 0);
+    for (int64_t i = 0; i < (int64_t)a->out[0].count; i++) {
+        int64_t x = mest_integer_at(dtype, a->in[0].data, i);
         x = x < lo ? lo : x;
-        x = x > hi ? hi : x;
-        if (dtype == MEST_I64)
-            ((int64_t *)a->out[0].data)[i] = x;
-        else
-            ((int32_t *)a->out[0].data)[i] = (int32_t)x;
+        mest_integer_store(dtype, a->out[0].data, i, x > hi ? hi : x);
     }
     return MEST_OK;
 }
@@ -103,7 +99,7 @@ static mest_status clip_vjp(mest_vjp *v)
 }
 
 const mest_op mest_ops_clip[] = {
-    {.domain = "", .name = "Clip", .limits = "int8, uint8 and 16 bits", .since = 1, .in_min = 1, .in_max = 3, .out_min = 1, .out_max = 1,
+    {.domain = "", .name = "Clip", .since = 1, .in_min = 1, .in_max = 3, .out_min = 1, .out_max = 1,
      .flags = MEST_OP_ELEMENTWISE | MEST_OP_INPLACE | MEST_OP_ANY_TYPE, .act_in = 1, .act_out = 1, .infer = clip_infer, .forward = clip_forward, .vjp = clip_vjp},
     {.domain = "mest", .name = "mest.ClipGrad", .since = 1, .in_min = 2, .in_max = 4, .out_min = 1, .out_max = 1,
      .flags = MEST_OP_ELEMENTWISE | MEST_OP_INPLACE, .act_in = 3, .act_out = 1, .infer = clip_grad_infer, .forward = clip_grad_forward},

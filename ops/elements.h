@@ -54,6 +54,12 @@ static inline int64_t mest_int_at(mest_dtype dtype, const void *data, int64_t i)
 {
     return dtype == MEST_I32 ? ((const int32_t *)data)[i] : ((const int64_t *)data)[i];
 }
+
+/* Any integer type, bool included (uint64: above 2^63 - 1 it wraps); the range of the type, which store does not check. */
+bool mest_dtype_is_integer(mest_dtype dtype);
+int64_t mest_integer_at(mest_dtype dtype, const void *data, int64_t i);
+void mest_integer_store(mest_dtype dtype, void *data, int64_t i, int64_t v);
+void mest_integer_range(mest_dtype dtype, int64_t *lo, int64_t *hi);
 static inline bool mest_dtype_is_index(mest_dtype dtype) { return dtype == MEST_I64 || dtype == MEST_I32; }
 static inline bool mest_dtype_is_float(mest_dtype dtype) { return dtype == MEST_F32 || dtype == MEST_F64; }
 /* Axis attribute of the node against a rank; -1 and an error when out of range. */

@@ -111,7 +111,7 @@ static const struct bad_model {
     { "unknown_blind", false, false, 1, 1, "gemm_a:yy fancy:nn relu:y? gemm_d:y? softplus:y?", NULL },
     { "control", true, false, 1, 1, "gemm_a:yy sum:y- greater:ye Relu_3:y? Tanh_4:y? choice:nn gemm_y:y?", NULL },
     { "loop", false, false, 1, 1, "gemm_a:yy loop:nn gemm_y:y?", NULL },
-    { "quantised", false, false, 3, 0, "quantise:n- dequantise:n- dequantise_w:n- gemm:y-", "nothing in the model trains" },
+    { "quantised", true, false, 0, 0, "quantise:y- dequantise:y- dequantise_w:y- gemm:y-", "nothing in the model trains" },
     { "scikit", false, false, 2, 0, "classify:n- zip:n-", "a loss needs float32" },
     { "ends", true, true, 0, 0, "gemm_a:y- round:y- gemm_s:yy add:yy gemm_y:yy", "'fc1.weight' of 'gemm_a'" },
     { "ends_all", true, false, 0, 0, "gemm_a:y- round:y-", "nothing in the model trains" },
