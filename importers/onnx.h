@@ -145,6 +145,8 @@ typedef struct onnx_importer {
     int32_t n_origins, cap_origins, n_lost; /* lost: parameters of the program that are not in the file under their name */
     mest_strmap call_names, targets; /* to origins */
     mest_strmap functions; /* "domain\nname" to number */
+    mest_strmap makers;    /* onnx_loop.c: Constant, Identity and Cast by the name of their result, of nodes below n_makers */
+    int32_t n_makers;
     mest_strmap ops;       /* "op\nopset" to 1 (known) or 0: lookups are repeated a lot */
     bool external_attribute;
     bool older;            /* from PyTorch's legacy exporter, which names nodes by module paths: "/fc/Gemm" */

@@ -1,27 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Nodes of the graph with local functions and the branches of If expanded. Values inside get the name of the call in front; attributes
  * that refer to a function's attributes are replaced by what the call (or the function's default) says. Nodes of a branch carry its
- * condition; If itself becomes a node that takes the results of both (ops/branch.c). Bounded by the number of nodes and calls. */
+ * condition; If itself becomes a node that takes the results of both (ops/branch.c). Loops: onnx_loop.c. Bounded by the number of nodes and calls. */
 #include <inttypes.h>
 #include <stdio.h>
 
-#include "importers/onnx.h"
-
-typedef struct scope {
-    struct scope *parent;                 /* NULL: the graph itself */
-    const Onnx__FunctionProto *function;  /* whose attributes and opsets count; NULL: the model's */
-    bool branch;                          /* of an If: sees the names around it */
-    const char *guard;                    /* condition of the innermost branch, NULL: none */
-    bool guard_is;
-    mest_strmap names;                    /* function name of a value to index in `actual` */
-    const char **actual;
-    int32_t n_actual, cap_actual;
-    const char *call;                     /* for names of inner values and nodes */
-    const Onnx__AttributeProto *const *attrs; /* of the call, resolved */
-    int32_t n_attrs;
-    int32_t origin;
-    int depth;
-} scope;
+#include "importers/onnx_scope.h"
 
 static mest_status out_of_memory(onnx_importer *im)
 {
@@ -40,7 +24,7 @@ static bool imported(Onnx__OperatorSetIdProto **imports, size_t n, const char *d
     return false;
 }
 
-static mest_status find_opset(onnx_importer *im, const scope *s, const Onnx__NodeProto *pb, int64_t *opset)
+static mest_status find_opset(onnx_importer *im, const onnx_scope *s, const Onnx__NodeProto *pb, int64_t *opset)
 {
     const char *domain = onnx_domain(pb->domain);
     if (s->function && imported(s->function->opset_import, s->function->n_opset_import, domain, opset))
@@ -52,7 +36,7 @@ static mest_status find_opset(onnx_importer *im, const scope *s, const Onnx__Nod
 }
 
 /* A new name for a value of this scope. NULL when out of memory. */
-static const char *declare_name(onnx_importer *im, scope *s, const char *name)
+static const char *declare_name(onnx_importer *im, onnx_scope *s, const char *name)
 {
     if (!MEST_REGION_GROW(&im->scratch, s->actual, s->n_actual, s->cap_actual))
         return NULL;
@@ -65,7 +49,7 @@ static const char *declare_name(onnx_importer *im, scope *s, const char *name)
 }
 
 /* Name of a value as the graph knows it. In a branch, what it does not define itself is defined around it. */
-static const char *outer_name(onnx_importer *im, scope *s, const char *name)
+const char *mest_onnx_outer_name(onnx_importer *im, onnx_scope *s, const char *name)
 {
     for (; *name; s = s->parent) {
         int32_t at = s->parent ? mest_strmap_get(&s->names, name) : -1;
@@ -79,9 +63,9 @@ static const char *outer_name(onnx_importer *im, scope *s, const char *name)
     return name;
 }
 
-static const char *result_name(onnx_importer *im, scope *s, const char *name)
+const char *mest_onnx_result_name(onnx_importer *im, onnx_scope *s, const char *name)
 {
-    return s->branch && *name && mest_strmap_get(&s->names, name) < 0 ? declare_name(im, s, name) : outer_name(im, s, name);
+    return s->branch && *name && mest_strmap_get(&s->names, name) < 0 ? declare_name(im, s, name) : mest_onnx_outer_name(im, s, name);
 }
 
 static const Onnx__AttributeProto *find_attribute(const Onnx__AttributeProto *const *attrs, size_t n, const char *name)
@@ -118,7 +102,7 @@ static mest_status default_attribute(onnx_importer *im, const Onnx__FunctionProt
     return MEST_OK;
 }
 
-static mest_status resolve_attributes(onnx_importer *im, const scope *s, const Onnx__NodeProto *pb, const Onnx__AttributeProto ***attrs, int32_t *n)
+static mest_status resolve_attributes(onnx_importer *im, const onnx_scope *s, const Onnx__NodeProto *pb, const Onnx__AttributeProto ***attrs, int32_t *n)
 {
     *attrs = mest_region_alloc(&im->scratch, pb->n_attribute + ONNX_EXTRA, sizeof **attrs);
     *n = 0;
@@ -149,7 +133,7 @@ static mest_status resolve_attributes(onnx_importer *im, const scope *s, const O
     return MEST_OK;
 }
 
-static mest_status add_node(onnx_importer *im, scope *s, const Onnx__NodeProto *pb, const Onnx__AttributeProto **attrs, int32_t n_attrs)
+static mest_status add_node(onnx_importer *im, onnx_scope *s, const Onnx__NodeProto *pb, const Onnx__AttributeProto **attrs, int32_t n_attrs)
 {
     if (!MEST_REGION_GROW(&im->scratch, im->nodes, im->n_nodes, im->cap_nodes))
         return out_of_memory(im);
@@ -182,10 +166,10 @@ static mest_status add_node(onnx_importer *im, scope *s, const Onnx__NodeProto *
     if (!n->name || !n->in_names || !n->out_names || !n->in || !n->out)
         return out_of_memory(im);
     for (int32_t i = 0; i < n->n_in; i++)
-        if (!(n->in_names[i] = outer_name(im, s, onnx_text(pb->input[i]))))
+        if (!(n->in_names[i] = mest_onnx_outer_name(im, s, onnx_text(pb->input[i]))))
             return out_of_memory(im);
     for (int32_t i = 0; i < n->n_out; i++)
-        if (!(n->out_names[i] = result_name(im, s, onnx_text(pb->output[i]))))
+        if (!(n->out_names[i] = mest_onnx_result_name(im, s, onnx_text(pb->output[i]))))
             return out_of_memory(im);
     im->n_nodes++;
     return MEST_OK;
@@ -200,22 +184,20 @@ static const char *function_key(onnx_importer *im, const char *domain, const cha
     return buf;
 }
 
-static mest_status walk(onnx_importer *im, scope *s, Onnx__NodeProto *const *nodes, size_t n, int32_t *budget);
-
-static mest_status call(onnx_importer *im, scope *s, const Onnx__NodeProto *pb, const Onnx__FunctionProto *f, const Onnx__AttributeProto **attrs,
+static mest_status call(onnx_importer *im, onnx_scope *s, const Onnx__NodeProto *pb, const Onnx__FunctionProto *f, const Onnx__AttributeProto **attrs,
                         int32_t n_attrs, int32_t *budget)
 {
     const char *name = onnx_text(f->name);
-    for (const scope *up = s; up; up = up->parent)
+    for (const onnx_scope *up = s; up; up = up->parent)
         MEST_CHECK(up->branch || up->function != f, im->err, MEST_E_FORMAT, "onnx '%s': local function '%s' calls itself", im->path, name);
     MEST_CHECK(s->depth < MEST_ONNX_MAX_NESTING, im->err, MEST_E_LIMIT, "onnx '%s': local functions are nested more than %d deep", im->path,
                MEST_ONNX_MAX_NESTING);
     MEST_CHECK(pb->n_input <= f->n_input && pb->n_output <= f->n_output, im->err, MEST_E_FORMAT,
                "onnx '%s': node '%s' gives function '%s' more inputs or outputs than it has", im->path, onnx_text(pb->name), name);
-    scope *inner = mest_region_alloc(&im->scratch, 1, sizeof *inner); /* not on the stack: calls nest */
+    onnx_scope *inner = mest_region_alloc(&im->scratch, 1, sizeof *inner); /* not on the stack: calls nest */
     if (!inner)
         return out_of_memory(im);
-    *inner = (scope){ .parent = s, .function = f, .guard = s->guard, .guard_is = s->guard_is, .attrs = attrs, .n_attrs = n_attrs, .origin = s->origin,
+    *inner = (onnx_scope){ .parent = s, .function = f, .guard = s->guard, .guard_is = s->guard_is, .attrs = attrs, .n_attrs = n_attrs, .origin = s->origin,
                       .depth = s->depth + 1 };
     mest_strmap_init(&inner->names, &im->scratch);
     /* how much of the budget is used up makes the name unique */
@@ -229,10 +211,10 @@ static mest_status call(onnx_importer *im, scope *s, const Onnx__NodeProto *pb, 
         size_t k = is_input ? i : i - f->n_input;
         const char *formal = is_input ? f->input[k] : f->output[k], *actual = "";
         if (is_input && k < pb->n_input)
-            actual = outer_name(im, s, onnx_text(pb->input[k]));
+            actual = mest_onnx_outer_name(im, s, onnx_text(pb->input[k]));
         if (!is_input) {
             if (k < pb->n_output && *onnx_text(pb->output[k]))
-                actual = outer_name(im, s, pb->output[k]);
+                actual = mest_onnx_outer_name(im, s, pb->output[k]);
             else
                 continue; /* an output nobody takes is an inner value */
         }
@@ -244,11 +226,11 @@ static mest_status call(onnx_importer *im, scope *s, const Onnx__NodeProto *pb, 
         if (!mest_strmap_put(&inner->names, formal, inner->n_actual++))
             return out_of_memory(im);
     }
-    return walk(im, inner, f->node, f->n_node, budget);
+    return mest_onnx_walk(im, inner, f->node, f->n_node, budget);
 }
 
 /* An initializer of a branch is a constant of the graph. */
-static mest_status branch_constant(onnx_importer *im, scope *s, Onnx__TensorProto *t)
+mest_status mest_onnx_scope_constant(onnx_importer *im, onnx_scope *s, Onnx__TensorProto *t)
 {
     if (!MEST_REGION_GROW(&im->scratch, im->nodes, im->n_nodes, im->cap_nodes))
         return out_of_memory(im);
@@ -261,7 +243,7 @@ static mest_status branch_constant(onnx_importer *im, scope *s, Onnx__TensorProt
     n->in_names = mest_region_alloc(&im->scratch, 1, sizeof *n->in_names);
     n->in = mest_region_alloc(&im->scratch, 1 + ONNX_EXTRA, sizeof *n->in);
     n->out = mest_region_alloc(&im->scratch, 1, sizeof *n->out);
-    if (!a || !n->attrs || !n->out_names || !n->in_names || !n->in || !n->out || !(n->out_names[0] = result_name(im, s, onnx_text(t->name))))
+    if (!a || !n->attrs || !n->out_names || !n->in_names || !n->in || !n->out || !(n->out_names[0] = mest_onnx_result_name(im, s, onnx_text(t->name))))
         return out_of_memory(im);
     MEST_CHECK(*n->out_names[0], im->err, MEST_E_FORMAT, "onnx '%s': an initializer in a branch of If has no name", im->path);
     a->name = (char *)(uintptr_t)"value";
@@ -273,17 +255,17 @@ static mest_status branch_constant(onnx_importer *im, scope *s, Onnx__TensorProt
 }
 
 /* Nodes of one branch, guarded; names of its results. */
-static mest_status branch(onnx_importer *im, scope *s, const Onnx__NodeProto *pb, const char *condition, bool when, const Onnx__GraphProto *g,
+static mest_status branch(onnx_importer *im, onnx_scope *s, const Onnx__NodeProto *pb, const char *condition, bool when, const Onnx__GraphProto *g,
                           const char **results, int32_t *budget)
 {
     const char *name = onnx_text(pb->name);
     MEST_CHECK(g && g->n_input == 0 && g->n_output == pb->n_output && !g->n_sparse_initializer, im->err, MEST_E_FORMAT,
                "onnx '%s': node '%s' (If) needs two branches without inputs and with %zu outputs each", im->path, name, pb->n_output);
     MEST_CHECK(s->depth < MEST_ONNX_MAX_NESTING, im->err, MEST_E_LIMIT, "onnx '%s': branches are nested more than %d deep", im->path, MEST_ONNX_MAX_NESTING);
-    scope *inner = mest_region_alloc(&im->scratch, 1, sizeof *inner);
+    onnx_scope *inner = mest_region_alloc(&im->scratch, 1, sizeof *inner);
     if (!inner)
         return out_of_memory(im);
-    *inner = (scope){ .parent = s, .function = s->function, .branch = true, .guard = condition, .guard_is = when, .attrs = s->attrs, .n_attrs = s->n_attrs,
+    *inner = (onnx_scope){ .parent = s, .function = s->function, .branch = true, .guard = condition, .guard_is = when, .attrs = s->attrs, .n_attrs = s->n_attrs,
                       .origin = s->origin, .depth = s->depth + 1 };
     mest_strmap_init(&inner->names, &im->scratch);
     inner->call = mest_region_printf(&im->scratch, "%.70s.%d.%s", *name ? name : "If", MEST_ONNX_MAX_INLINED - *budget, when ? "then" : "else");
@@ -292,17 +274,17 @@ static mest_status branch(onnx_importer *im, scope *s, const Onnx__NodeProto *pb
     if (!inner->call || !inner->actual)
         return out_of_memory(im);
     for (size_t i = 0; i < g->n_initializer; i++)
-        MEST_TRY(branch_constant(im, inner, g->initializer[i]));
-    MEST_TRY(walk(im, inner, g->node, g->n_node, budget));
+        MEST_TRY(mest_onnx_scope_constant(im, inner, g->initializer[i]));
+    MEST_TRY(mest_onnx_walk(im, inner, g->node, g->n_node, budget));
     for (size_t i = 0; i < g->n_output; i++)
-        if (!(results[i] = outer_name(im, inner, onnx_text(g->output[i]->name))))
+        if (!(results[i] = mest_onnx_outer_name(im, inner, onnx_text(g->output[i]->name))))
             return out_of_memory(im);
     return MEST_OK;
 }
 
-static mest_status add_if(onnx_importer *im, scope *s, const Onnx__NodeProto *pb, const Onnx__AttributeProto **attrs, int32_t n_attrs, int32_t *budget)
+static mest_status add_if(onnx_importer *im, onnx_scope *s, const Onnx__NodeProto *pb, const Onnx__AttributeProto **attrs, int32_t n_attrs, int32_t *budget)
 {
-    const char *name = onnx_text(pb->name), *condition = pb->n_input == 1 ? outer_name(im, s, onnx_text(pb->input[0])) : "";
+    const char *name = onnx_text(pb->name), *condition = pb->n_input == 1 ? mest_onnx_outer_name(im, s, onnx_text(pb->input[0])) : "";
     const Onnx__AttributeProto *yes = find_attribute(attrs, (size_t)n_attrs, "then_branch"), *no = find_attribute(attrs, (size_t)n_attrs, "else_branch");
     MEST_CHECK(pb->n_input == 1 && yes && no, im->err, MEST_E_FORMAT, "onnx '%s': node '%s' (If) needs a condition and two branches", im->path, name);
     const char **results = mest_region_alloc(&im->scratch, 2 * pb->n_output + 2, sizeof *results);
@@ -319,7 +301,7 @@ static mest_status add_if(onnx_importer *im, scope *s, const Onnx__NodeProto *pb
     return n->in ? MEST_OK : out_of_memory(im);
 }
 
-static mest_status walk(onnx_importer *im, scope *s, Onnx__NodeProto *const *nodes, size_t n, int32_t *budget)
+mest_status mest_onnx_walk(onnx_importer *im, onnx_scope *s, Onnx__NodeProto *const *nodes, size_t n, int32_t *budget)
 {
     char buf[256];
     for (size_t i = 0; i < n; i++) {
@@ -329,7 +311,7 @@ static mest_status walk(onnx_importer *im, scope *s, Onnx__NodeProto *const *nod
         if (!s->parent)
             s->origin = (int32_t)i;
         else if (--*budget < 0)
-            return mest_fail(im->err, MEST_E_LIMIT, "onnx '%s': local functions and branches expand to more than %d nodes", im->path, MEST_ONNX_MAX_INLINED);
+            return mest_fail(im->err, MEST_E_LIMIT, "onnx '%s': local functions, branches and loops expand to more than %d nodes", im->path, MEST_ONNX_MAX_INLINED);
         MEST_TRY(resolve_attributes(im, s, pb, &attrs, &n_attrs));
         if (im->functions.n) {
             const char *key = function_key(im, pb->domain, onnx_text(pb->op_type), buf);
@@ -343,6 +325,11 @@ static mest_status walk(onnx_importer *im, scope *s, Onnx__NodeProto *const *nod
             MEST_TRY(call(im, s, pb, im->pb->functions[f], attrs, n_attrs, budget));
         } else if (!*onnx_domain(pb->domain) && !strcmp(onnx_text(pb->op_type), "If")) {
             MEST_TRY(add_if(im, s, pb, attrs, n_attrs, budget));
+        } else if (!*onnx_domain(pb->domain) && !strcmp(onnx_text(pb->op_type), "Loop")) {
+            bool unrolled;
+            MEST_TRY(mest_onnx_unroll(im, s, pb, attrs, n_attrs, budget, &unrolled));
+            if (!unrolled)
+                MEST_TRY(add_node(im, s, pb, attrs, n_attrs));
         } else {
             MEST_TRY(add_node(im, s, pb, attrs, n_attrs));
         }
@@ -354,6 +341,7 @@ mest_status mest_onnx_inline(onnx_importer *im)
 {
     char buf[256];
     mest_strmap_init(&im->functions, &im->scratch);
+    mest_strmap_init(&im->makers, &im->scratch);
     for (size_t i = 0; i < im->pb->n_functions; i++) {
         const Onnx__FunctionProto *f = im->pb->functions[i];
         const char *key = function_key(im, f->domain, onnx_text(f->name), buf);
@@ -367,8 +355,8 @@ mest_status mest_onnx_inline(onnx_importer *im)
     }
     /* calls and inner nodes both count: a chain of empty functions that double must end too */
     int32_t budget = MEST_ONNX_MAX_INLINED;
-    scope *top = mest_region_alloc(&im->scratch, 1, sizeof *top);
+    onnx_scope *top = mest_region_alloc(&im->scratch, 1, sizeof *top);
     if (!top)
         return out_of_memory(im);
-    return walk(im, top, im->pb->graph->node, im->pb->graph->n_node, &budget);
+    return mest_onnx_walk(im, top, im->pb->graph->node, im->pb->graph->n_node, &budget);
 }

@@ -78,3 +78,32 @@ case("sequence_built", [node("Neg", ["x"], ["nx"]), node("Exp", ["x"], ["ex"]), 
                         node("Mul", ["x", "nf"], ["w"])], x, ["y", "z", "w"], at)
 case("sequence_empty", [node("SequenceEmpty", [], ["q"]), node("SequenceInsert", ["q", "x"], ["p"]), node("SequenceInsert", ["p", "x", "i0"], ["r"]),
                         node("ConcatFromSequence", ["r"], ["y"], axis=-1)], x, ["y"], at)
+
+
+def body(nodes, states, results, constants=()):
+    """A loop's body: counter, condition (handed on), states; results are the states and what is stacked."""
+    info = helper.make_tensor_value_info
+    return helper.make_graph([node("Identity", ["go"], ["on"])] + nodes, "body",
+                             [info("i", TensorProto.INT64, []), info("go", TensorProto.BOOL, [])] + [info(s, TensorProto.FLOAT, None) for s in states],
+                             [info("on", TensorProto.BOOL, [])] + [info(r, TensorProto.FLOAT, None) for r in results], list(constants))
+
+
+rng = np.random.default_rng(12)
+weights = [numpy_helper.from_array(real(3, 3), "w"), ints("three", 3, scalar=True), ints("zero", 0, scalar=True), ints("none", 0, scalar=True),
+           numpy_helper.from_array(np.array(True), "yes")]
+rnn = [node("MatMul", ["h", "w"], ["hw"]), node("Cast", ["i"], ["k"], to=1), node("Add", ["hw", "k"], ["s"]), node("Add", ["s", "x"], ["t"]), node("Tanh", ["t"], ["h2"]),
+       node("Mul", ["c", "h2"], ["c2"])]
+start = {"x": real(2, 3), "h0": real(2, 3), "c0": real(2, 3)}
+case("loop_states", [node("Loop", ["three", "", "h0", "c0"], ["h3", "c3"], body=body(rnn, ["h", "c"], ["h2", "c2"])), node("Sub", ["h3", "c3"], ["y"])], start, ["y"], weights)
+case("loop_stacked", [node("Loop", ["three", "yes", "h0", "c0"], ["h3", "c3", "rows"], body=body(rnn, ["h", "c"], ["h2", "c2", "hw"])),
+                      node("Mul", ["rows", "c3"], ["y"])], start, ["y", "h3"], weights)
+case("loop_none", [node("Loop", ["none", "", "h0", "c0"], ["h3", "c3"], body=body(rnn, ["h", "c"], ["h2", "c2"])), node("Sub", ["h3", "c3"], ["y"])], start, ["y"], weights)
+first = node("If", ["is_first"], ["r"], then_branch=branch("t", [node("Mul", ["h", "x"], ["v"])], "v"), else_branch=branch("e", [node("Neg", ["h"], ["v"])], "v"))
+inner = node("Loop", ["two", "", "r"], ["r2"], body=helper.make_graph(
+    [node("Identity", ["go2"], ["on2"]), node("Mul", ["q", "scale"], ["q2"]), node("Add", ["q2", "x"], ["q3"])], "inner",
+    [helper.make_tensor_value_info("j", TensorProto.INT64, []), helper.make_tensor_value_info("go2", TensorProto.BOOL, []), helper.make_tensor_value_info("q", TensorProto.FLOAT, None)],
+    [helper.make_tensor_value_info("on2", TensorProto.BOOL, []), helper.make_tensor_value_info("q3", TensorProto.FLOAT, None)]))
+case("loop_nested", [node("Loop", ["three", "", "h0"], ["h3", "rows"],
+                          body=body([node("Equal", ["i", "zero"], ["is_first"]), first, inner], ["h"], ["r2", "r"],
+                                    [numpy_helper.from_array(np.float32(0.7), "scale"), ints("two", 2, scalar=True)])),
+                     node("Add", ["rows", "h3"], ["y"])], {k: start[k] for k in ("x", "h0")}, ["y"], weights[1:3])

@@ -110,7 +110,7 @@ static const struct bad_model {
     { "unknown", false, false, 3, 3, "gemm_a:yy fancy:nn unique:nn fused:nn relu:yy gemm_y:yy", NULL },
     { "unknown_blind", false, false, 1, 1, "gemm_a:yy fancy:nn relu:y? gemm_d:y? softplus:y?", NULL },
     { "control", true, false, 1, 1, "gemm_a:yy sum:y- greater:ye Relu_3:y? Tanh_4:y? choice:nn gemm_y:y?", NULL },
-    { "loop", false, false, 1, 1, "gemm_a:yy loop:nn gemm_y:y?", NULL },
+    { "loop", true, true, 0, 0, "gemm_a:yy loop.2.0/i:y- loop.2.0/cond:y- Relu_3:yy Identity_4:y- loop.6.1/i:y- loop.6.1/cond:y- Relu_7:yy Identity_8:y- loop.10.2/i:y- loop.10.2/cond:y- Relu_11:yy Identity_12:y- b:yy gemm_y:yy", NULL },
     { "quantised", true, false, 0, 0, "quantise:y- dequantise:y- dequantise_w:y- gemm:y-", "nothing in the model trains" },
     { "scikit", false, false, 2, 0, "classify:n- zip:n-", "a loss needs float32" },
     { "ends", true, true, 0, 0, "gemm_a:y- round:y- gemm_s:yy add:yy gemm_y:yy", "'fc1.weight' of 'gemm_a'" },
