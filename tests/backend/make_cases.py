@@ -169,3 +169,15 @@ for name, more in {"Softplus": {}, "Elu": {"activation_alpha": [0.6]}, "Affine":
                    "ThresholdedRelu": {"activation_alpha": [0.2]}, "ScaledTanh": {"activation_alpha": [0.8], "activation_beta": [1.2]}, "Sigmoid": {}}.items():
     case(f"late_cell_rnn_{name.lower()}", "RNN", layer(1, 1), 2, 14, hidden_size=H, activations=[name], **more)
 case("late_cell_rnn_relu_clip", "RNN", layer(1, 2), 2, 14, hidden_size=H, direction="bidirectional", activations=["Relu", "Tanh"], clip=0.6)
+
+rng = np.random.default_rng(10)
+past, update = real(2, 3, 5, 2), real(2, 3, 3, 2)
+case("late_tensor_scatter", "TensorScatter", [past, update, np.array([1, 2])], 1, 24, reference=True)
+case("late_tensor_scatter_first", "TensorScatter", [past, update], 1, 24, reference=True)
+case("late_tensor_scatter_circular", "TensorScatter", [past, real(2, 3, 5, 1), np.array([4, 11])], 1, 24, reference=True, axis=3, mode="circular")
+case("late_tensor_scatter_around", "TensorScatter", [past, update, np.array([4, 13])], 1, 24, reference=True, mode="circular")
+x = rng.uniform(-3, 3, (4, 5)).astype(np.float32)
+case("late_quantize_blocks", "QuantizeLinear", [x, rng.uniform(0.01, 0.1, (4, 3)).astype(np.float32), np.zeros((4, 3), np.int8)], 1, 21, reference=True, axis=1, block_size=2)
+case("late_quantize_wide", "QuantizeLinear", [x, np.float32([0.01, 0.02, 0.001, 0.003, 0.1]), np.array([5, 0, 60000, 9, 300], np.uint16)], 1, 21, reference=True, axis=-1)
+case("late_dequantize_blocks", "DequantizeLinear", [rng.integers(-128, 127, (4, 5)).astype(np.int8), rng.uniform(0.01, 0.1, (2, 5)).astype(np.float32)], 1, 21,
+     reference=True, axis=0, block_size=3)

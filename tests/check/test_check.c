@@ -107,7 +107,7 @@ static const struct bad_model {
     const char *verdicts; /* "NAME:FG": F forward y or n, G gradient y, n, e(nds), -, ? */
     const char *finding;  /* a piece of one; NULL: none is wanted */
 } bad_models[] = {
-    { "unknown", false, false, 3, 3, "gemm_a:yy fancy:nn unique:nn fused:nn relu:yy gemm_y:yy", NULL },
+    { "unknown", false, false, 3, 3, "gemm_a:yy fancy:nn draws:nn fused:nn relu:yy gemm_y:yy", NULL },
     { "unknown_blind", false, false, 1, 1, "gemm_a:yy fancy:nn relu:y? gemm_d:y? softplus:y?", NULL },
     { "control", true, false, 1, 1, "gemm_a:yy sum:y- greater:ye Relu_3:y? Tanh_4:y? choice:nn gemm_y:y?", NULL },
     { "loop", true, true, 0, 0, "gemm_a:yy loop.2.0/i:y- loop.2.0/cond:y- Relu_3:yy Identity_4:y- loop.6.1/i:y- loop.6.1/cond:y- Relu_7:yy Identity_8:y- loop.10.2/i:y- loop.10.2/cond:y- Relu_11:yy Identity_12:y- b:yy gemm_y:yy", NULL },

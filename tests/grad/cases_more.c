@@ -51,6 +51,9 @@ static const int64_t seen[] = { 1, 0, 1, 1, 1, 0, 0, 0, 0, 1, 0, 0 };
 #define SEEN(...) { .shape = GRAD_SHAPE(__VA_ARGS__), .role = GRAD_FIXED, .fill = GRAD_NUMBERS, .dtype = MEST_BOOL, .ints = seen }
 #define ATTENTION(name, params_, ...) { name, "mest.Attention", .params = &params_, .n_out = 2, .skip_out = 1, .n_in = sizeof((grad_input[]){ __VA_ARGS__ }) / sizeof(grad_input), .in = { __VA_ARGS__ } }
 
+typedef struct tensor_scatter_params { int64_t axis; const char *mode; int64_t steps; } tensor_scatter_params;
+static const tensor_scatter_params scatter_linear = { -2, "linear", 0 }, scatter_circular = { 1, "circular", 0 };
+static const int64_t starts[] = { 2, 0 }, starts_around[] = { 3, 9 };
 typedef struct reverse_params { int64_t batch_axis, time_axis; } reverse_params;
 static const reverse_params rows_first = { 0, 1 }, steps_first = { 1, 0 };
 static const int64_t lengths[] = { 3, 0, 4 };
@@ -103,6 +106,9 @@ const grad_case grad_cases_more[] = {
     { "larger", "MaxUnpool", .params = &unpool, .n_in = 3, .in = { VAR(1, 1, 2, 2), INDICES(pooled, 1, 1, 2, 2), LIST(1, 1, 5, 6) } },
     { "rows", "ReverseSequence", .params = &rows_first, .n_in = 2, .in = { VAR(3, 4, 2), INDICES(lengths, 3) } },
     { "steps first", "ReverseSequence", .params = &steps_first, .n_in = 2, .in = { VAR(4, 3), INDICES(lengths, 3) } },
+    { "linear", "TensorScatter", .params = &scatter_linear, .n_in = 3, .in = { VAR(2, 4, 3), VAR(2, 2, 3), INDICES(starts, 2) } },
+    { "circular", "TensorScatter", .params = &scatter_circular, .n_in = 3, .in = { VAR(2, 4, 3), VAR(2, 3, 3), INDICES(starts_around, 2) } },
+    { "from the front", "TensorScatter", .params = &scatter_circular, .n_in = 2, .in = { VAR(1, 3, 2), VAR(1, 3, 2) } },
     GRID("linear, zeros", grid_linear), GRID("linear, border", grid_border), GRID("linear, reflection", grid_reflect), GRID("nearest", grid_nearest),
     GRID("cubic, zeros", grid_cubic), GRID("cubic, border", grid_cubic_border), GRID("cubic, reflection", grid_cubic_reflect),
     { .name = NULL },

@@ -188,6 +188,50 @@ static void function_loop(build *b) /* 0: calls itself; 1: two call each other; 
     }
 }
 
+/* ---- loops ---- */
+static void name_only(onnx_bytes *g, int field, const char *name)
+{
+    onnx_bytes v = {0};
+    onnx_text(&v, 1, name);
+    onnx_nest(g, field, &v);
+}
+
+/* y = Loop(steps, x), whose body hands x on; `inside`: another one in it. Freed with what it is nested in. */
+static void loop_node(onnx_bytes *g, int inside, const char *state)
+{
+    onnx_bytes body = {0}, a = {0}, n = {0};
+    if (inside)
+        loop_node(&body, inside - 1, state);
+    else
+        node(&body, 1, "Relu", NULL, state, NULL, "y");
+    name_only(&body, 11, "i");
+    name_only(&body, 11, "go");
+    name_only(&body, 11, state);
+    name_only(&body, 12, "go");
+    name_only(&body, 12, "y");
+    onnx_text(&a, 1, "body");
+    onnx_nest(&a, 6, &body);
+    onnx_int(&a, 20, 5);
+    onnx_text(&n, 1, "steps");
+    onnx_text(&n, 1, "");
+    onnx_text(&n, 1, "x");
+    onnx_text(&n, 2, "y");
+    onnx_text(&n, 4, "Loop");
+    onnx_nest(&n, 5, &a);
+    onnx_nest(g, 1, &n);
+}
+
+static void loops(build *b) /* 0: 2^40 steps; 1: 4,000 steps in 4,000; 2: below no steps; 3: the state has the counter's name; 4: 30 levels of one */
+{
+    static const int64_t steps[] = { (int64_t)1 << 40, 4000, -1, 3, 3 };
+    onnx_bytes t = {0};
+    onnx_int(&t, 2, 7);
+    onnx_int(&t, 7, steps[b->i]);
+    onnx_text(&t, 8, "steps");
+    onnx_nest(&b->g, 5, &t);
+    loop_node(&b->g, b->i == 1 ? 1 : b->i == 4 ? 30 : 0, b->i == 3 ? "i" : "x");
+}
+
 /* ---- names ---- */
 static void names(build *b)
 {
