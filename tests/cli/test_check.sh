@@ -41,7 +41,7 @@ has out '"planned":false'
 gives 3 "$data/control.onnx" --check
 has out "condition 'c' depends on the data"
 gives 3 "$data/quantised.onnx" --check
-has out 'a quantised network does not train'
+has out 'integers do not train'
 gives 3 "$data/scikit.onnx" --check
 has out 'ai.onnx.ml.LinearClassifier'
 gives 3 "$data/free.onnx" --check
