@@ -43,7 +43,7 @@ void mest_attention_run(const mest_args *args, mest_attention *a)
     a->mask_invert = p->mask_invert != 0;
     a->drops = p->dropout.ratio > 0;
     if (a->drops)
-        a->keep = mest_dropout_keep_of(&p->dropout, args->run);
+        a->keep = mest_dropout_keep_of(&p->dropout, args->run, &(mest_shape){.rank = 4, .dim = {a->batch, a->q.heads, a->q.steps, a->k.steps}});
     if (args->n_in <= MASK || !args->in[MASK].data)
         return;
     const mest_shape *m = &args->in[MASK].type->shape;

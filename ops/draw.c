@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Random numbers in the graph: RandomNormal, RandomUniform (a shape), RandomNormalLike, RandomUniformLike (the shape of the input; all since 1),
  * Bernoulli (the input has the probabilities of 1; since 15). Results are float32, Bernoulli's also bool or integer. Nothing passes back to an input.
- * They run as mest.Draw, whose numbers are a function of (session seed, training step, node, element): any thread count and layout, and a second
- * run of the node, give the same ones. Inference repeats those of step 0. */
+ * They run as mest.Draw, whose numbers are a function of (session seed, training step, node, element): any thread count and layout, a second
+ * run of the node, and a batch in parts give the same ones. Inference repeats those of step 0. */
 #include "ops/draw.h"
 #include "ops/elements.h"
 #include "runtime/rng.h"
@@ -32,7 +32,7 @@ typedef struct job {
     const mest_draw_params *p;
     mest_dtype dtype;
     uint64_t key;
-    int64_t count;
+    int64_t count, before; /* before: elements of the batch that belong to earlier parts of it */
     const mest_real *chance;
     void *out;
 } job;
@@ -43,7 +43,7 @@ static double uniform(uint64_t key, uint64_t i) { return (double)(mest_mix64(key
 
 static double drawn(const job *j, int64_t i)
 {
-    const uint64_t at = 2 * (uint64_t)i;
+    const uint64_t at = 2 * (uint64_t)(j->before + i);
     if (j->p->kind == MEST_DRAW_NORMAL) /* Box and Muller: 1 - u is in (0, 1] */
         return j->p->a + j->p->b * sqrt(-2 * log(1 - uniform(j->key, at))) * cos(6.283185307179586 * uniform(j->key, at + 1));
     if (j->p->kind == MEST_DRAW_UNIFORM)
@@ -74,6 +74,7 @@ static mest_status draw_forward(const mest_args *a)
     const uint64_t seed = a->run ? a->run->seed : 0, step = a->run ? a->run->step : 0;
     job j = {.p = p, .dtype = a->out[0].type->dtype, .count = (int64_t)a->out[0].count, .out = a->out[0].data,
              .key = mest_rng(seed, (uint64_t)MEST_STREAM_DRAW << 32 | (p->key & 0xffffffffu), step)};
+    j.before = mest_run_before(a->run, &a->out[0].type->shape);
     if (p->kind == MEST_DRAW_BERNOULLI)
         j.chance = a->in[0].data;
     mest_parallel(a->threads, (size_t)((j.count + CHUNK - 1) / CHUNK), draw_tile, &j);

@@ -67,7 +67,7 @@ static void drop_tile(void *context, size_t tile)
 
 static mest_status drop_forward(const mest_args *a)
 {
-    drop d = { mest_dropout_keep_of(a->params, a->run), (int64_t)a->in[0].count, a->in[0].data, a->out[0].data };
+    drop d = { mest_dropout_keep_of(a->params, a->run, &a->in[0].type->shape), (int64_t)a->in[0].count, a->in[0].data, a->out[0].data };
     mest_parallel(a->threads, (size_t)((d.count + CHUNK - 1) / CHUNK), drop_tile, &d);
     return MEST_OK;
 }

@@ -159,7 +159,7 @@ typedef struct mest_loss_params {
     int64_t class_axis;       /* of the logits */
 } mest_loss_params;
 
-/* mest.Update: inputs gradient, scale[]?. The optimizer is the runtime's business; an operator only calls it. */
+/* mest.Update: inputs gradient, scale[]?; mest.Accumulate: gradient of a part of the batch -> gradient of the batch. The optimizer is the runtime's business; an operator only calls it. */
 struct mest_optimizer;
 typedef struct mest_update_params {
     void (*apply)(const struct mest_update_params *u, const mest_args *a);

@@ -121,7 +121,7 @@ static mest_status program_of(mest_session *s, mest_program_kind kind, int64_t b
     MEST_CHECK(s && batch >= 1, err, MEST_E_ARGUMENT, "explain: session and batch must be given");
     if (kind != MEST_PROGRAM_INFER)
         MEST_TRY(mest_session_shapes(s, err));
-    return mest_session_program(s, kind, batch, p, err);
+    return mest_session_program(s, kind, kind == MEST_PROGRAM_TRAIN && batch > s->part ? s->part : batch, p, err); /* a step may be made in parts */
 }
 
 bool mest_pass_list(int index, mest_pass_info *info)

@@ -13,7 +13,11 @@ static void mark_weight_gradients(const mest_graph *g, uint8_t *marks)
 {
     for (int32_t v = 0; v < g->n_values; v++)
         if (g->values[v].kind == MEST_VALUE_PARAM && g->values[v].grad != MEST_NONE)
-            marks[g->values[v].grad] = 1;
+            for (mest_id grad = g->values[v].grad; grad != MEST_NONE;) { /* where the batch comes in parts, that of a part too */
+                const mest_id made = g->values[grad].producer;
+                marks[grad] = 1;
+                grad = made != MEST_NONE && !strcmp(g->nodes[made].op->name, "mest.Accumulate") ? g->nodes[made].in[0] : MEST_NONE;
+            }
 }
 
 static int kind_of(const mest_program *p, mest_id v, const uint8_t *marks)
@@ -90,7 +94,7 @@ mest_status mest_session_memory_values(mest_session *s, mest_program_kind kind, 
     mest_program *p;
     if (kind != MEST_PROGRAM_INFER)
         MEST_TRY(mest_session_shapes(s, err));
-    MEST_TRY(mest_session_program(s, kind, batch, &p, err));
+    MEST_TRY(mest_session_program(s, kind, kind == MEST_PROGRAM_TRAIN && batch > s->part ? s->part : batch, &p, err)); /* a step may be made in parts */
     const mest_graph *g = &p->graph;
     const size_t most = (size_t)g->n_values + (size_t)g->n_nodes + 1;
     block *blocks = mest_calloc(s->heap, most, sizeof *blocks);

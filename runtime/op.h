@@ -72,7 +72,23 @@ typedef struct mest_run {   /* one execution of a program */
     double bn_weight;       /* above 0: share of this batch in the running statistics of BatchNormalization, instead of 1 - momentum */
     double logit_scale;     /* the loss sees logits times this; 0: 1 */
     const struct mest_run_hook *hook; /* NULL: nobody looks */
+    /* a batch in parts, whose gradients are added before one update; all 0: the batch is whole */
+    int32_t part, parts;    /* number of this one, and how many there are */
+    int64_t first, samples; /* its first sample in the batch; its samples */
+    double share;           /* of the batch's samples */
 } mest_run;
+/* Is the gradient of the batch complete with this run? */
+static inline bool mest_run_completes(const mest_run *run) { return run->part + 1 >= run->parts; }
+/* Elements of a value of this shape that belong to samples before this part, where its first axis are the samples; random numbers are those of the whole batch. */
+static inline int64_t mest_run_before(const mest_run *run, const mest_shape *shape)
+{
+    int64_t per = 1;
+    if (!run || !run->first || shape->rank < 1 || shape->dim[0] != run->samples)
+        return 0;
+    for (int i = 1; i < shape->rank; i++)
+        per *= shape->dim[i];
+    return run->first * per;
+}
 
 struct mest_args;
 /* Called before each gradient node of a layer whose weight is a sparse parameter (of the model's list): its operands are there. */

@@ -54,6 +54,7 @@ void mest_optimizer_free(mest_optimizer *o)
     for (int i = 0; i < o->n_state; i++) {
         for (int k = 0; k < MEST_OPTIM_SLOTS; k++)
             mest_free(heap, o->state[i].slot[k], (size_t)o->state[i].capacity, sizeof(mest_real));
+        mest_free(heap, o->state[i].sum, (size_t)o->state[i].capacity, sizeof(mest_real));
     }
     mest_free(heap, o->state, (size_t)o->n_state + 1, sizeof *o->state);
     o->state = NULL;
@@ -66,6 +67,8 @@ void mest_optimizer_drop(mest_optimizer *o, int param)
         mest_free(&o->model->heap, s->slot[k], (size_t)s->capacity, sizeof(mest_real));
         s->slot[k] = NULL;
     }
+    mest_free(&o->model->heap, s->sum, (size_t)s->capacity, sizeof(mest_real));
+    s->sum = NULL;
 }
 
 void mest_optimizer_clear(mest_optimizer *o, int64_t at)
@@ -80,10 +83,11 @@ void mest_optimizer_clear(mest_optimizer *o, int64_t at)
 int64_t mest_optimizer_bytes(const mest_optimizer *o)
 {
     int64_t n = 0;
-    for (int i = 0; o->state && i < o->n_state; i++)
+    for (int i = 0; o->state && i < o->n_state; i++) {
         for (int k = 0; k < MEST_OPTIM_SLOTS; k++)
-            if (o->state[i].slot[k])
-                n += o->state[i].capacity * (int64_t)sizeof(mest_real);
+            n += o->state[i].slot[k] ? o->state[i].capacity * (int64_t)sizeof(mest_real) : 0;
+        n += o->state[i].sum ? o->state[i].capacity * (int64_t)sizeof(mest_real) : 0;
+    }
     return n;
 }
 
@@ -116,6 +120,8 @@ static void update_tile(void *context, size_t tile)
 /* What a mest.Update node does. */
 static void apply_update(const mest_update_params *u, const mest_args *a)
 {
+    if (!mest_run_completes(a->run)) /* more parts of the batch are to come */
+        return;
     mest_param *p = &u->optimizer->model->params[u->param];
     const mest_param_state *s = &u->optimizer->state[u->param];
     update_job job = {.o = u->optimizer, .w = mest_param_data(p), .g = a->in[0].data, .n = mest_param_stored(p), .scale = 1, .lr = a->run->lr,
@@ -151,7 +157,7 @@ static void apply_update(const mest_update_params *u, const mest_args *a)
         p->value_version++;
 }
 
-static mest_id add_node(mest_graph *g, const char *name, const char *op_name, const void *params, int n_in, const mest_id *in, int n_out, mest_error *err)
+mest_id mest_append_update_node(mest_graph *g, const char *name, const char *op_name, const void *params, int n_in, const mest_id *in, int n_out, mest_error *err)
 {
     const mest_op *op = mest_op_find("mest", op_name, 1);
     mest_id id = op ? mest_graph_node(g, name, op, params, n_in, in, n_out, NULL) : MEST_NONE;
@@ -169,6 +175,9 @@ mest_status mest_append_updates(mest_program *p, mest_error *err)
     mest_heap *heap = g->region.heap;
     mest_optimizer *o = p->spec.optimizer;
     mest_id scale = MEST_NONE;
+    const mest_id first_sum = g->n_nodes;
+    if (p->spec.accumulate)
+        MEST_TRY(mest_append_accumulation(p, err));
     mest_id first_update = g->n_nodes;
     int n_grads = 0;
     for (int i = 0; i < g->n_values; i++)
@@ -183,7 +192,7 @@ mest_status mest_append_updates(mest_program *p, mest_error *err)
             if (g->values[i].kind == MEST_VALUE_PARAM && g->values[i].grad != MEST_NONE)
                 in[k++] = g->values[i].grad;
         *limit = p->spec.clip_norm;
-        mest_id node = add_node(g, "clip", "mest.ClipScale", limit, n_grads, in, 1, err);
+        mest_id node = mest_append_update_node(g, "clip", "mest.ClipScale", limit, n_grads, in, 1, err);
         MEST_CHECK(node != MEST_NONE, err, MEST_E_NOMEM, "optimizer: cannot add the clipping node");
         scale = g->nodes[node].out[0];
     }
@@ -199,19 +208,21 @@ mest_status mest_append_updates(mest_program *p, mest_error *err)
         char name[300];
         snprintf(name, sizeof name, "%.280s/update", g->values[i].name);
         mest_id in[2] = {g->values[i].grad, scale};
-        MEST_CHECK(add_node(g, name, "mest.Update", u, scale == MEST_NONE ? 1 : 2, in, 0, err) != MEST_NONE, err, MEST_E_NOMEM,
+        MEST_CHECK(mest_append_update_node(g, name, "mest.Update", u, scale == MEST_NONE ? 1 : 2, in, 0, err) != MEST_NONE, err, MEST_E_NOMEM,
                    "optimizer: cannot add the update of '%s'", g->values[i].name);
     }
     /* An update runs as soon as its gradient is complete and nobody reads the weight any more: gradients live short. */
     double *key = mest_alloc(heap, (size_t)g->n_nodes, sizeof *key);
     MEST_CHECK(key, err, MEST_E_NOMEM, "optimizer: out of memory");
     for (mest_id i = 0; i < g->n_nodes; i++) {
-        key[i] = i;
+        key[i] = i >= first_sum && i < first_update ? g->values[g->nodes[i].in[0]].producer + 0.25 : i; /* sums, too, are taken at once */
         if (i < first_update || scale != MEST_NONE)
             continue;
         const mest_update_params *u = g->nodes[i].params;
         mest_id last = g->values[g->nodes[i].in[0]].producer;
-        for (mest_id k = 0; k < first_update; k++)
+        if (last >= first_sum)
+            last = g->values[g->nodes[last].in[0]].producer;
+        for (mest_id k = 0; k < first_sum; k++)
             for (int j = 0; j < g->nodes[k].n_in; j++)
                 if (g->nodes[k].in[j] != MEST_NONE && g->values[g->nodes[k].in[j]].kind == MEST_VALUE_PARAM && g->values[g->nodes[k].in[j]].param == u->param && k > last)
                     last = k;

@@ -34,6 +34,7 @@ typedef struct mest_param_state {
     mest_real *slot[MEST_OPTIM_SLOTS]; /* capacity entries each */
     mest_real *snapshot;             /* lent by the host: where the last step's gradient goes when a scheduler wants it, else NULL */
     uint8_t *turned;                 /* lent by the host: [units] which ones turned around in a disturbed update */
+    mest_real *sum;                  /* capacity entries: gradients of the parts of a batch so far; NULL where batches are whole */
     int64_t capacity;
 } mest_param_state;
 
@@ -58,5 +59,8 @@ void mest_optimizer_drop(mest_optimizer *o, int param);
 /* Forgets what it has gathered: slots 0, and Adam and AdamW correct their bias, Adagrad decays its rate anew from step `at` on (steps done so far). */
 void mest_optimizer_clear(mest_optimizer *o, int64_t at);
 int64_t mest_optimizer_bytes(const mest_optimizer *o);
+
+/* accumulate.c: room for the sums of every parameter that has slots or could have them, or none. Nothing outlives a step in them. */
+mest_status mest_optimizer_sums(mest_optimizer *o, bool wanted, const uint8_t *frozen, mest_error *err);
 
 #endif

@@ -20,6 +20,8 @@ static int64_t band_rows(const mest_sparse *s)
     return n < s->unit_rows ? n : s->unit_rows;
 }
 
+static int64_t row_numbers(const mest_sparse *s) { return (int64_t)s->row_span * s->cols; }
+
 /* ---- opening ---- */
 
 static bool wanted(const mest_probe *p, int param, int *wish)
@@ -42,9 +44,10 @@ static mest_status take(mest_gradient_reader *r, void *memory, size_t n, size_t 
 
 static mest_status look(void *context, const mest_args *a, int32_t param);
 
-mest_status mest_gradient_reader_open(mest_gradient_reader *r, mest_host *host, mest_probe *probe, const mest_program *program, mest_error *err)
+mest_status mest_gradient_reader_open(mest_gradient_reader *r, mest_host *host, mest_probe *probe, const mest_program *program, int32_t parts, mest_error *err)
 {
     int32_t elements = 1;
+    int64_t longest = 0;
     *r = (mest_gradient_reader){ .host = host, .probe = probe, .threads = program->spec.threads, .piece_units = PIECE, .hook = { r, look } };
     probe->extra_bytes = 0;
     for (int i = 0; i < host->n_params; i++) {
@@ -57,6 +60,9 @@ mest_status mest_gradient_reader_open(mest_gradient_reader *r, mest_host *host, 
                    nodes ? "the weight is used more than once" : "its layer has no rule for it");
         size_t n = (size_t)(band_rows(p->sparse) * p->sparse->row_span * p->sparse->cols);
         r->band_count = n > r->band_count ? n : r->band_count;
+        longest = row_numbers(p->sparse) > longest ? row_numbers(p->sparse) : longest;
+        r->total += p->sparse->unit_rows * row_numbers(p->sparse);
+        r->window += p->sparse->stored;
         elements = p->sparse->unit_elements > elements ? p->sparse->unit_elements : elements;
     }
     if (r->band_count == 0)
@@ -64,6 +70,11 @@ mest_status mest_gradient_reader_open(mest_gradient_reader *r, mest_host *host, 
     r->scratch_count = mest_outer_scratch() * (size_t)r->threads->n;
     r->gradient_count = (size_t)PIECE * (size_t)elements;
     mest_status status;
+    if (parts > 1) {
+        r->window = r->window > (int64_t)r->band_count ? r->window : (int64_t)r->band_count;
+        r->sum_count = (size_t)((r->window < r->total ? r->window : r->total) + longest);
+        MEST_TRY_OUT(take(r, &r->sum, r->sum_count, sizeof *r->sum, err));
+    }
     MEST_TRY_OUT(take(r, &r->band, r->band_count, sizeof *r->band, err));
     MEST_TRY_OUT(take(r, &r->scratch, r->scratch_count, sizeof *r->scratch, err));
     MEST_TRY_OUT(take(r, &r->units, PIECE, sizeof *r->units, err));
@@ -84,6 +95,24 @@ out:
     return status;
 }
 
+int64_t mest_gradient_reader_bytes(const mest_host *host, int threads, bool in_parts)
+{
+    int64_t longest = 0, band = 0, stored = 0, total = 0, units = 0;
+    for (int i = 0; i < host->n_params; i++) {
+        const mest_sparse *s = host->params[i].sparse;
+        if (host->params[i].group)
+            continue;
+        const int64_t n = band_rows(s) * row_numbers(s);
+        band = n > band ? n : band;
+        longest = row_numbers(s) > longest ? row_numbers(s) : longest;
+        stored += s->stored;
+        total += s->unit_rows * row_numbers(s);
+        units += s->active_units;
+    }
+    const int64_t window = stored > band ? stored : band, sum = in_parts ? (window < total ? window : total) + longest : 0;
+    return (band + sum + (int64_t)mest_outer_scratch() * threads) * (int64_t)sizeof(mest_real) + 12 * units + 32 * PIECE;
+}
+
 void mest_gradient_reader_close(mest_gradient_reader *r, bool done)
 {
     if (!r->host)
@@ -93,6 +122,7 @@ void mest_gradient_reader_close(mest_gradient_reader *r, bool done)
         const int64_t found = r->growth ? mest_growth_close(&r->growth[i]) : 0;
         r->probe->top[i].found = done ? found : 0;
     }
+    mest_free(heap, r->sum, r->sum_count, sizeof *r->sum);
     mest_free(heap, r->band, r->band_count, sizeof *r->band);
     mest_free(heap, r->scratch, r->scratch_count, sizeof *r->scratch);
     mest_free(heap, r->units, PIECE, sizeof *r->units);
@@ -173,6 +203,34 @@ static mest_status read_units(layer *l, const band *b, int64_t first, int64_t n,
     return r->probe->visit(r->probe->user, &piece, err);
 }
 
+bool mest_gradient_reader_next(mest_gradient_reader *r)
+{
+    if (!r->sum || r->total - r->low <= r->window)
+        return false;
+    r->low += r->window;
+    return true;
+}
+
+/* Numbers before those of parameter i. */
+static int64_t numbers_before(const mest_gradient_reader *r, int i)
+{
+    int64_t n = 0;
+    int wish;
+    for (int k = 0; k < i; k++)
+        if (wanted(r->probe, k, &wish))
+            n += r->host->params[k].sparse->unit_rows * row_numbers(r->host->params[k].sparse);
+    return n;
+}
+
+/* Adds the band of a part to `sum`; with the last part the band has the sum of all. */
+static void add_part(const mest_gradient_reader *r, const mest_run *run, mest_real *sum, int64_t n)
+{
+    const bool last = mest_run_completes(run);
+    mest_real *out = last ? r->band : sum;
+    for (int64_t i = 0; i < n; i++)
+        out[i] = (mest_real)((run->part ? (double)sum[i] : 0) + run->share * (double)r->band[i]);
+}
+
 static mest_status look(void *context, const mest_args *a, int32_t model_param)
 {
     mest_gradient_reader *r = context;
@@ -187,13 +245,25 @@ static mest_status look(void *context, const mest_args *a, int32_t model_param)
     l.visit = r->probe->visit && (r->probe->visit_param < 0 || r->probe->visit_param == l.param);
     MEST_TRY(a->node->op->weight_outer(a, &outer));
     const mest_sparse *s = l.p->sparse;
-    const int64_t step = band_rows(s), per_row = s->unit_cols;
+    const int64_t step = band_rows(s), per_row = s->unit_cols, numbers = row_numbers(s);
+    const bool in_parts = a->run->parts > 1;
+    int64_t from = 0, to = s->unit_rows, before = 0;
+    if (in_parts) { /* the rows that begin in the window */
+        before = numbers_before(r, l.param);
+        from = r->low > before ? (r->low - before + numbers - 1) / numbers : 0;
+        to = r->low + r->window > before ? (r->low + r->window - before + numbers - 1) / numbers : 0;
+        to = to < s->unit_rows ? to : s->unit_rows;
+    }
     mest_cursor_init(&l.active, s);
-    for (int64_t at = 0; at < s->unit_rows; at += step) {
-        int64_t n = s->unit_rows - at < step ? s->unit_rows - at : step;
+    for (int64_t at = from; at < to; at += step) {
+        int64_t n = to - at < step ? to - at : step;
         band b = { .outer = &outer, .reader = r, .row0 = at * s->row_span, .cols = s->cols, .col_tiles = (s->cols + TILE_COLS - 1) / TILE_COLS };
         b.rows = s->rows - b.row0 < n * s->row_span ? s->rows - b.row0 : n * s->row_span;
         mest_parallel_worker(r->threads, (size_t)((b.rows + TILE_ROWS - 1) / TILE_ROWS * b.col_tiles), fill_tile, &b);
+        if (in_parts)
+            add_part(r, a->run, r->sum + before + at * numbers - r->low, b.rows * b.cols);
+        if (!mest_run_completes(a->run))
+            continue;
         for (int64_t u = at * per_row, end = (at + n) * per_row; u < end; u += PIECE)
             MEST_TRY(read_units(&l, &b, u, end - u < PIECE ? end - u : PIECE, a->err));
     }

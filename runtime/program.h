@@ -75,6 +75,7 @@ typedef struct mest_program_spec {
     mest_recompute_kind recompute;    /* TRAIN */
     double recompute_share;           /* SHARE: by modelled time, 0.1 is a tenth more */
     size_t arena_limit;               /* LIMIT: bytes; the program is built even if it cannot be met */
+    bool accumulate;                  /* TRAIN with updates: the batch may come in parts, whose gradients are added (accumulate.c) */
     struct mest_tuner *tuner;         /* kernels of layers are chosen by measurement (runtime/tune.h); NULL: by their models of cost */
 } mest_program_spec;
 
@@ -154,6 +155,10 @@ void mest_program_nodes(const mest_program *program, void (*node)(void *user, co
 mest_status mest_lower_pin(mest_graph *g, mest_model *m, const mest_program_spec *spec, mest_error *err);              /* lower.c */
 mest_status mest_attach_loss(mest_program *p, mest_error *err);                                                        /* loss.c */
 void mest_default_target(const char *loss, const mest_type *output, mest_type *target);
+/* A node of the update phase; MEST_NONE: it cannot be added. */
+mest_id mest_append_update_node(mest_graph *g, const char *name, const char *op, const void *params, int n_in, const mest_id *in, int n_out, mest_error *err);
+/* Every gradient of a parameter goes through a node that adds it to those of earlier parts of the batch. */
+mest_status mest_append_accumulation(mest_program *p, mest_error *err);                                                /* accumulate.c */
 mest_status mest_append_updates(mest_program *p, mest_error *err);                                                     /* optim.c */
 mest_status mest_assign_layouts(mest_program *p, mest_error *err); /* without halo */                                 /* layout.c */
 mest_status mest_assign_halo(mest_program *p, mest_error *err);

@@ -73,6 +73,8 @@ static mest_status check_config(const mest_train_config *c, mest_error *err)
          c->batch_norm ? c->batch_norm : "");
     WANT(one_of(c->bn_stats, (const char *const[]){"pytorch", "onnx", NULL}), "config: bn_stats '%s' is not one of pytorch, onnx", c->bn_stats ? c->bn_stats : "");
     WANT(c->dropout < 1, "config: dropout %g is not below 1", c->dropout);
+    WANT(c->micro_batch >= -1 && c->micro_batch <= c->batch && (c->micro_batch < 1 || c->batch % c->micro_batch == 0),
+         "config: micro_batch %" PRId64 " does not divide the batch of %" PRId64, c->micro_batch, c->batch);
     WANT(c->threads >= 0 && c->threads <= 1024, "config: threads %d is not in 0..1024", c->threads);
 #undef WANT
     mest_tune_mode mode;
@@ -158,6 +160,7 @@ mest_status mest_session_create(mest_session **session, mest_model *model, const
     s->profile.counter = -1;
     mest_region_init(&s->region, s->heap);
     s->config = own;
+    s->part = own.micro_batch > 0 ? own.micro_batch : own.batch;
     const char **texts[] = {&s->config.loss, &s->config.optimizer, &s->config.no_decay, &s->config.schedule, &s->config.batch_norm, &s->config.kernels,
                             &s->config.no_fuse, &s->config.output, &s->config.recompute, &s->config.bn_stats, &s->config.tune, &s->config.tune_cache};
     mest_status status = MEST_OK;
@@ -289,6 +292,7 @@ mest_status mest_session_prepare(mest_session *s, mest_error *err)
     s->derived = NULL;
     MEST_TRY(mest_derived_create(&s->derived, s->heap, err));
     MEST_TRY(mest_optimizer_allocate(&s->optimizer, err));
+    MEST_TRY(mest_optimizer_sums(&s->optimizer, s->part < s->config.batch, s->frozen, err));
     if (s->config.watch_patterns && !s->host.account)
         MEST_TRY(open_watch(s, err));
     for (int k = 0; k < s->host.n_params; k++) {
@@ -393,6 +397,7 @@ static mest_status new_program(mest_session *s, mest_program_kind kind, int64_t 
     spec.recompute = s->memory.recompute;
     spec.recompute_share = s->memory.share;
     spec.arena_limit = s->memory.arena_limit;
+    spec.accumulate = kind == MEST_PROGRAM_TRAIN && s->part < s->config.batch;
     mest_shape *shapes = mest_alloc(s->heap, (size_t)s->model->graph.n_inputs + 1, sizeof *shapes);
     MEST_CHECK(shapes, err, MEST_E_NOMEM, "session: out of memory");
     mest_session_input_shapes(s, shapes);
@@ -420,7 +425,7 @@ mest_status mest_session_program(mest_session *s, mest_program_kind kind, int64_
     MEST_TRY(refused(s, err));
     mest_session_follow_channels(s);
     int base = (int)kind * 2;
-    int64_t full = kind == MEST_PROGRAM_TRAIN ? s->config.batch : s->config.eval_batch;
+    int64_t full = kind == MEST_PROGRAM_TRAIN ? s->part : s->config.eval_batch;
     int slot = base + (n != full);
     mest_program *p = s->programs[slot];
     if (p && p->spec.batch == n) {
@@ -497,18 +502,19 @@ void mest_session_count(const mest_program *p, double *loss_sum, int64_t *rows, 
     *class_rows += (int64_t)p->tensors[p->correct].count;
 }
 
-void mest_session_hits(mest_session *s, const mest_program *p, int64_t n)
+void mest_session_hits(mest_session *s, const mest_program *p, int64_t first, int64_t n)
 {
+    uint8_t *hits = s->hits + first;
     if (p->correct == MEST_NONE) {
-        memset(s->hits, 255, (size_t)n);
+        memset(hits, 255, (size_t)n);
         return;
     }
     const uint8_t *correct = p->tensors[p->correct].data;
     size_t per = p->tensors[p->correct].count / (size_t)n; /* rows a sample: a sample is right when all its rows are */
     for (int64_t i = 0; i < n; i++) {
-        s->hits[i] = 1;
+        hits[i] = 1;
         for (size_t k = 0; k < per; k++)
-            s->hits[i] &= correct[(size_t)i * per + k] != 0;
+            hits[i] &= correct[(size_t)i * per + k] != 0;
     }
 }
 
@@ -524,7 +530,7 @@ mest_status mest_session_read_gradient(mest_session *s, int parameter, float *ou
         mest_program *p = s->programs[MEST_PROGRAM_TRAIN * 2 + slot];
         mest_id g = p ? mest_program_param_grad(p, parameter) : MEST_NONE;
         const mest_real *data = mest_program_data(p, g);
-        if (!p || !data || p->bound_generation != s->arena.generation) /* memory has moved since: nothing of that step is left */
+        if (!p || !data || (s->step.program && p != s->step.program) || p->bound_generation != s->arena.generation) /* memory has moved since: nothing of that step is left */
             continue;
         if (param->sparse)
             mest_sparse_dense_rows(param->sparse, data, 0, param->sparse->rows, out);

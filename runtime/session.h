@@ -36,10 +36,13 @@ typedef struct mest_feed {
 } mest_feed;
 
 typedef struct mest_step_at_work { /* between step_begin and the end of a training step */
-    mest_program *program;
     const void *const *inputs; /* one block for each feed */
     const void *targets;
-    bool computed;          /* a probe ran it: loss and predictions of the batch are in the program */
+    int64_t n;              /* samples */
+    mest_program *program;  /* of its last part */
+    double loss;            /* sums over what ran last, part by part; s->hits has the samples one by one */
+    int64_t rows, hits, class_rows;
+    bool computed;          /* a probe ran it: these are those of the step */
 } mest_step_at_work;
 
 typedef struct mest_memory_state {
@@ -85,6 +88,8 @@ struct mest_session {
     bool output_known;
     mest_progress_state at;
     mest_step_at_work step;
+    int64_t part;           /* samples that are computed at once: config.batch, or less, and then gradients are added part by part */
+    bool part_stays;        /* it is that of a checkpoint that the run goes on from */
     uint8_t *frozen;        /* per parameter: does not train any more; NULL: all that can do */
     mest_real **kept;       /* per parameter: the copy that a scheduler's rewind brings back, of those that are not the host's; NULL: none */
     mest_memory_state memory;
@@ -96,6 +101,11 @@ struct mest_session {
 /* session_memory.c */
 mest_status mest_recompute_parse(const char *text, mest_recompute_kind *kind, double *share, mest_error *err);
 mest_status mest_memory_config(mest_session *s, mest_error *err); /* what the config says of memory */
+/* Arena of the training programs, or of the others, that needs most. */
+size_t mest_memory_arena(const mest_session *s, bool training);
+/* Fills everything but what belongs to the step and the choice. `coming`: bytes of the pipeline that are not allocated yet. */
+void mest_memory_account(const mest_session *s, int64_t coming, int64_t pipeline, mest_memory_plan *plan);
+/* session_fit.c */
 /* Plans a run of `samples` (0: whatever number, in steps of config.batch; -1: no training) with an evaluation of `held` samples (0: none), obeys
  * the limit or fails with MEST_E_LIMIT, takes the arena. pipeline: bytes of the loaders; coming: those of them not allocated yet. */
 mest_status mest_session_fit(mest_session *s, int64_t samples, int64_t held, int64_t coming, int64_t pipeline, mest_error *err);
@@ -139,11 +149,38 @@ double mest_session_lr(const mest_session *s, int64_t epoch, double fraction);
 double mest_session_sparsity(const mest_model *m);
 /* Rows, loss and hits of the program's last run, added to the sums. */
 void mest_session_count(const mest_program *p, double *loss_sum, int64_t *rows, int64_t *hits, int64_t *class_rows);
-/* Per-sample correctness of the last run into s->hits[0..n-1]. */
-void mest_session_hits(mest_session *s, const mest_program *p, int64_t n);
+/* Per-sample correctness of the last run, of n samples from `first` on, into s->hits. */
+void mest_session_hits(mest_session *s, const mest_program *p, int64_t first, int64_t n);
 /* Runs `program` on a packed batch. */
 mest_status mest_session_run(mest_session *s, mest_program *program, const void *const *inputs, const void *targets, double lr, bool learn, bool snapshot,
                              mest_error *err);
+
+/* session_parts.c: steps of which not all samples are computed at once */
+typedef struct mest_part {
+    mest_program *program;
+    int64_t first, n;          /* samples of the batch */
+    int32_t index, count;
+    const void *const *inputs; /* of its samples */
+    const void *targets;
+    const void *moved[MEST_SAMPLE_MAX_INPUTS];
+} mest_part;
+/* Parts of a batch of n samples: as many full ones as it has, and the rest. */
+int32_t mest_session_n_parts(const mest_session *s, int64_t n);
+/* The programs that a step of n samples needs. */
+mest_status mest_session_part_programs(mest_session *s, int64_t n, mest_error *err);
+/* Part number `index` of a batch, its program fed. */
+mest_status mest_session_part(mest_session *s, const void *const *inputs, const void *targets, int64_t n, int32_t index, mest_part *part, mest_error *err);
+/* Runs the step at work, part after part; its sums are those of this run. `run` says all but what belongs to a part. */
+mest_status mest_session_run_parts(mest_session *s, const mest_run *run, bool forward_only, mest_error *err);
+/* Samples of a part from here on; s->config.batch: steps are whole. Drops the training programs. */
+mest_status mest_session_set_part(mest_session *s, int64_t samples, mest_error *err);
+/* Does a training step normalise over its samples? Asked once a training program is there. */
+bool mest_session_normalises(const mest_session *s); /* session_fit.c */
+/* Section "part", where steps are in parts: a run goes on with what it began with, and refuses other wishes. */
+mest_status mest_session_write_part(const mest_session *s, mest_checkpoint_writer *w, mest_error *err);
+mest_status mest_session_read_part(mest_session *s, const mest_checkpoint *file, mest_error *err);
+/* Bytes of one sample of input k as the caller gives it. */
+size_t mest_session_sample_bytes(const mest_session *s, const mest_program *p, int k, int64_t batch);
 
 /* session_feed.c */
 /* Shape of each graph input without its batch axis into shapes[0..n_inputs-1]; rank -1: not known. */
@@ -169,8 +206,7 @@ mest_status mest_session_freezer(void *session, int model_param, mest_error *err
 mest_status mest_session_set_frozen(mest_session *s, const uint8_t *frozen, mest_error *err);
 
 /* session_loop.c */
-typedef struct mest_step_job {
-    mest_program *program;     /* TRAIN, for n samples */
+typedef struct mest_step_job { /* the programs are built */
     const void *const *inputs; /* one block for each feed */
     const void *targets;
     int64_t n;

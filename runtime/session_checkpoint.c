@@ -9,6 +9,7 @@
  *   schedulers   their state
  *   schedule     only if a scheduler placed this epoch in the learning-rate schedule: epoch and number of epochs
  *   kernels      only if kernels were chosen by measurement: the times (session_tune.c)
+ *   part         only if steps are in parts: samples of one (session_parts.c)
  *   remembered   only if a scheduler remembers weights to go back to: the sparse parameters' values, then the others'
  */
 #include <inttypes.h>
@@ -180,6 +181,7 @@ static mest_status write_all(mest_session *s, mest_checkpoint_writer *w, const c
         MEST_TRY(mest_checkpoint_put(w, "schedule", place, sizeof place, err));
     }
     MEST_TRY(mest_session_write_tuning(s, w, err));
+    MEST_TRY(mest_session_write_part(s, w, err));
     if (mest_session_remembers(s)) {
         MEST_TRY(mest_checkpoint_begin(w, "remembered", err));
         MEST_TRY(mest_session_write_remembered(s, write_bytes, &st));
@@ -366,6 +368,7 @@ static mest_status read_all(mest_session *s, const mest_checkpoint *file, char *
     MEST_TRY(mest_section_finish(&sec, err));
     MEST_TRY(read_rewind(s, file, err));
     MEST_TRY(mest_session_read_tuning(s, file, err));
+    MEST_TRY(mest_session_read_part(s, file, err));
     if (s->host.account && mest_section_exists(file, "watch")) { /* without one the patterns of the checkpoint are the beginning */
         MEST_TRY(mest_section_find(&sec, file, "watch", err));
         MEST_TRY(mest_watch_load(s->host.account, read_bytes, &st, err));

@@ -29,26 +29,24 @@ static mest_status step_begin(mest_session *s, mest_step_job *job, mest_error *e
 mest_status mest_session_do_step(mest_session *s, mest_step_job *job, mest_error *err)
 {
     double from = mest_seconds();
-    mest_program *p = job->program;
     bool watched = mest_schedulers_watch_steps(s->schedulers);
-    s->step = (mest_step_at_work){.program = p, .inputs = job->inputs, .targets = job->targets};
+    s->step = (mest_step_at_work){.inputs = job->inputs, .targets = job->targets, .n = job->n};
+    const mest_run forward = {.seed = s->config.seed, .step = (uint64_t)s->at.step, .lr = job->about.lr};
     s->host.skip_update = s->host.perturbed = false;
     if (watched)
         MEST_TRY(step_begin(s, job, err));
     if (!s->host.skip_update)
         MEST_TRY(mest_session_learn(s, job->about.lr, job->snapshot, err));
     else if (!s->step.computed)
-        MEST_TRY(mest_session_run(s, p, job->inputs, job->targets, job->about.lr, false, false, err));
+        MEST_TRY(mest_session_run_parts(s, &forward, true, err));
     if (job->ids) {
         double seen = mest_seconds();
         note_classes(s, job->ids, job->targets, job->n);
-        mest_session_hits(s, p, job->n);
         MEST_TRY(mest_schedulers_batch_seen(s->schedulers, job->ids, s->hits, job->n, err));
         job->seconds_seen = mest_seconds() - seen;
     }
-    double loss = 0;
-    int64_t rows = 0, hits = 0, class_rows = 0;
-    mest_session_count(p, &loss, &rows, &hits, &class_rows);
+    const double loss = s->step.loss;
+    const int64_t rows = s->step.rows, hits = s->step.hits, class_rows = s->step.class_rows;
     s->at.loss_sum += loss;
     s->at.rows += rows;
     s->at.hits += hits;
@@ -111,11 +109,11 @@ mest_status mest_session_step_on(mest_session *s, const void *const *inputs, con
     mest_step_job job = {.inputs = inputs, .targets = targets, .n = n};
     if (s->config.memory_limit && !s->memory.planned)
         MEST_TRY(mest_session_fit(s, 0, 0, 0, 0, err));
-    MEST_TRY(mest_session_program(s, MEST_PROGRAM_TRAIN, n, &job.program, err));
+    MEST_TRY(mest_session_part_programs(s, n, err));
     if (!s->at.epoch_open) {
         mest_host_report report = {0};
         MEST_TRY(mest_session_begin_epoch(s, &report, err));
-        MEST_TRY(mest_session_program(s, MEST_PROGRAM_TRAIN, n, &job.program, err)); /* layers may have other sizes now */
+        MEST_TRY(mest_session_part_programs(s, n, err)); /* layers may have other sizes now */
     }
     job.snapshot = s->at.snapshot_grads; /* which step is the last of the epoch only the caller knows */
     job.about = (mest_training_step){.struct_size = sizeof job.about, .step = s->at.step, .epoch = s->at.epoch, .n_epochs = mest_session_epochs(s),

@@ -42,14 +42,46 @@ static int64_t copy_statistics(mest_session *s, mest_real *saved, bool back)
 
 /* ---- one pass ---- */
 
-static mest_status pass(mest_session *s, const mest_probe *probe, const mest_run_hook *hook, mest_error *err)
+static mest_status pass(mest_session *s, const mest_probe *probe, bool keep, const mest_run_hook *hook, mest_error *err)
 {
-    mest_program *p = s->step.program;
-    MEST_TRY(mest_session_feed(s, p, s->step.inputs, err));
-    mest_program_feed(p, p->target, s->step.targets);
-    mest_run run = { .seed = s->config.seed, .step = (uint64_t)s->at.step, .snapshot_grads = probe->keep, .snapshot_add = probe->add, .keep_weights = true,
-                     .logit_scale = probe->logit_scale, .hook = hook };
-    return mest_program_run(p, &run, false, err);
+    const mest_run run = { .seed = s->config.seed, .step = (uint64_t)s->at.step, .snapshot_grads = keep, .snapshot_add = probe->add, .keep_weights = true,
+                           .logit_scale = probe->logit_scale, .hook = hook };
+    return mest_session_run_parts(s, &run, false, err);
+}
+
+/* A reader for the step at work. */
+static mest_status open_reader(mest_session *s, mest_gradient_reader *reader, mest_probe *probe, mest_error *err)
+{
+    mest_program *p;
+    MEST_TRY(mest_session_program(s, MEST_PROGRAM_TRAIN, s->step.n < s->part ? s->step.n : s->part, &p, err));
+    return mest_gradient_reader_open(reader, &s->host, probe, p, mest_session_n_parts(s, s->step.n), err);
+}
+
+/* Passes until the reader has seen everything: one, where the batch is whole. */
+static mest_status passes(mest_session *s, const mest_probe *probe, mest_gradient_reader *reader, mest_error *err)
+{
+    bool keep = probe->keep;
+    do {
+        MEST_TRY(pass(s, probe, keep, reader->band ? &reader->hook : NULL, err));
+        keep = false;
+    } while (mest_gradient_reader_next(reader));
+    return MEST_OK;
+}
+
+/* Where the batch is in parts, a watched step is looked at before it is made: its gradients are not known while it runs. */
+static mest_status look_first(mest_session *s, mest_probe *probe, mest_gradient_reader *reader, mest_error *err)
+{
+    const int64_t n = copy_statistics(s, NULL, false);
+    const bool keep = probe->keep;
+    mest_real *saved;
+    MEST_NEW(s->heap, saved, n, err, "watched step: statistics");
+    copy_statistics(s, saved, false);
+    probe->keep = false; /* the step does that */
+    mest_status status = passes(s, probe, reader, err);
+    probe->keep = keep;
+    copy_statistics(s, saved, true);
+    mest_free(s->heap, saved, (size_t)n, sizeof *saved);
+    return status;
 }
 
 /* ---- the Hessian times the gradient ---- */
@@ -125,11 +157,11 @@ static mest_status hessian_gradient(mest_session *s, const mest_probe *probe, in
     const double e = part * sqrt(ww / gg);
     lend_snapshots(s, h.sum);
     shift(s, &h, e);
-    status = pass(s, probe, NULL, err);
+    status = pass(s, probe, true, NULL, err);
     lend_snapshots(s, NULL);
     if (status == MEST_OK) {
         shift(s, &h, -e);
-        status = pass(s, probe, NULL, err);
+        status = pass(s, probe, true, NULL, err);
     }
     for (int k = 0; k < h.n && status == MEST_OK; k++) {
         mest_real *g = s->host.params[k].grad_snapshot;
@@ -155,10 +187,9 @@ mest_status mest_session_probe(void *session, mest_probe *probe, mest_error *err
     MEST_NEW(s->heap, saved, n_saved, err, "probe: statistics");
     copy_statistics(s, saved, false);
     lend_snapshots(s, NULL);
-    mest_status status = mest_gradient_reader_open(&reader, &s->host, probe, s->step.program, err);
-    const bool looks = status == MEST_OK && reader.band;
+    mest_status status = open_reader(s, &reader, probe, err);
     if (status == MEST_OK)
-        status = pass(s, probe, looks ? &reader.hook : NULL, err);
+        status = passes(s, probe, &reader, err);
     mest_gradient_reader_close(&reader, status == MEST_OK);
     if (status == MEST_OK && probe->hessian)
         status = hessian_gradient(s, probe, &bytes, err);
@@ -171,22 +202,22 @@ mest_status mest_session_probe(void *session, mest_probe *probe, mest_error *err
 
 mest_status mest_session_learn(mest_session *s, double lr, bool snapshot, mest_error *err)
 {
-    mest_program *p = s->step.program;
     mest_probe *watch = s->host.watch;
     mest_gradient_reader reader = { 0 };
-    MEST_TRY(mest_session_feed(s, p, s->step.inputs, err));
-    mest_program_feed(p, p->target, s->step.targets);
     mest_run run = { .seed = s->config.seed, .step = (uint64_t)s->at.step, .lr = lr, .snapshot_grads = snapshot || (watch && watch->keep) };
     if (run.snapshot_grads) /* the update nodes write the gradients straight into the host's snapshots */
         lend_snapshots(s, NULL);
     if (watch)
-        MEST_TRY(mest_gradient_reader_open(&reader, &s->host, watch, p, err));
-    run.hook = reader.band ? &reader.hook : NULL;
+        MEST_TRY(open_reader(s, &reader, watch, err));
+    const bool first = reader.sum != NULL;
+    mest_status status = first ? look_first(s, watch, &reader, err) : MEST_OK;
+    run.hook = reader.band && !first ? &reader.hook : NULL;
     const mest_perturbation perturbation = { s->host.l1, s->host.noise, s->config.seed, (uint64_t)s->at.step };
     s->optimizer.perturb = s->host.perturbed ? &perturbation : NULL;
     for (int k = 0; k < s->host.n_params && s->host.perturbed; k++)
         s->optimizer.state[s->host_param[k]].turned = s->host.params[k].turned;
-    mest_status status = mest_program_run(p, &run, false, err);
+    if (status == MEST_OK)
+        status = mest_session_run_parts(s, &run, false, err);
     s->optimizer.perturb = NULL;
     mest_gradient_reader_close(&reader, status == MEST_OK);
     s->host.watch = NULL;

@@ -14,12 +14,22 @@ static int tracked(const mest_program *p)
     return n;
 }
 
-static mest_status track(mest_session *s, mest_program *p, const mest_batch *b, int64_t number, mest_error *err)
+/* Every part of a batch counts alike; *number: parts so far. */
+static mest_status track(mest_session *s, const mest_batch *b, int64_t step, int64_t *number, int *n_layers, mest_error *err)
 {
-    mest_run run = {.seed = s->config.seed, .step = (uint64_t)(s->at.step + number), .bn_weight = 1.0 / (double)(number + 1)};
-    MEST_TRY(mest_session_feed(s, p, b->inputs, err));
-    mest_program_feed(p, p->target, b->targets);
-    return mest_program_run(p, &run, true, err);
+    *n_layers = 0;
+    for (int32_t k = 0; k < mest_session_n_parts(s, b->n); k++) {
+        mest_part part;
+        mest_run run = {.seed = s->config.seed, .step = (uint64_t)(s->at.step + step), .bn_weight = 1.0 / (double)(*number + 1)};
+        MEST_TRY(mest_session_part(s, b->inputs, b->targets, b->n, k, &part, err));
+        run.first = part.first;
+        run.samples = part.n;
+        *n_layers = tracked(part.program);
+        if (*n_layers)
+            MEST_TRY(mest_program_run(part.program, &run, true, err));
+        ++*number;
+    }
+    return MEST_OK;
 }
 
 mest_status mest_session_recompute_statistics(mest_session *s, const mest_source *source, int64_t batches, int *n_layers, mest_error *err)
@@ -36,19 +46,18 @@ mest_status mest_session_recompute_statistics(mest_session *s, const mest_source
     mest_loader_plan plan = {.seed = s->config.seed, .epoch = s->at.epoch, .shuffle = s->config.shuffle, .augment = true, .drop_last = s->config.drop_last};
     if (status == MEST_OK)
         status = mest_loader_begin(loader, NULL, &plan, err);
+    int64_t parts = 0;
     for (int64_t k = 0; status == MEST_OK && (batches == 0 || k < batches); k++) {
         mest_batch b;
-        mest_program *p;
+        int layers;
         status = mest_loader_next(loader, &b, err);
         if (status != MEST_OK || b.n == 0)
             break;
-        status = mest_session_program(s, MEST_PROGRAM_TRAIN, b.n, &p, err);
+        status = track(s, &b, k, &parts, &layers, err);
         if (status == MEST_OK && k == 0 && n_layers)
-            *n_layers = tracked(p);
-        if (status == MEST_OK && tracked(p) == 0)
+            *n_layers = layers;
+        if (status == MEST_OK && layers == 0)
             break;
-        if (status == MEST_OK)
-            status = track(s, p, &b, k, err);
         if (status == MEST_OK && atomic_load(&s->cancelled))
             status = mest_fail(err, MEST_E_CANCELLED, "stopped while statistics were estimated, after %" PRId64 " batches", k + 1);
     }

@@ -109,17 +109,6 @@ mest_status mest_session_output_shape(mest_session *s, int *rank, int64_t dim[ME
     return MEST_OK;
 }
 
-/* Bytes of one sample of input k as the caller has it. */
-static size_t sample_bytes(const mest_session *s, const mest_program *p, int k, int64_t batch)
-{
-    const mest_type *t = &p->graph.values[p->graph.inputs[s->n_feeds ? s->feed[k].graph_input : k]].type;
-    mest_dtype given = s->n_feeds ? s->feed[k].type : t->dtype;
-    int64_t count = 0;
-    if (!mest_shape_count(&t->shape, &count))
-        return 0;
-    return (size_t)(count / batch) * (given == MEST_F32 ? sizeof(float) : mest_dtype_size(given));
-}
-
 static mest_status infer(mest_session *s, const void *const *inputs, int64_t n, float *out, size_t out_count, mest_error *err)
 {
     const void *at[MEST_SAMPLE_MAX_INPUTS];
@@ -140,7 +129,7 @@ static mest_status infer(mest_session *s, const void *const *inputs, int64_t n, 
         MEST_CHECK(out_count == (size_t)(y_count / now * n), err, MEST_E_ARGUMENT, "infer: %zu floats given for the output, %" PRId64 " are needed", out_count,
                    y_count / now * n);
         for (int k = 0; k < n_inputs; k++)
-            at[k] = (const char *)inputs[k] + (size_t)done * sample_bytes(s, p, k, now);
+            at[k] = (const char *)inputs[k] + (size_t)done * mest_session_sample_bytes(s, p, k, now);
         MEST_TRY(mest_session_run(s, p, at, NULL, 0, false, false, err));
         const mest_real *data = mest_program_data(p, p->logits);
         for (int64_t i = 0; i < y_count; i++)

@@ -174,11 +174,10 @@ static mest_status open_epoch(training *t, mest_error *err)
     mest_loader_plan plan = {.seed = s->config.seed, .epoch = s->at.epoch, .shuffle = s->config.shuffle, .augment = true, .drop_last = s->config.drop_last,
                              .first_batch = s->at.batch};
     int64_t full = s->samples.active / s->config.batch, rest = s->samples.active % s->config.batch;
-    mest_program *p;
     if (full)
-        MEST_TRY(mest_session_program(s, MEST_PROGRAM_TRAIN, s->config.batch, &p, err));
+        MEST_TRY(mest_session_part_programs(s, s->config.batch, err));
     if (rest && !s->config.drop_last)
-        MEST_TRY(mest_session_program(s, MEST_PROGRAM_TRAIN, rest, &p, err));
+        MEST_TRY(mest_session_part_programs(s, rest, err));
     MEST_CHECK(full || !s->config.drop_last, err, MEST_E_DATA, "%" PRId64 " samples do not fill a batch of %" PRId64 ", and drop_last is set", s->samples.active,
                s->config.batch);
     return mest_loader_begin(t->loader, &s->samples, &plan, err);
@@ -191,7 +190,6 @@ static mest_status train_batch(training *t, const mest_batch *b, mest_error *err
     double lr = mest_session_lr(s, s->at.epoch, (double)s->at.batch / (double)batches);
     mest_step_job job = {.inputs = b->inputs, .targets = b->targets, .ids = b->ids, .n = b->n, .about = step_of(t, lr),
                          .snapshot = s->at.batch + 1 == batches && s->at.snapshot_grads};
-    MEST_TRY(mest_session_program(s, MEST_PROGRAM_TRAIN, b->n, &job.program, err));
     MEST_TRY(mest_session_do_step(s, &job, err));
     t->scheduler_seconds += job.seconds_before + job.seconds_seen + job.seconds_after;
     note_moves(t, &job.moved_before, job.seconds_before);

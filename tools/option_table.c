@@ -176,6 +176,9 @@ const option option_table[] = {
     TEXT("recompute", 0, false, "auto|off|N%|least", "auto", recompute,
          "activations computed again instead of kept: what a limit needs, none, for at most N % more time,\n"
          "or whatever lowers the peak; the result is the same to the bit"),
+    TEXT("micro-batch", 0, false, "auto|off|N", "auto", micro_batch,
+         "samples computed at once; a step is then made in parts whose gradients are added before one update, and\n"
+         "BatchNormalization normalises over a part; auto: whole steps, unless a limit cannot be obeyed otherwise"),
 
     GROUP("guest", "A good guest (--train)"),
     {"time-limit", 0, true, OPT_TIME, "TIME", "0", AT(time_limit), 0, 1e9, 0,

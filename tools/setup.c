@@ -285,6 +285,16 @@ int tool_create_guest(tool *t)
     return 0;
 }
 
+static bool micro_batch(const char *text, int64_t *samples)
+{
+    char *end;
+    *samples = strcmp(text, "off") == 0 ? -1 : 0;
+    if (*samples || strcmp(text, "auto") == 0)
+        return true;
+    *samples = strtoll(text, &end, 10);
+    return end != text && !*end && *samples > 0;
+}
+
 int tool_create_session(tool *t)
 {
     const settings *s = t->s;
@@ -333,6 +343,8 @@ int tool_create_session(tool *t)
     c->nice = s->nice;
     if (s->mode == MODE_GRADCHECK)
         tool_gradcheck_config(s, c);
+    if (!micro_batch(s->micro_batch, &c->micro_batch))
+        return tool_refuse(t, EXIT_USAGE, "--micro-batch %s is neither auto nor off nor a number of samples that divides %" PRId64, s->micro_batch, s->batch);
     c->recompute = s->recompute;
     c->memory_limit = s->memory_limit;
     if (mest_session_create(&t->session, t->model, c, &err) != MEST_OK)

@@ -49,6 +49,8 @@ typedef struct mest_memory_plan {
     double again_share;        /* their part of a step's time, by the model of costs: 0.1 is a tenth more */
     int64_t eval_batch;        /* samples of a step of an evaluation, made smaller if the limit asks for it */
     char chosen[200];          /* the same in words; "" when nothing had to be done */
+    int64_t micro_batch;       /* samples that are computed at once: those of a step, or fewer, and then gradients are added (mest/train.h: micro_batch) */
+    double parts_share;        /* what that adds to a step's time, by the model of costs, where a plan has chosen it: 0.1 is a tenth more */
 } mest_memory_plan;
 
 /* Plans the training of `source` (NULL: steps of config.batch samples, whatever their number) with the validation in `options` (may be NULL):

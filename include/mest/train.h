@@ -86,6 +86,9 @@ typedef struct mest_train_config {
     bool nice;              /* leave the cores to others: threads that wait do not spin (they do otherwise, for some milliseconds), XNNPACK has one thread, and after each
                              * node of a program the core is offered to whoever waits for it. Same results; default false */
     int64_t memory_limit;   /* bytes that the process may have resident at most (mest/memory.h); 0 = no limit */
+    int64_t micro_batch;    /* samples that are computed at once; it must divide `batch`. A step is then made of parts whose gradients are added before one update of the
+                             * weights: those of the whole batch up to rounding, except that BatchNormalization normalises over a part and tracks its statistics once a
+                             * part, as accumulated gradients do in PyTorch. 0 (default): whole steps, parts only where memory_limit cannot be obeyed otherwise; -1: never */
 } mest_train_config;
 
 MEST_API void mest_train_config_init(mest_train_config *config);

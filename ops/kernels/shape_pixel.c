@@ -160,7 +160,7 @@ static double drop_cost(const mest_kernel_query *q) { return px_cost(q, 4); }
 
 static mest_status drop_forward(const mest_args *a)
 {
-    drop_run r = {mest_dropout_keep_of(a->params, a->run), mest_pixel_geometry(a->in[0].type), mest_pixel_geometry(a->out[0].type),
+    drop_run r = {mest_dropout_keep_of(a->params, a->run, &a->in[0].type->shape), mest_pixel_geometry(a->in[0].type), mest_pixel_geometry(a->out[0].type),
                   a->in[0].data, a->out[0].data};
     mest_parallel(a->threads, (size_t)(r.gx.blocks * r.gx.h), drop_row, &r);
     return MEST_OK;

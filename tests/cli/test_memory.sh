@@ -49,8 +49,23 @@ sweep() {
 data="--data csv:$digits --limit 640 --input-shape 1,8,8 --scale-input 16 --val-split 0.2 --seed 1 -t 2 --epochs 2"
 # shellcheck disable=SC2086
 {
-    sweep digits "$examples/digits_cnn.onnx" --train $data -b 256 --sparsity 0.9 --scheme block --mutate-every 1 --lr 0.05
-    sweep 'digits, dense' "$examples/digits_cnn.onnx" --train $data -b 256 --lr 0.05 --opt adamw
+    sweep digits "$examples/digits_cnn.onnx" --train $data -b 256 --sparsity 0.9 --scheme block --mutate-every 1 --lr 0.05 --micro-batch off
+    sweep 'digits, dense' "$examples/digits_cnn.onnx" --train $data -b 256 --lr 0.05 --opt adamw --micro-batch off
+    # steps in parts: asked for, or because nothing else obeys
+    what='parts of 32'
+    gives 0 "$examples/digits_cnn.onnx" --train $data -b 256 --lr 0.05 --micro-batch 32 --json -q -o parts.onnx
+    close_enough
+    small=$(field summary predicted_process_bytes)
+    what='parts by a limit'
+    limit=$(awk "BEGIN { printf \"%d\", $small + 1200000 }")
+    gives 0 "$examples/digits_cnn.onnx" --train $data -b 256 --lr 0.05 --mem-limit "${limit}B" --json -q -o parts2.onnx
+    close_enough
+    holds "$(field summary resident_peak_bytes) <= $limit" "$what: the process, and its limit"
+    has out 'steps in parts of'
+    gives 2 "$examples/digits_cnn.onnx" --train $data -b 256 --micro-batch some -q
+    has err 'micro-batch some is neither'
+    gives 2 "$examples/digits_cnn.onnx" --train $data -b 256 --micro-batch 7 -q
+    has err 'does not divide the batch'
     # what cannot be obeyed is refused before anything happens
     gives 7 "$examples/digits_cnn.onnx" --train $data -b 256 --mem-limit 6MiB --output-dir never -q
     is_gone never/model.onnx

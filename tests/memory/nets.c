@@ -65,7 +65,7 @@ static void give(void *user, void *p, size_t size)
 }
 
 /* ---- samples: number k of sample id is a function of (id, k) ---- */
-typedef struct samples { const net *n; int64_t count; } samples;
+typedef net_samples samples;
 
 static uint64_t mix(uint64_t x)
 {
@@ -118,6 +118,8 @@ static mest_status fetch(void *self, const int64_t *ids, int64_t n, const mest_f
     return MEST_OK;
 }
 
+mest_source net_source(net_samples *s) { return (mest_source){.struct_size = sizeof(mest_source), .self = s, .info = info, .fetch = fetch}; }
+
 /* ---- a run ---- */
 typedef struct listener { watch *w; net_result *r; long last_calls; } listener;
 
@@ -134,7 +136,7 @@ static bool progress(void *user, const mest_event *e)
     return true;
 }
 
-static mest_status read_all(const mest_model *m, net_result *r, mest_error *err)
+mest_status net_read(const mest_model *m, net_result *r, mest_error *err)
 {
     const int n = mest_model_parameter_count(m);
     r->weights = 14695981039346656037u;
@@ -176,8 +178,7 @@ static mest_status train(const net *n, const net_how *how, net_result *r, watch 
     c.loss = n->loss;
     c.epochs = how->epochs;
     samples data = {n, how->samples}, held = {n, how->samples / 2 + 3};
-    mest_source source = {.struct_size = sizeof source, .self = &data, .info = info, .fetch = fetch};
-    mest_source validation = {.struct_size = sizeof validation, .self = &held, .info = info, .fetch = fetch};
+    mest_source source = net_source(&data), validation = net_source(&held);
     listener l = {w, r, 0};
     mest_run_options o;
     mest_run_options_init(&o);
@@ -192,6 +193,8 @@ static mest_status train(const net *n, const net_how *how, net_result *r, watch 
         status = mest_session_create(&s, m, &c, err);
     if (status == MEST_OK && how->scheduler)
         status = mest_session_add_scheduler(s, "mest", "mode=em,freq=1", err);
+    if (status == MEST_OK && how->method)
+        status = mest_session_add_scheduler(s, how->method, how->method_options, err);
     r->memory.struct_size = sizeof r->memory;
     if (status == MEST_OK && how->plan_first)
         status = mest_session_plan_memory(s, &source, &o, &r->memory, err);
@@ -200,7 +203,7 @@ static mest_status train(const net *n, const net_how *how, net_result *r, watch 
     if (s)
         mest_session_position(s, NULL, &r->steps);
     if (status == MEST_OK)
-        status = read_all(m, r, err);
+        status = net_read(m, r, err);
     r->plan.struct_size = sizeof r->plan;
     r->peak = w->peak; /* what follows is the test's own curiosity */
     if (status == MEST_OK)

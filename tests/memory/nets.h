@@ -27,6 +27,7 @@ typedef struct net_how {
     bool validate;
     bool plan_first;         /* mest_session_plan_memory before training; always with a limit */
     bool scheduler;          /* mest, moving the pattern each epoch */
+    const char *method, *method_options; /* another one; NULL: none */
 } net_how;
 
 typedef struct net_result {
@@ -41,6 +42,12 @@ typedef struct net_result {
     mest_memory_plan memory; /* plan_first */
     int64_t steps;
 } net_result;
+
+/* Keyed samples of a network; `samples` must outlive the source. */
+typedef struct net_samples { const net *n; int64_t count; } net_samples;
+mest_source net_source(net_samples *samples);
+/* Every parameter's values and fingerprint into the result. */
+mest_status net_read(const mest_model *m, net_result *r, mest_error *err);
 
 void net_how_init(net_how *how);
 /* The file of the network, or NULL if it belongs to the shared fixtures and they are not here. */

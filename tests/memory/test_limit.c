@@ -36,7 +36,10 @@ static void obeyed(const net *n, const char *name, const net_how *how, const net
     check((double)r->peak >= 0.95 * (double)r->memory.heap_bytes - (2 << 20), n, name, limit, "much less was held than was predicted");
     check(r->calls_in_steps == 0, n, name, limit, "allocations in the steps");
     check(r->now == 0, n, name, limit, "memory is left");
-    check(r->weights == free_run->weights, n, name, limit, "the weights differ from those without a limit");
+    if (r->memory.micro_batch == how->config.batch)
+        check(r->weights == free_run->weights, n, name, limit, "the weights differ from those without a limit");
+    else
+        check(how->config.micro_batch == 0 && *r->memory.chosen, n, name, limit, "steps in parts that nobody asked for");
 }
 
 static void sweep(const net *n, net_how how, const char *name)
@@ -81,8 +84,44 @@ static void sweep(const net *n, net_how how, const char *name)
     net_result_free(&free_run);
 }
 
+/* A limit that whole steps cannot obey, though parts can: 1 if there is one. */
+static int sweep_parts(const net *n, net_how how)
+{
+    net_result whole, parts, r;
+    how.plan_first = true;
+    how.config.batch = 32;
+    how.samples = 80;
+    how.config.micro_batch = -1;
+    how.config.recompute = "least";
+    how.config.memory_limit = 0;
+    bool good = net_train(n, &how, &whole) == MEST_OK;
+    how.config.micro_batch = 8;
+    good = good && net_train(n, &how, &parts) == MEST_OK;
+    check(good, n, "parts", 0, "without a limit");
+    const int64_t room = good ? whole.memory.process_bytes - parts.memory.process_bytes : 0;
+    how.config.memory_limit = good ? parts.memory.process_bytes + room / 3 : 0;
+    how.config.micro_batch = 0;
+    how.config.recompute = "auto";
+    net_result_free(&whole);
+    net_result_free(&parts);
+    if (room < 1 << 20)
+        return 0;
+    const bool works = net_train(n, &how, &r) == MEST_OK;
+    check(works, n, "parts", (double)how.config.memory_limit, works ? "" : r.error.msg);
+    if (works) {
+        obeyed(n, "parts", &how, &r, &r);
+        check(r.memory.micro_batch < 32 && strstr(r.memory.chosen, "parts of"), n, "parts", (double)how.config.memory_limit, r.memory.chosen);
+    }
+    net_result_free(&r);
+    how.config.micro_batch = -1; /* forbidden: the refusal says what parts would bring */
+    check(net_train(n, &how, &r) == MEST_E_LIMIT && strstr(r.error.msg, "micro-batch"), n, "parts, forbidden", (double)how.config.memory_limit, r.error.msg);
+    net_result_free(&r);
+    return 1;
+}
+
 int main(int argc, char **argv)
 {
+    int in_parts = 0;
     char path[600];
     (void)mallopt(M_MMAP_THRESHOLD, 256 << 10); /* what is freed leaves the process, as with the library's own allocator */
     (void)mallopt(M_TRIM_THRESHOLD, 64 << 10);
@@ -98,6 +137,7 @@ int main(int argc, char **argv)
         how.validate = true;
         how.samples = n->shared ? 24 : 40;
         how.epochs = 1;
+        how.config.micro_batch = -1; /* what leads to other bits comes after */
         sweep(n, how, "dense");
         how.scheme = "block4";
         how.scheduler = true;
@@ -105,10 +145,16 @@ int main(int argc, char **argv)
         how.config.optimizer = "adamw";
         how.config.lr = 0.001;
         sweep(n, how, "block4, adamw, clipped");
+        how.config.micro_batch = 0;
+        in_parts += sweep_parts(n, how);
         how.config.recompute = "off";
         how.config.threads = 1;
         if (!n->shared)
             sweep(n, how, "block4, no recomputation");
+    }
+    if (argc == 1) {
+        const net none = {.name = "all"};
+        check(in_parts > 0, &none, "parts", 0, "no network that needs them was tried");
     }
     printf("%d passed, %d failed, %d skipped\n", passed, failed, skipped);
     return failed ? 1 : 0;

@@ -120,7 +120,7 @@ static void begin_step(net *t, const void *const *inputs)
     OK(mest_session_step(s, t->x, t->y, t->n, NULL, err)); /* builds the program; lr is 0 */
     mest_program *p;
     OK(mest_session_program(s, MEST_PROGRAM_TRAIN, t->n, &p, err));
-    s->step = (mest_step_at_work){.program = p, .inputs = inputs, .targets = t->y};
+    s->step = (mest_step_at_work){.program = p, .inputs = inputs, .targets = t->y, .n = t->n};
     mest_host_enter(&s->host, MEST_HOST_STEP, "tester", 0);
     s->host.prober = mest_session_probe;
     s->host.prober_self = s;

@@ -1,0 +1,279 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* How a limit on memory is obeyed: what is tried, in which order, and what a refusal says. docs/memory.md has the order for people. */
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "runtime/session.h"
+
+typedef struct need {   /* sizes of what runs in a run; 0: none */
+    int64_t train[2], eval[2];
+} need;
+
+typedef struct fitting { /* one call of mest_session_fit */
+    mest_session *s;
+    int64_t samples, held;      /* to train on (0: whatever number, -1: no training), to evaluate */
+    int64_t coming, pipeline;   /* bytes of the loaders that are not allocated yet; of all */
+    need n;
+    mest_memory_plan m;
+    double whole_seconds;       /* modelled time of a step that is not in parts */
+    mest_error *err;
+} fitting;
+
+/* Full parts, and the rest of the last batch. */
+static void training_sizes(fitting *f)
+{
+    const mest_train_config *c = &f->s->config;
+    const int64_t part = f->s->part, rest = c->drop_last || f->samples <= 0 ? 0 : f->samples % c->batch;
+    f->n.train[0] = f->samples == 0 || f->samples >= c->batch || rest >= part ? part : 0;
+    f->n.train[1] = rest % part;
+    if (f->samples < 0)
+        f->n.train[0] = f->n.train[1] = 0;
+}
+
+static void evaluation_sizes(fitting *f)
+{
+    const int64_t batch = f->s->config.eval_batch;
+    f->n.eval[0] = f->held >= batch ? batch : 0;
+    f->n.eval[1] = f->held > 0 ? f->held % batch : 0;
+}
+
+static mest_status build(fitting *f)
+{
+    mest_program *p;
+    for (int k = 0; k < 2; k++) {
+        if (f->n.train[k])
+            MEST_TRY(mest_session_program(f->s, MEST_PROGRAM_TRAIN, f->n.train[k], &p, f->err));
+        if (f->n.eval[k])
+            MEST_TRY(mest_session_program(f->s, MEST_PROGRAM_EVAL, f->n.eval[k], &p, f->err));
+    }
+    f->m = (mest_memory_plan){.struct_size = sizeof f->m};
+    mest_memory_account(f->s, f->coming, f->pipeline, &f->m);
+    return MEST_OK;
+}
+
+/* ---- what is chosen ---- */
+
+static const mest_program *training_program(const mest_session *s)
+{
+    const int first = MEST_PROGRAM_TRAIN * 2;
+    return s->programs[first] ? s->programs[first] : s->programs[first + 1];
+}
+
+static bool exceeds(const fitting *f) { return f->m.limit_bytes && f->m.process_bytes > f->m.limit_bytes; }
+static int64_t arena_room(const mest_memory_plan *m) { return m->limit_bytes - (m->process_bytes - m->arena_bytes); }
+
+/* Half of the samples of an evaluation, as long as it is what does not fit. */
+static mest_status shrink_evaluation(fitting *f)
+{
+    mest_session *s = f->s;
+    while (exceeds(f) && (int64_t)mest_memory_arena(s, false) > arena_room(&f->m) && s->config.eval_batch > 1 && f->held > 0) {
+        s->config.eval_batch = (s->config.eval_batch + 1) / 2;
+        mest_session_drop_evaluation(s);
+        evaluation_sizes(f);
+        MEST_TRY(build(f));
+    }
+    return MEST_OK;
+}
+
+/* Recomputation of activations: as little as the limit needs; the last round: the least memory there is, which is what a refusal names. */
+static mest_status recompute(fitting *f)
+{
+    mest_session *s = f->s;
+    for (int round = 0; round < 4 && exceeds(f) && s->memory.recompute == MEST_RECOMPUTE_LIMIT; round++) {
+        const int64_t room = arena_room(&f->m); /* second runs are nodes too: the graph grows a little with each round */
+        s->memory.arena_limit = room > 0 && round < 3 ? (size_t)room : 0;
+        mest_session_drop_training(s);
+        MEST_TRY(build(f));
+    }
+    return MEST_OK;
+}
+
+/* The next smaller number of samples that divides the batch: half, or less. */
+static int64_t smaller_part(const mest_session *s)
+{
+    int64_t part = s->part / 2;
+    while (part > 0 && s->config.batch % part)
+        part--;
+    return part;
+}
+
+enum { STATISTICS_SAMPLES = 8 }; /* fewer are no fair sample of what BatchNormalization normalises over */
+
+bool mest_session_normalises(const mest_session *s)
+{
+    const mest_program *p = training_program(s);
+    for (mest_id i = 0; p && i < p->graph.n_nodes; i++)
+        if (!strcmp(p->graph.nodes[i].op->name, "mest.BatchNormTrain"))
+            return true;
+    return false;
+}
+
+/* Steps in parts, the largest ones that do, each with as much recomputation as it needs. */
+static mest_status divide(fitting *f)
+{
+    mest_session *s = f->s;
+    const int64_t least = mest_session_normalises(s) ? STATISTICS_SAMPLES : 1;
+    while (exceeds(f) && smaller_part(s) >= least) {
+        const int64_t room = arena_room(&f->m);
+        const double shrunk = (double)mest_memory_arena(s, true) * (double)smaller_part(s) / (double)s->part;
+        const bool hopeless = 0.5 * shrunk > (double)room && smaller_part(s) / 2 >= least; /* another half may do */
+        MEST_TRY(mest_session_set_part(s, smaller_part(s), f->err));
+        if (hopeless && smaller_part(s) >= least)
+            continue;
+        s->memory.arena_limit = SIZE_MAX;
+        training_sizes(f);
+        MEST_TRY(build(f));
+        MEST_TRY(recompute(f));
+    }
+    return MEST_OK;
+}
+
+static void note_choice(fitting *f)
+{
+    mest_session *s = f->s;
+    mest_memory_plan *m = &f->m;
+    const mest_program *p = training_program(s);
+    m->eval_batch = s->config.eval_batch;
+    m->micro_batch = s->part;
+    if (!p)
+        return;
+    m->n_again = p->n_again;
+    m->again_share = p->seconds > 0 ? p->again_seconds / p->seconds : 0;
+    int n = 0;
+    if (s->part < s->config.batch) {
+        const double parts = (double)s->config.batch / (double)p->spec.batch;
+        m->parts_share = f->whole_seconds > 0 ? parts * p->seconds / f->whole_seconds - 1 : 0;
+        n = snprintf(m->chosen, sizeof m->chosen, "steps in parts of %" PRId64 " samples", s->part);
+        if (f->whole_seconds > 0)
+            n += snprintf(m->chosen + n, sizeof m->chosen - (size_t)n, ", %.1f %% of a step", 100 * m->parts_share);
+        n += snprintf(m->chosen + n, sizeof m->chosen - (size_t)n, "%s%s", mest_session_normalises(s) ? ", BatchNormalization over a part" : "", p->n_again ? "; " : "");
+    }
+    if (p->n_again)
+        snprintf(m->chosen + n, sizeof m->chosen - (size_t)n, "%d nodes computed again, %.1f %% of a step", p->n_again, 100 * m->again_share);
+}
+
+/* ---- refusals ---- */
+
+static const char *megabytes(int64_t bytes, char *text, size_t size)
+{
+    snprintf(text, size, "%.1f MiB", (double)bytes / (1 << 20));
+    return text;
+}
+
+/* A limit that will do is named with some room: what the process has beside the heap differs from run to run, by
+ * half a MiB at most as far as was seen. */
+static int64_t with_room(int64_t bytes)
+{
+    const double step = (1 << 20) / 10.0;
+    return (int64_t)(ceil(((double)bytes * 1.005 + (768 << 10)) / step) * step) + 1;
+}
+
+/* What it would come to with another choice, in the refusal's words; nothing if that is no less than `so_far`. */
+static mest_status tell_alternative(fitting *f, int64_t so_far, const char *how, char *hint, size_t size)
+{
+    const size_t n = strlen(hint);
+    char text[32];
+    mest_session_drop_training(f->s);
+    training_sizes(f);
+    MEST_TRY(build(f));
+    if (f->m.process_bytes < so_far && n < size)
+        snprintf(hint + n, size - n, "; %s %s", how, megabytes(with_room(f->m.process_bytes), text, sizeof text));
+    return MEST_OK;
+}
+
+static mest_status tell_alternatives(fitting *f, int64_t so_far, char *hint, size_t size)
+{
+    mest_session *s = f->s;
+    const mest_recompute_kind asked = s->memory.recompute;
+    const int64_t part = s->part;
+    mest_status status = MEST_OK;
+    if (asked != MEST_RECOMPUTE_LIMIT && asked != MEST_RECOMPUTE_LEAST) {
+        s->memory.recompute = MEST_RECOMPUTE_LEAST;
+        status = tell_alternative(f, so_far, "with recomputation (recompute auto)", hint, size);
+        s->memory.recompute = asked;
+    }
+    const int64_t half = smaller_part(s);
+    if (status == MEST_OK && f->samples >= 0 && s->config.micro_batch && half > 0) {
+        char how[80];
+        snprintf(how, sizeof how, "in parts of %" PRId64 " samples (micro-batch)", half);
+        status = mest_session_set_part(s, half, f->err);
+        if (status == MEST_OK)
+            status = tell_alternative(f, so_far, how, hint, size);
+        if (status == MEST_OK)
+            status = mest_session_set_part(s, part, f->err);
+    }
+    return status;
+}
+
+static mest_status refuse(fitting *f)
+{
+    char limit[32], needed[32], do_text[32], hint[400] = "";
+    const mest_memory_plan m = f->m;
+    if (f->samples >= 0)
+        MEST_TRY(tell_alternatives(f, m.process_bytes, hint, sizeof hint));
+    return mest_fail(f->err, MEST_E_LIMIT,
+                     "the memory limit is %s, the process would need %s: %.1f MiB beside the library, %.1f of weights, optimizer and lists, %.1f of one step, "
+                     "%.1f of data and all else; %s would do%s",
+                     megabytes(m.limit_bytes, limit, sizeof limit), megabytes(m.process_bytes, needed, sizeof needed),
+                     (double)(m.base_bytes + m.outside_bytes) / (1 << 20),
+                     (double)(m.weight_bytes + m.index_bytes + m.derived_bytes + m.optimizer_bytes) / (1 << 20), (double)m.arena_bytes / (1 << 20),
+                     (double)(m.heap_bytes - m.arena_bytes - m.weight_bytes - m.index_bytes - m.derived_bytes - m.optimizer_bytes) / (1 << 20),
+                     megabytes(with_room(m.process_bytes), do_text, sizeof do_text), hint);
+}
+
+mest_status mest_memory_check(const mest_session *s, const mest_program *p, mest_error *err)
+{
+    const mest_memory_state *m = &s->memory;
+    MEST_CHECK(!s->config.memory_limit || !m->planned || p->arena_bytes <= m->arena_limit, err, MEST_E_LIMIT,
+               "a step of %" PRId64 " samples needs %.1f MiB, the memory limit of %.1f MiB leaves %.1f", p->spec.batch, (double)p->arena_bytes / (1 << 20),
+               (double)s->config.memory_limit / (1 << 20), (double)m->arena_limit / (1 << 20));
+    return MEST_OK;
+}
+
+/* ---- fitting ---- */
+
+static mest_status take_arena(mest_session *s, size_t bytes, mest_error *err)
+{
+    for (int k = 0; k < MEST_PROGRAM_SLOTS; k++)
+        if (s->programs[k] && s->programs[k]->arena_bytes == bytes)
+            return mest_program_reserve(s->programs[k], err);
+    return mest_arena_reserve(&s->arena, bytes, err);
+}
+
+mest_status mest_session_fit(mest_session *s, int64_t samples, int64_t held, int64_t coming, int64_t pipeline, mest_error *err)
+{
+    mest_memory_state *state = &s->memory;
+    fitting f = {.s = s, .samples = samples, .held = held, .coming = coming, .pipeline = pipeline, .err = err};
+    if (samples >= 0)
+        MEST_TRY(mest_session_prepare(s, err));
+    training_sizes(&f);
+    evaluation_sizes(&f);
+    if (state->planned && samples == state->samples && held == state->held) { /* what ran since is no reason to refuse: it was counted */
+        MEST_TRY(build(&f));
+        return take_arena(s, (size_t)state->plan.arena_bytes, err);
+    }
+    state->planned = false;
+    mest_arena_free(&s->arena); /* what an evaluation left: nothing in it outlives a run */
+    mest_model_forget(s->model);
+    MEST_TRY(build(&f));
+    if (s->part == s->config.batch && training_program(s))
+        f.whole_seconds = training_program(s)->seconds * (double)s->part / (double)training_program(s)->spec.batch;
+    MEST_TRY(shrink_evaluation(&f));
+    if (samples >= 0) {
+        MEST_TRY(recompute(&f));
+        if (s->config.micro_batch == 0 && !s->part_stays)
+            MEST_TRY(divide(&f));
+    }
+    note_choice(&f);
+    state->plan = f.m;
+    if (exceeds(&f))
+        return refuse(&f);
+    state->planned = true;
+    state->samples = samples;
+    state->held = held;
+    if (f.m.limit_bytes)
+        state->arena_limit = (size_t)arena_room(&f.m) > (size_t)f.m.arena_bytes ? (size_t)arena_room(&f.m) : (size_t)f.m.arena_bytes;
+    return take_arena(s, (size_t)f.m.arena_bytes, err);
+}
