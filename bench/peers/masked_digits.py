@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""MEST with elastic mutation in PyTorch, with masks on dense weights, beside mest-run: the same network, data, weights at the start and
-recipe, scheme by scheme. Order of the samples and random growth differ, so means over seeds are compared.
+"""MEST in PyTorch, with masks on dense weights, beside mest-run: the same network, data, weights at the start and recipe, scheme by scheme
+and method by method. Order of the samples and random growth differ, so means over seeds are compared.
 
-    masked_digits.py MEST_RUN EXAMPLES_DIGITS [--seeds N] [--schemes csr,block4,..] [--tsv FILE]
+    masked_digits.py MEST_RUN EXAMPLES_DIGITS [--seeds N] [--schemes csr,block4,..] [--methods static,mest-em,mest-ems] [--sparsity S]
 
 Trains on 600 of the bundled 8x8 digits for 6 epochs and tests on the other 1,197: short, so that there is something left to tell apart. The
 difference of two means is given in units of its standard error, sqrt(s1^2/n + s2^2/n); beyond 3 they do not agree. Needs numpy, onnx, torch.
@@ -25,7 +25,9 @@ from onnx import numpy_helper
 from torch.nn import functional as F
 
 EPOCHS, BATCH, LR, MOMENTUM, TRAIN = 6, 32, 0.05, 0.9, 600
-RATE, BOUNDARIES = (.2, .1, 0), (.5625, .75)
+BOUNDARIES = (.5625, .75)
+# per stage: part of the stored weights that goes, density beyond the target's that grows
+STAGES = {"static": ((0, 0), (0, 0), (0, 0)), "mest-em": ((.2, 0), (.1, 0), (0, 0)), "mest-ems": ((0, .05), (0, .025), (0, 0))}
 SPARSITY = {"csr": .9, "block4": .9, "block8": .9, "block16": .9, "punched8x4": .9, "pattern": .9, "nm2:4": .5, "nm1:4": .75, "nm2:8": .75,
             "filter": .5, "channel": .5}
 PATTERNS = [0x1b0, 0x0d8, 0x036, 0x01b, 0x1e0, 0x0b8, 0x0b2, 0x09a]  # bit 3 * row + column
@@ -177,7 +179,7 @@ class Weights:
     """conv2 and conv3 with masks of a scheme."""
 
     def __init__(self, net, scheme, sparsity):
-        self.net, self.target = net, sparsity
+        self.net = net
         self.parts = {n: Kernels(net.w[n]) if scheme == "pattern" else Units(scheme, net.w[n]) for n in ("conv2.weight", "conv3.weight")}
         for name, part in self.parts.items():
             part.keep(net.w[name], sparsity)
@@ -188,7 +190,7 @@ class Weights:
             self.net.mask[name] = part.mask()
         self.net.apply()
 
-    def mutate(self, prune_to, random):
+    def mutate(self, prune_to, grow_to, random):
         for name, part in self.parts.items():
             before = part.mask()
             part.keep(self.net.w[name], prune_to)
@@ -196,7 +198,7 @@ class Weights:
             with torch.no_grad():  # what grows begins at 0, at places that were just removed as well
                 self.net.w[name].mul_(kept)
                 self.net.momentum[name].mul_(kept)
-            part.grow(self.target, random)
+            part.grow(grow_to, random)
         self.apply()
 
 
@@ -206,7 +208,7 @@ class Filters:
     GROUPS = (("conv2.weight", "bn2", "conv3.weight"), ("conv3.weight", "bn3", "fc.weight"))
 
     def __init__(self, net, scheme, sparsity):
-        self.net, self.target, self.by_reader = net, sparsity, scheme == "channel"
+        self.net, self.by_reader = net, scheme == "channel"
         self.active = [torch.ones(64, dtype=torch.bool) for _ in self.GROUPS]
         scores = [self.score(g) for g in range(2)]  # both of the whole file
         for g in range(2):
@@ -227,11 +229,11 @@ class Filters:
                          "fc.weight": b[None, :].expand(10, 64), "bn2.weight": a, "bn2.bias": a, "bn3.weight": b, "bn3.bias": b}
         self.net.apply()
 
-    def mutate(self, prune_to, random):
+    def mutate(self, prune_to, grow_to, random):
         scores = [self.score(g) for g in range(2)]
         for g, (maker, norm, reader) in enumerate(self.GROUPS):
             self.keep(g, prune_to, scores[g])
-            self.active[g], new = grow_balanced(self.active[g], torch.zeros(64, dtype=torch.long), 1, rounded((1 - self.target) * 64), random)
+            self.active[g], new = grow_balanced(self.active[g], torch.zeros(64, dtype=torch.long), 1, rounded((1 - grow_to) * 64), random)
             with torch.no_grad():
                 for c in new:
                     w = self.net.w[maker]
@@ -246,16 +248,15 @@ class Filters:
         self.apply()
 
 
-def masked(path, scheme, data, seed):
+def masked(path, scheme, method, sparsity, data, seed):
     random = numpy.random.default_rng(seed)
     x, y, vx, vy = (torch.from_numpy(a) for a in data)
     net = Network(path)
-    sparsity = SPARSITY[scheme]
     part = Filters(net, scheme, sparsity) if scheme in ("filter", "channel") else Weights(net, scheme, sparsity)
     for epoch in range(EPOCHS):
-        stage = sum(epoch >= b * EPOCHS for b in BOUNDARIES)
-        if RATE[stage]:
-            part.mutate(sparsity + RATE[stage] * (1 - sparsity), random)
+        rate, bound = STAGES[method][sum(epoch >= b * EPOCHS for b in BOUNDARIES)]
+        if method != "static":
+            part.mutate(sparsity + rate * (1 - sparsity), sparsity - bound, random)
         lr = LR * (1 + math.cos(math.pi * epoch / EPOCHS)) / 2
         order = random.permutation(len(x))
         for at in range(0, len(x), BATCH):
@@ -265,10 +266,10 @@ def masked(path, scheme, data, seed):
         return 100 * float((out.argmax(1) == vy).float().mean()), float(F.cross_entropy(out, vy))
 
 
-def ours(program, path, scheme, folder, seed):
+def ours(program, path, scheme, method, sparsity, folder, seed):
     command = [program, path, "--train", "--data", f"npy:{folder}/x.npy,{folder}/y.npy", "--val", f"npy:{folder}/vx.npy,{folder}/vy.npy",
                "--epochs", str(EPOCHS), "-b", str(BATCH), "--lr", str(LR), "--momentum", str(MOMENTUM), "--weight-decay", "0", "--sched", "cosine",
-               "--sparsity", str(SPARSITY[scheme]), "--scheme", scheme, "--method", "mest-em", "--mutate-every", "1", "--seed", str(seed), "-t", "1",
+               "--sparsity", str(sparsity), "--scheme", scheme, "--method", method, "--mutate-every", "1", "--seed", str(seed), "-t", "1",
                "--no-eval-before", "--json", "-o", f"{folder}/out.onnx"]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     if done.returncode:
@@ -292,19 +293,22 @@ def main():
     parser.add_argument("examples")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--schemes", default=",".join(SPARSITY))
+    parser.add_argument("--methods", default="mest-em")
+    parser.add_argument("--sparsity", type=float, help="of all schemes, instead of their own")
     args = parser.parse_args()
     torch.set_num_threads(1)
     data = read_digits(args.examples)
     path = str(pathlib.Path(args.examples, "digits_cnn.onnx"))
     apart = 0
-    print("| scheme | sparsity | mest-run % | PyTorch % | difference / standard error | mest-run loss | PyTorch loss | difference / standard error |")
-    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    print("| scheme | method | sparsity | mest-run % | PyTorch % | difference / standard error | mest-run loss | PyTorch loss | difference / standard error |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     with tempfile.TemporaryDirectory() as folder:
         for name, a in zip(("x", "y", "vx", "vy"), data):
             numpy.save(f"{folder}/{name}.npy", a)
-        for scheme in args.schemes.split(","):
-            runs = [[ours(args.mest_run, path, scheme, folder, seed) for seed in range(1, args.seeds + 1)],
-                    [masked(path, scheme, data, seed) for seed in range(1, args.seeds + 1)]]
+        for scheme, method in ((s, m) for s in args.schemes.split(",") for m in args.methods.split(",")):
+            sparsity = args.sparsity or SPARSITY[scheme]
+            runs = [[ours(args.mest_run, path, scheme, method, sparsity, folder, seed) for seed in range(1, args.seeds + 1)],
+                    [masked(path, scheme, method, sparsity, data, seed) for seed in range(1, args.seeds + 1)]]
             cells = []
             for k in range(2):
                 a, b = ([r[k] for r in side] for side in runs)
@@ -313,7 +317,7 @@ def main():
                 apart += abs(z) > 3
                 digits = 2 if k == 0 else 4
                 cells += [f"{statistics.mean(a):.{digits}f} +- {statistics.stdev(a):.{digits}f}", f"{statistics.mean(b):.{digits}f} +- {statistics.stdev(b):.{digits}f}", f"{z:+.1f}"]
-            print(f"| {scheme} | {SPARSITY[scheme]:g} | {' | '.join(cells)} |", flush=True)
+            print(f"| {scheme} | {method} | {sparsity:g} | {' | '.join(cells)} |", flush=True)
     return 1 if apart else 0
 
 
