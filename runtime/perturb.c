@@ -8,13 +8,25 @@
 
 enum { TILE = 4096, ROOM = 512 }; /* units of a tile; values that are updated together */
 
-/* Standard normal number of value i: Box and Muller's pairs, value 2k and 2k + 1 share two uniform numbers. */
-static double normal(uint64_t seed, uint64_t stream, int64_t i)
+/* Standard normal numbers of values 2k and 2k + 1: Box and Muller's pairs, of uniform numbers 2k and 2k + 1. */
+static void normal_pair(uint64_t seed, uint64_t stream, int64_t k, double z[2])
 {
-    const uint64_t pair = (uint64_t)i & ~(uint64_t)1;
+    const uint64_t pair = 2 * (uint64_t)k;
     const double a = 1 - mest_rng_uniform(seed, stream, pair), b = 6.28318530717958647692 * mest_rng_uniform(seed, stream, pair + 1);
     const double r = sqrt(-2 * log(a));
-    return i & 1 ? r * sin(b) : r * cos(b);
+    z[0] = r * cos(b);
+    z[1] = r * sin(b);
+}
+
+/* Adds scaled noise to the gradients g of values [from, from + n). */
+static void add_noise(const mest_perturbation *p, uint64_t stream, int64_t from, int64_t n, double *g)
+{
+    double z[2];
+    for (int64_t k = from / 2; 2 * k < from + n; k++) {
+        normal_pair(p->seed, stream, k, z);
+        for (int64_t i = 2 * k < from ? from : 2 * k; i < 2 * k + 2 && i < from + n; i++)
+            g[i - from] += p->noise * z[i & 1];
+    }
 }
 
 static void tile(void *context, size_t number)
@@ -23,16 +35,18 @@ static void tile(void *context, size_t number)
     const mest_perturbation *p = j->o->perturb;
     const uint64_t stream = mest_rng((uint64_t)MEST_STREAM_NOISE << 32, (uint64_t)j->param, p->step);
     const int64_t end = ((int64_t)number + 1) * TILE < j->units ? ((int64_t)number + 1) * TILE : j->units, together = ROOM / j->elements;
+    double sum[ROOM];
     mest_real g[ROOM], before[ROOM], *slots[MEST_OPTIM_SLOTS];
     for (int64_t u = (int64_t)number * TILE; u < end; u += together) {
         const int64_t units = end - u < together ? end - u : together, from = u * j->elements, n = units * j->elements;
         for (int64_t i = 0; i < n; i++) {
             const double w = (double)j->w[from + i];
-            double x = j->scale * (double)j->g[from + i] + p->l1 * ((w > 0) - (w < 0));
-            if (p->noise > 0)
-                x += p->noise * normal(p->seed, stream, from + i);
-            g[i] = (mest_real)x;
+            sum[i] = j->scale * (double)j->g[from + i] + p->l1 * ((w > 0) - (w < 0));
         }
+        if (p->noise > 0)
+            add_noise(p, stream, from, n, sum);
+        for (int64_t i = 0; i < n; i++)
+            g[i] = (mest_real)sum[i];
         memcpy(before, j->w + from, (size_t)n * sizeof *before);
         for (int k = 0; k < MEST_OPTIM_SLOTS; k++)
             slots[k] = j->slots[k] ? j->slots[k] + from : NULL;

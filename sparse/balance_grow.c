@@ -10,8 +10,20 @@ typedef struct taken_groups {
     const mest_sparse *s;
     mest_cursor active;
     const int64_t *drop, *drop_end, *grow, *grow_end, *exclude, *exclude_end;
-    int64_t group; /* the next one */
+    int64_t group;  /* the next one */
+    int64_t listed; /* the first unit of the three lists that is still to come, INT64_MAX: none */
 } taken_groups;
+
+static int64_t first_listed(const taken_groups *t)
+{
+    int64_t unit = t->drop < t->drop_end ? *t->drop : INT64_MAX;
+    if (t->grow < t->grow_end && *t->grow < unit)
+        unit = *t->grow;
+    return t->exclude < t->exclude_end && *t->exclude < unit ? *t->exclude : unit;
+}
+
+/* Divisions are what these walks would take most of their time for. */
+static int64_t slot_of(const mest_sparse *s, int64_t unit) { return s->choices == 1 ? unit : unit / s->choices; }
 
 static void taken_init(taken_groups *t, const mest_sparse *s, const mest_change *change, const int64_t *exclude, int64_t n_exclude)
 {
@@ -22,9 +34,20 @@ static void taken_init(taken_groups *t, const mest_sparse *s, const mest_change 
     t->drop_end = change->n_drop ? change->drop + change->n_drop : change->drop;
     t->grow_end = change->n_grow ? change->grow + change->n_grow : change->grow;
     t->exclude_end = n_exclude ? exclude + n_exclude : exclude;
+    t->listed = first_listed(t);
 }
 
-static int64_t list_slot(const mest_sparse *s, const int64_t *at, const int64_t *end) { return at < end ? *at / s->choices : INT64_MAX; }
+static int64_t list_slot(const mest_sparse *s, const int64_t *at, const int64_t *end) { return at < end ? slot_of(s, *at) : INT64_MAX; }
+
+/* A group that none of the lists has a unit of, which most are when few units move. `last`: units of the groups behind it begin there. */
+static int64_t taken_untouched(taken_groups *t, int64_t first, int64_t last, int64_t *slots)
+{
+    int64_t n = 0;
+    for (int64_t a; (a = mest_cursor_peek(&t->active)) < last; t->active.at++, n++)
+        if (slots)
+            slots[n] = slot_of(t->s, a) - first;
+    return n;
+}
 
 /* slots (may be NULL): slot numbers within the group. Returns their number; *active: those that are not just excluded. */
 static int64_t taken_next(taken_groups *t, int64_t *slots, int64_t *active)
@@ -33,6 +56,10 @@ static int64_t taken_next(taken_groups *t, int64_t *slots, int64_t *active)
     const int64_t first = t->group * s->group_units, end = first + s->group_units;
     int64_t n = 0;
     *active = 0;
+    if (t->listed >= end * s->choices) {
+        t->group++;
+        return *active = taken_untouched(t, first, end * s->choices, slots);
+    }
     for (;;) {
         int64_t a = mest_cursor_peek(&t->active);
         while (t->drop < t->drop_end && *t->drop <= a) { /* what is dropped is active now: skip it */
@@ -42,7 +69,7 @@ static int64_t taken_next(taken_groups *t, int64_t *slots, int64_t *active)
             }
             t->drop++;
         }
-        a = a == INT64_MAX ? a : a / s->choices;
+        a = a == INT64_MAX ? a : slot_of(s, a);
         const int64_t g = list_slot(s, t->grow, t->grow_end), held = a < g ? a : g;
         const int64_t e = list_slot(s, t->exclude, t->exclude_end), slot = held < e ? held : e;
         if (slot >= end)
@@ -57,6 +84,7 @@ static int64_t taken_next(taken_groups *t, int64_t *slots, int64_t *active)
         while (list_slot(s, t->exclude, t->exclude_end) == slot) /* several choices of one slot may be excluded */
             t->exclude++;
     }
+    t->listed = first_listed(t);
     t->group++;
     return n;
 }

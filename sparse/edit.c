@@ -21,11 +21,12 @@ static mest_status check_order(const mest_sparse *s, const char *what, const int
     return MEST_OK;
 }
 
-/* Walks the pattern as it will be: one choice a slot, no group too full. */
+/* Walks the pattern as it will be: one choice a slot, no group too full. Ends of slots and groups are compared with, not divided by: a
+ * method that moves weights in every step comes here in every step. */
 static mest_status check_result(const mest_sparse *s, const int64_t *drop, int64_t n_drop, const int64_t *grow, int64_t n_grow, mest_error *err)
 {
     const int64_t most = mest_sparse_group_most(s), span = s->group_units * s->choices;
-    int64_t d = 0, g = 0, before = -1, in_group = 0;
+    int64_t d = 0, g = 0, before = -1, in_group = 0, slot_end = 0, group_end = 0;
     mest_cursor c;
     mest_cursor_init(&c, s);
     for (;;) {
@@ -36,9 +37,11 @@ static mest_status check_result(const mest_sparse *s, const int64_t *drop, int64
         const int64_t old = mest_cursor_peek(&c), new = g < n_grow ? grow[g] : INT64_MAX, unit = old < new ? old : new;
         if (unit == INT64_MAX)
             return MEST_OK;
-        MEST_CHECK(before < 0 || unit / s->choices > before / s->choices, err, MEST_E_ARGUMENT,
+        MEST_CHECK(unit >= slot_end, err, MEST_E_ARGUMENT,
                    "%s: units %" PRId64 " and %" PRId64 " are two choices of one slot, only one can be active", s->name, before, unit);
-        in_group = before >= 0 && before / span == unit / span ? in_group + 1 : 1;
+        slot_end = s->choices == 1 ? unit + 1 : (unit / s->choices + 1) * s->choices;
+        in_group = unit < group_end ? in_group + 1 : 1;
+        group_end = in_group > 1 ? group_end : (unit / span + 1) * span;
         MEST_CHECK(in_group <= most, err, MEST_E_LIMIT, "%s: the group of unit %" PRId64 " would hold more than %" PRId64 " units", s->name, unit, most);
         before = unit;
         if (old < new)

@@ -6,9 +6,9 @@
 #include "sparse/format.h"
 #include "sparse/sort.h"
 
-void mest_sparse_unit_entries(const mest_sparse *s, int64_t unit, int32_t *row, int32_t *col)
+/* Of the unit in unit row b and unit column k. */
+static inline void place_unit(const mest_sparse *s, int64_t b, int64_t k, int32_t *row, int32_t *col)
 {
-    const int64_t b = unit / s->unit_cols, k = unit - b * s->unit_cols;
     const int32_t top = (int32_t)(b * s->row_span);
     if (!s->format->element) {
         for (int32_t e = 0; e < s->unit_elements; e++) {
@@ -22,14 +22,26 @@ void mest_sparse_unit_entries(const mest_sparse *s, int64_t unit, int32_t *row, 
         row[e] += top;
 }
 
+void mest_sparse_unit_entries(const mest_sparse *s, int64_t unit, int32_t *row, int32_t *col)
+{
+    const int64_t b = unit / s->unit_cols;
+    place_unit(s, b, unit - b * s->unit_cols, row, col);
+}
+
 void mest_sparse_entries(const mest_sparse *s, int64_t first, int64_t n, int32_t *row, int32_t *col)
 {
-    int64_t unit[MEST_CURSOR_ROOM];
+    int64_t unit[MEST_CURSOR_ROOM], b = 0, from = 0, to = 0; /* units of unit row b: [from, to); a division a row, not a unit */
     while (n > 0) {
         const int64_t part = n < MEST_CURSOR_ROOM ? n : MEST_CURSOR_ROOM;
         s->format->units(s, first, part, unit);
-        for (int64_t i = 0; i < part; i++, row += s->unit_elements, col += s->unit_elements)
-            mest_sparse_unit_entries(s, unit[i], row, col);
+        for (int64_t i = 0; i < part; i++, row += s->unit_elements, col += s->unit_elements) {
+            if (unit[i] >= to) {
+                b = unit[i] / s->unit_cols;
+                from = b * s->unit_cols;
+                to = from + s->unit_cols;
+            }
+            place_unit(s, b, unit[i] - from, row, col);
+        }
         first += part;
         n -= part;
     }

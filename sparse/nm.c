@@ -50,7 +50,8 @@ static mest_status nm_configure(mest_sparse *s, mest_error *err)
 static void nm_element(const mest_sparse *s, int64_t k, int32_t *row, int32_t *col)
 {
     const int32_t r = s->scheme.height, m = s->scheme.m;
-    const int64_t j = k % m, tap = k / m % s->taps, block = k / m / s->taps;
+    const uint32_t column = (uint32_t)k, cell = column / (uint32_t)m, above = cell / (uint32_t)s->taps; /* unit columns fit: small divisions */
+    const int64_t j = column - cell * (uint32_t)m, tap = cell - above * (uint32_t)s->taps, block = above;
     for (int32_t e = 0; e < r; e++) {
         row[e] = s->inputs_first ? (int32_t)j : e;
         const int64_t along = s->inputs_first ? block * r + e : block * m + j;

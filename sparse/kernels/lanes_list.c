@@ -45,27 +45,43 @@ static layout layout_of(const mest_lanes_key *k)
 
 size_t mest_lanes_bytes(const mest_lanes_key *key) { return layout_of(key).bytes; }
 
+/* What the entries of a tap have in common. Found once for each tap of ordinary kernels: a method that moves weights in every step has lists built
+ * in every step, and divisions were most of that. */
+typedef struct tap_place { int64_t at; int32_t phase, part; } tap_place;
+enum { TAPS = 128 };
+
+static tap_place tap_of(const mest_lanes_key *k, int64_t tap)
+{
+    tap_place p = {.part = parts_of(k) > 1 ? (int32_t)(tap / k->s) : 0};
+    p.at = mest_lanes_tap(k, tap / k->s, tap % k->s, &p.phase);
+    return p;
+}
+
 /* Walks all entries in storage order; counts them per list row (fill false) or files them (fill true, start[i] being the next free
  * place of row i). */
 static void walk(const mest_lanes_key *k, const mest_sparse *weight, bool fill, int32_t *start, int32_t *off, int32_t *perm)
 {
-    const int64_t taps = (int64_t)k->r * k->s, tiles = n_tiles(k, read_channels(k)), rows = list_rows(k), parts = parts_of(k);
+    const int64_t tiles = n_tiles(k, read_channels(k)), rows = list_rows(k), parts = parts_of(k);
     const int64_t group_m = k->m / k->group, group_c = k->c / k->group, lane = lane_bytes(k), quads = k->height - 1;
+    const uint32_t taps = k->inputs_first ? 1 : (uint32_t)k->r * (uint32_t)k->s;
+    tap_place table[TAPS];
+    for (uint32_t t = 0; t < taps && t < TAPS; t++)
+        table[t] = tap_of(k, t);
     MEST_FOR_ENTRIES(weight, 0, weight->active_units, {
         if (e & quads)
             continue; /* not the first of its block: a unit's entries come in runs of a multiple of height */
-        const int64_t m = k->inputs_first ? col : row;
-        const int64_t c = k->inputs_first ? row : row / group_m * group_c + col / taps;
-        const int64_t tap = k->inputs_first ? 0 : col % taps;
-        int32_t phase;
-        const int64_t at = mest_lanes_tap(k, tap / k->s, tap % k->s, &phase);
-        const int64_t reads = k->backward ? m : c, writes = k->backward ? c : m / k->height;
-        int32_t *place = &start[(((int64_t)phase * tiles + reads / k->tile) * rows + writes) * parts + (parts > 1 ? tap / k->s : 0)];
+        const uint32_t channel = taps == 1 ? (uint32_t)col : (uint32_t)col / taps, tap = (uint32_t)col - channel * taps;
+        const int64_t m = k->inputs_first ? (int64_t)channel : row;
+        const int64_t c = k->inputs_first ? row : (int64_t)channel + (k->group == 1 ? 0 : row / group_m * group_c);
+        const tap_place p = tap < TAPS ? table[tap] : tap_of(k, tap);
+        const int64_t reads = k->backward ? m : c, writes = k->backward ? c : (int64_t)((uint32_t)m / k->height);
+        const int64_t tile = tiles == 1 ? 0 : (int64_t)((uint32_t)reads / (uint32_t)k->tile);
+        int32_t *place = &start[((p.phase * tiles + tile) * rows + writes) * parts + p.part];
         if (!fill) {
             place[1]++;
             continue;
         }
-        off[*place] = (int32_t)(at + reads * lane);
+        off[*place] = (int32_t)(p.at + reads * lane);
         if (perm)
             perm[*place] = (int32_t)e;
         ++*place;
