@@ -23,7 +23,8 @@ static const struct {
     { "", "ConvInteger", "a quantised network does not train: take the float model from before quantisation, train that, quantise again" },
     { "", "MatMulInteger", "a quantised network does not train: take the float model from before quantisation, train that, quantise again" },
     { "", "If", "only a condition that follows from shapes can be decided: export with the condition fixed (a Python bool instead of a tensor; fixed sizes), or cut the branch away" },
-    { "", "Loop", "a loop is unrolled if its number of steps is a constant of the file and it has no condition of its own: export it so (a Python loop of fixed length), or use an LSTM, GRU or RNN layer" },
+    { "", "Loop", "a loop is unrolled if its number of steps is a constant of the file and it has no condition of its own: export it so (a Python loop of fixed length), or use an LSTM, GRU or RNN layer; "
+                  "an EmbeddingBag is understood where all bags have one length: give it ids of two axes, without offsets" },
     { "", "Scan", "control flow is not run: unroll the loop in the model (a Python loop of fixed length), or use an LSTM, GRU or RNN layer" },
     { "", "Sequence*", "lists of tensors are followed where indices and lengths are constant: use Split, Concat or stacked tensors of fixed number; with the newer exporter, optimize=True folds them" },
     { "", "SplitToSequence", "lists of tensors are not run: use Split with fixed sizes; with the newer exporter, optimize=True folds them" },
