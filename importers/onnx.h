@@ -44,7 +44,8 @@ typedef struct mest_onnx_note {
     const char *name;
     int32_t param;         /* -1: not a parameter, written as it is */
     bool external;         /* not a parameter: payload lies in another file and is folded in */
-    int32_t mirror;        /* the transposed values of this parameter are written; -1: no such thing */
+    int32_t mirror;        /* the values of this parameter are written, transposed unless repeated; -1: no such thing */
+    int64_t repeats;       /* written so many times one after the other; 0: once, as it is */
     mest_payload payload;
 } mest_onnx_note;
 
@@ -76,7 +77,8 @@ typedef struct onnx_tensor {
     bool external, is_float;
     bool claimed;          /* an alias has taken over the name because nobody uses the initializer directly */
     bool stands_for;       /* made by the exporter, it has been found to be one parameter of the program */
-    const struct onnx_tensor *mirror; /* this is its transposed copy, used no more */
+    const struct onnx_tensor *mirror; /* this is its transposed copy, or repeats it, and is used no more */
+    int64_t repeats;       /* the file holds that many copies of it one after the other; 0: it is as the file has it */
     int32_t direct;        /* uses other than by an Identity that is resolved */
     mest_id value;         /* MEST_NONE until somebody uses it */
     int32_t param;
@@ -196,6 +198,8 @@ void mest_onnx_tell_lost(onnx_importer *im);
 
 /* onnx_retie.c: transposed copies of embedding tables become Transpose nodes. After merged parameters are untied. */
 mest_status mest_onnx_retie(onnx_importer *im);
+/* onnx_spread.c. Parameters that the exporter spread over a fixed batch are one row again. */
+mest_status mest_onnx_spread(onnx_importer *im);
 
 /* onnx_import.c */
 mest_status mest_onnx_add_symbol(onnx_importer *im, const char *name, int32_t tensor, mest_id value);
@@ -206,6 +210,9 @@ mest_status mest_onnx_become(onnx_importer *im, onnx_node *n, const char *op, in
 /* A node with one output beside those of the file, with `like`'s branch; the graph is put in order later. Moves im->nodes. */
 mest_status mest_onnx_insert(onnx_importer *im, const onnx_node *like, const char *op, int64_t opset, int n_in, const char *const *in, const char *out,
                              int n_attrs, Onnx__AttributeProto *const *attrs);
+/* The same after uses were counted: its result becomes a symbol, its inputs have one use more. */
+mest_status mest_onnx_insert_late(onnx_importer *im, const char *op, int64_t opset, int n_in, const char *const *in, const char *out, int n_attrs,
+                                  Onnx__AttributeProto *const *attrs);
 /* Attributes for these; NULL when out of memory. `name` and text are kept, not copied. */
 Onnx__AttributeProto *mest_onnx_ints_attribute(onnx_importer *im, const char *name, int64_t value); /* a list of one */
 Onnx__AttributeProto *mest_onnx_int_attribute(onnx_importer *im, const char *name, int64_t value);

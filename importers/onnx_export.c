@@ -70,6 +70,15 @@ static mest_status find_smaller(onnx_writer *w, const mest_wire_field *info, con
     return MEST_OK;
 }
 
+/* Copies have the size that the file says. */
+static mest_status check_copied(const onnx_writer *w, const mest_onnx_note *n)
+{
+    const mest_param *p = n->mirror >= 0 ? &w->m->params[n->mirror] : n->repeats ? &w->m->params[n->param] : NULL;
+    MEST_CHECK(!p || !p->axes, w->err, MEST_E_UNSUPPORTED, "export: '%s' is in the file more than once%s; only the full size can be written", p->name,
+               n->repeats ? "" : ", once transposed");
+    return MEST_OK;
+}
+
 static mest_status check_shrunk(const onnx_writer *w)
 {
     const mest_channels *c = w->options->shrunk ? w->m->channels : NULL;
@@ -78,8 +87,7 @@ static mest_status check_shrunk(const onnx_writer *w)
     MEST_CHECK(!c->baked, w->err, MEST_E_UNSUPPORTED, "export: Reshape '%s' has the number of channels in its shape; only the full size can be written",
                c->baked_node);
     for (int32_t i = 0; i < w->notes->n_dense; i++)
-        MEST_CHECK(w->notes->dense[i].mirror < 0 || !w->m->params[w->notes->dense[i].mirror].axes, w->err, MEST_E_UNSUPPORTED,
-                   "export: '%s' is in the file twice, once transposed; only the full size can be written", w->m->params[w->notes->dense[i].mirror].name);
+        MEST_TRY(check_copied(w, &w->notes->dense[i]));
     for (int32_t i = 0; i < c->n_convs; i++)
         MEST_CHECK(w->m->graph.nodes[c->conv[i].node].origin >= 0, w->err, MEST_E_UNSUPPORTED,
                    "export: Conv '%s' is in a function of the file; only the full size can be written", w->m->graph.nodes[c->conv[i].node].name);

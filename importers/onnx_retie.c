@@ -46,35 +46,13 @@ static const onnx_tensor *find_table(const onnx_importer *im, const onnx_tensor 
     return NULL;
 }
 
-/* Transpose(table) under `name`. Moves im->nodes. */
-static mest_status add_transpose(onnx_importer *im, const onnx_tensor *table, const char *name)
-{
-    if (!MEST_REGION_GROW(&im->scratch, im->nodes, im->n_nodes, im->cap_nodes))
-        return out_of_memory(im);
-    onnx_node *n = &im->nodes[im->n_nodes];
-    *n = (onnx_node){ .name = name, .op = "Transpose", .domain = "", .opset = 13, .origin = -1, .inlined = true, .n_in = 1, .n_names = 1, .n_out = 1 };
-    n->in_names = mest_region_alloc(&im->scratch, 1, sizeof *n->in_names);
-    n->out_names = mest_region_alloc(&im->scratch, 1, sizeof *n->out_names);
-    n->in = mest_region_alloc(&im->scratch, 1 + ONNX_EXTRA, sizeof *n->in);
-    n->out = mest_region_alloc(&im->scratch, 1, sizeof *n->out);
-    n->attrs = mest_region_alloc(&im->scratch, ONNX_EXTRA, sizeof *n->attrs);
-    if (!n->in_names || !n->out_names || !n->in || !n->out || !n->attrs)
-        return out_of_memory(im);
-    n->in_names[0] = table->name;
-    n->out_names[0] = name;
-    im->n_nodes++;
-    MEST_TRY(mest_onnx_survey_add(im, n));
-    onnx_find_symbol(im, table->name)->uses++;
-    return mest_onnx_add_symbol(im, name, -1, MEST_NONE);
-}
-
 static mest_status retie(onnx_importer *im, onnx_tensor *t, const onnx_tensor *table)
 {
     const char *name = mest_region_printf(&im->scratch, "%.200s/transposed", table->name);
     if (!name)
         return out_of_memory(im);
     if (!onnx_find_symbol(im, name))
-        MEST_TRY(add_transpose(im, table, name));
+        MEST_TRY(mest_onnx_insert_late(im, "Transpose", 13, 1, &table->name, name, 0, NULL));
     t->mirror = table;
     for (int32_t i = 0; i < im->n_nodes; i++) {
         onnx_node *n = &im->nodes[i];

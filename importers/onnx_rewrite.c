@@ -74,6 +74,17 @@ mest_status mest_onnx_insert(onnx_importer *im, const onnx_node *like, const cha
     return MEST_OK;
 }
 
+mest_status mest_onnx_insert_late(onnx_importer *im, const char *op, int64_t opset, int n_in, const char *const *in, const char *out, int n_attrs,
+                                  Onnx__AttributeProto *const *attrs)
+{
+    const onnx_node like = { .domain = "" };
+    MEST_TRY(mest_onnx_insert(im, &like, op, opset, n_in, in, out, n_attrs, attrs));
+    MEST_TRY(mest_onnx_survey_add(im, &im->nodes[im->n_nodes - 1]));
+    for (int i = 0; i < n_in; i++)
+        onnx_find_symbol(im, in[i])->uses++;
+    return mest_onnx_add_symbol(im, out, -1, MEST_NONE);
+}
+
 Onnx__AttributeProto *mest_onnx_text_attribute(onnx_importer *im, const char *name, const char *value)
 {
     Onnx__AttributeProto *a = attribute(im, name, ONNX__ATTRIBUTE_PROTO__ATTRIBUTE_TYPE__STRING);

@@ -349,6 +349,15 @@ static const char *decide(onnx_importer *im, mest_param *p, onnx_kind kind, cons
     return reason ? reason : describe(im, uses, u);
 }
 
+/* The use of value i in the file: behind the Expand that was put before it where the exporter had folded that. */
+static use *use_in_file(const mest_graph *g, use *uses, mest_id i)
+{
+    const mest_node *n = uses[i].node != MEST_NONE ? &g->nodes[uses[i].node] : NULL;
+    const bool spread = n && n->origin < 0 && !strcmp(n->op->name, "Expand") && n->out[0] != MEST_NONE && uses[n->out[0]].node != MEST_NONE;
+    const size_t length = spread ? strlen(n->name) : 0;
+    return length > 7 && !strcmp(n->name + length - 7, "/spread") ? &uses[n->out[0]] : &uses[i];
+}
+
 mest_status mest_onnx_roles(onnx_importer *im)
 {
     mest_graph *g = &im->m->graph;
@@ -363,18 +372,19 @@ mest_status mest_onnx_roles(onnx_importer *im)
     find_uses(g, uses, live);
     for (int32_t i = 0; i < im->m->n_params; i++)
         im->m->params[i].role_reason = NULL;
-    for (int32_t i = 0; i < g->n_values; i++) /* what calls name comes before what only a module suggests */
-        if (g->values[i].kind == MEST_VALUE_PARAM && im->m->params[g->values[i].param].role == (mest_role)KIND_UNKNOWN && uses[i].reached &&
-            im->m->params[g->values[i].param].count > 1 &&
-            !mest_onnx_is_filler(g->nodes[uses[i].node].op->name, uses[i].input, &im->m->params[g->values[i].param].payload))
-            uses[i].origin = mest_onnx_called_origin(im, &g->nodes[uses[i].node], uses[i].input, &im->m->params[g->values[i].param]);
+    for (int32_t i = 0; i < g->n_values; i++) { /* what calls name comes before what only a module suggests */
+        use *u = use_in_file(g, uses, i);
+        if (g->values[i].kind == MEST_VALUE_PARAM && im->m->params[g->values[i].param].role == (mest_role)KIND_UNKNOWN && u->reached &&
+            im->m->params[g->values[i].param].count > 1 && !mest_onnx_is_filler(g->nodes[u->node].op->name, u->input, &im->m->params[g->values[i].param].payload))
+            u->origin = mest_onnx_called_origin(im, &g->nodes[u->node], u->input, &im->m->params[g->values[i].param]);
+    }
     for (int32_t i = 0; i < g->n_values; i++) {
         mest_value *v = &g->values[i];
         if (v->kind != MEST_VALUE_PARAM)
             continue;
         mest_param *p = &im->m->params[v->param];
         const onnx_kind kind = (onnx_kind)p->role; /* the importer left it there */
-        p->role_reason = decide(im, p, kind, uses, &uses[i]);
+        p->role_reason = decide(im, p, kind, uses, use_in_file(g, uses, i));
         if (!p->role_reason) {
             status = mest_fail(im->err, MEST_E_NOMEM, "onnx '%s': out of memory", im->path);
             goto out;
@@ -393,7 +403,8 @@ mest_status mest_onnx_roles(onnx_importer *im)
         }
     for (int32_t i = 0; i < im->n_tensors; i++)
         if (im->tensors[i].mirror)
-            im->m->params[im->tensors[i].param].role_reason = "transposed copy of an embedding, which is used instead";
+            im->m->params[im->tensors[i].param].role_reason = im->tensors[i].repeats ? "copies of a parameter, one a sample; that is used instead"
+                                                                                     : "transposed copy of an embedding, which is used instead";
     mest_onnx_tell_lost(im);
 out:
     mest_free(&im->m->heap, uses, n, sizeof *uses);

@@ -144,17 +144,10 @@ bool onnx_untouched(const mest_param *p) { return !p->fold && !p->sparse && (!p-
 bool onnx_shrinks(const onnx_writer *w, const mest_param *p) { return w->options->shrunk && p->axes; }
 const mest_shape *onnx_shape(const onnx_writer *w, const mest_param *p) { return onnx_shrinks(w, p) ? &p->shape : mest_param_file_shape(p); }
 
-static mest_status put_dense_values(onnx_writer *w, const mest_param *p)
+static mest_status put_dense_once(onnx_writer *w, const mest_param *p, int64_t count)
 {
-    size_t size = mest_dtype_file_size(p->payload.dtype);
+    const uint64_t bytes = (uint64_t)count * mest_dtype_file_size(p->payload.dtype);
     const bool small = onnx_shrinks(w, p);
-    const int64_t count = small ? p->count : mest_param_file_count(p);
-    uint64_t bytes = (uint64_t)count * size;
-    MEST_TRY(onnx_put_length(w, TENSOR_RAW, bytes));
-    if (!w->to) {
-        w->n += bytes;
-        return MEST_OK;
-    }
     if (onnx_untouched(p) && !p->payload.linear && p->payload.raw) { /* bit for bit, in any type */
         for (size_t at = 0; at < bytes; at += MEST_FORGET_BYTES) {
             MEST_TRY(onnx_put(w, p->payload.raw + at, bytes - at < MEST_FORGET_BYTES ? (size_t)bytes - at : MEST_FORGET_BYTES));
@@ -172,6 +165,21 @@ static mest_status put_dense_values(onnx_writer *w, const mest_param *p)
         fold_values(w, p, i, n, x);
         MEST_TRY(put_floats(w, p->payload.dtype, x, (size_t)n));
     }
+    return MEST_OK;
+}
+
+/* repeats 0: once. */
+static mest_status put_dense_values(onnx_writer *w, const mest_param *p, int64_t repeats)
+{
+    const int64_t count = onnx_shrinks(w, p) ? p->count : mest_param_file_count(p), times = repeats ? repeats : 1;
+    const uint64_t bytes = (uint64_t)count * mest_dtype_file_size(p->payload.dtype) * (uint64_t)times;
+    MEST_TRY(onnx_put_length(w, TENSOR_RAW, bytes));
+    if (!w->to) {
+        w->n += bytes;
+        return MEST_OK;
+    }
+    for (int64_t i = 0; i < times; i++)
+        MEST_TRY(put_dense_once(w, p, count));
     return MEST_OK;
 }
 
@@ -263,6 +271,7 @@ typedef struct tensor_job {
     const mest_onnx_note *constant; /* external data that is folded in */
     const mest_wire_field *old;     /* TensorProto of the file; NULL: none */
     bool indices, transposed;
+    int64_t repeats;
 } tensor_job;
 
 static mest_status put_dims(onnx_writer *w, const mest_param *p)
@@ -295,7 +304,7 @@ static mest_status tensor_body(onnx_writer *w, const void *what)
         MEST_TRY(onnx_put_text(w, TENSOR_NAME, job->p->name));
     }
     if (job->p)
-        return job->transposed ? put_transposed(w, job->p) : put_dense_values(w, job->p);
+        return job->transposed ? put_transposed(w, job->p) : put_dense_values(w, job->p, job->repeats);
     uint64_t bytes = (uint64_t)job->constant->payload.count * mest_dtype_file_size(job->constant->payload.dtype);
     MEST_TRY(onnx_put_length(w, TENSOR_RAW, bytes));
     return onnx_put(w, job->constant->payload.raw, (size_t)bytes);
@@ -332,8 +341,8 @@ mest_status onnx_put_param(onnx_writer *w, const mest_param *p, const mest_wire_
 
 mest_status onnx_put_initializer(onnx_writer *w, const mest_onnx_note *note, const mest_wire_field *f, bool is_sparse)
 {
-    if (note->mirror >= 0) {
-        tensor_job job = { .p = &w->m->params[note->mirror], .old = f, .transposed = true };
+    if (note->mirror >= 0 || note->repeats) {
+        tensor_job job = { .p = &w->m->params[note->mirror >= 0 ? note->mirror : note->param], .old = f, .transposed = !note->repeats, .repeats = note->repeats };
         return onnx_put_message(w, GRAPH_INITIALIZER, tensor_body, &job);
     }
     if (note->param >= 0)
