@@ -28,6 +28,15 @@ struct mest_session {
     void *trace_user;
 };
 
+/* What fake_data.c hands out as a source's self. */
+typedef struct fake_source {
+    int64_t count;
+    int width;
+    int64_t classes;
+    bool floats, bare, named;
+    mest_source_options options;
+} fake_source;
+
 mest_status fail(mest_error *err, mest_status status, const char *format, ...) MEST_PRINTF(3, 4);
 /* Is this function asked to fail? */
 bool asked(const char *function, mest_status *status, mest_error *err);
