@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 # From an installed tree, without the source: examples by pkg-config and by CMake, the manual page, the Python binding. The installed tree is
 # moved before it is used, nothing of the source is named afterwards. installed.sh SOURCE BUILD
+#   MEST_PREFIX   where it is installed already (by packages, see debian_root.sh): SOURCE needs python/ and tests/abi/ only, BUILD is not looked at
 #   MEST_PYTHON   the Python whose numpy, pytest and pip are used (python3); without them the binding is skipped
-source=$(cd "$1" && pwd) build=$(cd "$2" && pwd)
+source=$(cd "$1" && pwd) build=$(cd "$2" && pwd) installed=${MEST_PREFIX:-}
 passed=0 failed=0 skipped=0
 pass() { passed=$((passed + 1)); }
 fail() { failed=$((failed + 1)); echo "FAILED: $*"; tail -n 5 log 2> /dev/null | sed 's/^/    /'; }
@@ -13,10 +14,14 @@ ok() { if "$@" > log 2>&1; then pass; else fail "$*"; fi; }
 work=$(mktemp -d) || exit 1
 trap 'rm -rf "$work"' EXIT
 cd "$work" || exit 1
-DESTDIR=$work/root meson install -C "$build" --no-rebuild --quiet > log 2>&1 || { fail 'meson install'; finish; }
-prefix=$(dirname "$(dirname "$(find "$work/root" -name mest-run -path '*/bin/*')")")
-mv "$prefix" "$work/mest" && rm -rf "$work/root"
-prefix=$work/mest
+if [ -n "$installed" ]; then
+    prefix=$installed
+else
+    DESTDIR=$work/root meson install -C "$build" --no-rebuild --quiet > log 2>&1 || { fail 'meson install'; finish; }
+    prefix=$(dirname "$(dirname "$(find "$work/root" -name mest-run -path '*/bin/*')")")
+    mv "$prefix" "$work/mest" && rm -rf "$work/root"
+    prefix=$work/mest
+fi
 python_source=$source/python layout=$source/tests/abi/layout.txt
 cp -r "$python_source" "$work/python" 2> /dev/null
 cp "$layout" "$(dirname "$layout")/prototypes.txt" "$work"
@@ -24,18 +29,20 @@ unset source
 
 # ---- layout ----
 libdir=$(dirname "$(find "$prefix" -name libmest.so | head -n 1)")
+page=share/man/man1/mest-run.1
+[ -e "$prefix/$page" ] || page=$page.gz # Debian's way
 for file in bin/mest-run include/mest/base.h include/mest/data.h include/mest/model.h include/mest/train.h include/mest/check.h include/mest/serve.h \
-    include/mest/plugin.h include/mest/plugin_options.h share/man/man1/mest-run.1 share/doc/mest/README.md share/doc/mest/docs/api.md \
+    include/mest/plugin.h include/mest/plugin_options.h $page share/doc/mest/README.md share/doc/mest/docs/api.md \
     share/doc/mest/examples/infer.c share/doc/mest/examples/digits/digits.csv.gz; do
     if [ -s "$prefix/$file" ]; then pass; else fail "not installed: $file"; fi
 done
 if [ -e "$prefix/bin/mest-serve" ]; then # built where libmicrohttpd is
-    if [ -s "$prefix/share/man/man1/mest-serve.1" ]; then pass; else fail 'not installed: share/man/man1/mest-serve.1'; fi
+    if [ -s "$prefix/$(echo $page | sed 's/run/serve/')" ]; then pass; else fail 'not installed: share/man/man1/mest-serve.1'; fi
     ok env LD_LIBRARY_PATH="$libdir" "$prefix/bin/mest-serve" --version
 fi
 # static libraries, tests and internal headers are not for others
-strays=$(cd "$prefix" && find . -type f | grep -vE '^\./(bin/mest-[a-z]+|include/mest/[a-z_]+\.h|share/(doc/mest|man|mest)/.*|lib/.*(libmest(-gradcheck)?\.(so[.0-9]*|a)|pkgconfig/mest(-gradcheck)?\.pc|cmake/Mest/MestConfig(Version)?\.cmake))$')
-if [ -z "$strays" ]; then pass; else fail "installed as well: $strays"; fi
+[ -n "$installed" ] || strays=$(cd "$prefix" && find . -type f | grep -vE '^\./(bin/mest-[a-z]+|include/mest/[a-z_]+\.h|share/(doc/mest|man|mest)/.*|lib/.*(libmest(-gradcheck)?\.(so[.0-9]*|a)|pkgconfig/mest(-gradcheck)?\.pc|cmake/Mest/MestConfig(Version)?\.cmake))$')
+if [ -z "${strays:-}" ]; then pass; else fail "installed as well: $strays"; fi
 if grep -rqF "$build" "$prefix/include" "$libdir/pkgconfig" "$libdir/cmake"; then fail 'the build folder is named in installed files'; else pass; fi
 
 # ---- pkg-config ----
@@ -95,10 +102,10 @@ fi
 
 # ---- the manual page ----
 if command -v man > /dev/null && command -v groff > /dev/null; then
-    LC_ALL=C.UTF-8 MANWIDTH=100 man --warnings -l "$prefix/share/man/man1/mest-run.1" > page 2> log
+    LC_ALL=C.UTF-8 MANWIDTH=100 man --warnings -l "$prefix/$page" > page 2> log
     if [ -s log ]; then fail 'the manual page has faults'; else pass; fi
 else
-    cp "$prefix/share/man/man1/mest-run.1" page
+    gzip -dcf < "$prefix/$page" > page
     skip 'no man or no groff: the page is not formatted'
 fi
 "$prefix/bin/mest-run" --help-all > help
@@ -107,8 +114,10 @@ for option in $(grep -oE '^ *(-[a-zA-Z], )?--[a-z0-9-]+' help | sed 's/.*--/--/'
 done
 
 # ---- Python ----
+fit() { "$1" -c 'import setuptools, wheel, numpy, pytest, pip' 2> /dev/null; }
 python=${MEST_PYTHON:-python3}
-if ! "$python" -c 'import setuptools, wheel, numpy, pytest, pip' 2> /dev/null; then
+fit "$python" || [ -n "${MEST_PYTHON:-}" ] || python=/usr/bin/python3 # Debian's, where another one comes first
+if ! fit "$python"; then
     skip "the Python binding: $python lacks numpy, pytest, pip, setuptools or wheel"
 else
     ok "$python" -m pip install --quiet --no-deps --no-build-isolation --no-index --target site ./python
