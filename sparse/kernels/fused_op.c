@@ -194,7 +194,7 @@ mest_status mest_fused_prepare(const mest_kernel_query *q, bool gradient, const 
     s->pixel = read->pixel;
     positions(s);
     ring(s);
-    MEST_TRY_OUT(mest_lanes_lists(q, &s->lanes, s->group * s->pixel, s->through ? s->ring_row : read->row, err));
+    MEST_TRY_OUT(mest_lanes_lists(q, &s->lanes, s->group * s->pixel, s->through ? s->ring_row : read->row, s->group == 1 ? s->step_x * s->pixel : 0, err));
     cut(s, q->threads ? q->threads->n : 1);
     *scratch_bytes = scratch(q, s);
     *out_state = s;

@@ -5,7 +5,7 @@
 
 #define PANEL_ARGS const mest_lanes_forward *j, int32_t tile, int32_t r0, int32_t r1, const char *x, char *y
 #define SINGLES(u, sets)                                                                                 \
-    static __attribute__((noinline)) void singles_##u(PANEL_ARGS) { forward_singles(u, sets, j, tile, r0, r1, x, y); }
+    static __attribute__((noinline)) void singles_##u(PANEL_ARGS) { forward_singles(u, sets, false, j, tile, r0, r1, x, y); }
 SINGLES(1, 8)
 SINGLES(2, 4)
 SINGLES(3, 2)
@@ -15,6 +15,18 @@ SINGLES(6, 1)
 SINGLES(7, 1)
 SINGLES(8, 1)
 static void (*const singles[])(PANEL_ARGS) = {NULL, singles_1, singles_2, singles_3, singles_4, singles_5, singles_6, singles_7, singles_8};
+
+/* With entries in runs; panels of few positions take them one by one. */
+#define SINGLES_RUNS(u, sets) \
+    static __attribute__((noinline)) void singles_runs_##u(PANEL_ARGS) { forward_singles(u, sets, true, j, tile, r0, r1, x, y); }
+SINGLES_RUNS(3, 2)
+SINGLES_RUNS(4, 2)
+SINGLES_RUNS(5, 1)
+SINGLES_RUNS(6, 1)
+SINGLES_RUNS(7, 1)
+SINGLES_RUNS(8, 1)
+static void (*const singles_runs[])(PANEL_ARGS) = {NULL, singles_1, singles_2, singles_runs_3, singles_runs_4, singles_runs_5, singles_runs_6, singles_runs_7,
+                                                   singles_runs_8};
 
 #define QUADS(u) \
     static __attribute__((noinline)) void quads_##u(PANEL_ARGS) { forward_quads(u, j, tile, r0, r1, x, y); }
@@ -46,7 +58,7 @@ static void forward(const mest_lanes_forward *j, int64_t block, int64_t row, int
     const runs r = runs_of(j->run, four ? RUN_QUAD : RUN_SINGLE);
     for (int64_t i = 0; i < r.n; i++) {
         const int64_t u = r.base + (i < r.longer);
-        void (*const panel)(PANEL_ARGS) = four ? quads[u] : singles[u];
+        void (*const panel)(PANEL_ARGS) = four ? quads[u] : j->list.runs ? singles_runs[u] : singles[u];
         for (int32_t tile = 0; tile < j->list.n_tiles; tile++)
             panel(j, tile, r0, r1, (const char *)x, (char *)y);
         x += u * j->x_step;

@@ -4,7 +4,7 @@
  * Everything is one idea: an output row (channel) has a list of (byte offset, weight); the offset, from the position's base address,
  * already contains tap and channel. A panel of u neighbouring positions is computed at once with u vectors of accumulators.
  *
- *   mest_lanes_list      rows of entries, cut into channel tiles whose inputs fit the first-level cache
+ *   mest_lanes_list      rows of entries, cut into channel tiles whose inputs fit the first-level cache; taps beside each other in runs
  *   mest_lanes_forward   Y = list * X at a grid of positions (forward pass; dX alone, over the transposed list)
  *   mest_lanes_backward  dX and dW (or dW alone) in one pass over the transposed list: each dY vector loaded once feeds both
  *   mest_lanes_weight    dW of a dense weight alone
@@ -25,6 +25,7 @@ typedef struct mest_lanes_list {
     int32_t n_tiles, n_rows;   /* channel tiles, rows (of `height` outputs) */
     int32_t height;            /* 1, or 4 (images.h: 8, 16): outputs that share a column */
     const int32_t *start;      /* sparse: first entry of (tile, row), n_tiles * n_rows * parts + 1 */
+    const int32_t *runs;       /* of each (tile, row, part): mest_lanes_runs; NULL: none */
     int32_t parts, from, to;   /* start divides the entries of a row by the row of their tap into so many parts, or 1; [from, to) are taken */
     const int32_t *first;      /* dense (start NULL): the rows of a tile share the offsets [first[tile], first[tile + 1]) */
     const int32_t *off;        /* bytes from the base address of a position */
@@ -85,11 +86,24 @@ typedef struct mest_lanes_isa {
     void (*channel_sums)(const mest_pixels *p, const mest_real *dy, int64_t c0, int64_t c1, mest_real *db);
 } mest_lanes_isa;
 
+/* Runs: entries of a row whose taps lie beside each other, as 4 of 9 in a pattern mostly do, or many of a weight that is not very sparse. Positions
+ * are neighbours too, so the vector that one tap of a run reads for a position is what the next tap reads for the position before: it is loaded once.
+ * A part of a row begins with fours of two runs of two, then fours of a run of three and one entry; the rest are single. */
+typedef struct mest_lanes_runs { int32_t twos, threes; } mest_lanes_runs; /* numbers of fours */
+static inline int32_t mest_lanes_runs_pack(mest_lanes_runs r) { return r.twos << 16 | r.threes; }
+static inline mest_lanes_runs mest_lanes_runs_of(int32_t packed) { return (mest_lanes_runs){packed >> 16, packed & 0xffff}; }
+
+/* Sparse: first entries of the parts of (tile, row), and the end of the last. */
+static inline const int32_t *mest_lanes_start(const mest_lanes_list *l, int32_t tile, int32_t row)
+{
+    return l->start + ((int64_t)tile * l->n_rows + row) * l->parts;
+}
+
 /* Entries of (tile, row): number, offsets; returns the position of the first in w (and dw), in entries. */
 static inline int64_t mest_lanes_entries(const mest_lanes_list *l, int32_t tile, int32_t row, int32_t *n, const int32_t **off)
 {
     if (l->start) {
-        const int32_t *s = l->start + ((int64_t)tile * l->n_rows + row) * l->parts, first = s[l->from];
+        const int32_t *s = mest_lanes_start(l, tile, row), first = s[l->from];
         *n = s[l->to] - first;
         *off = l->off + first;
         return first;
@@ -114,7 +128,7 @@ typedef struct mest_lanes_key {
     uint8_t by_rows;                   /* entries of a row of the list are in the order of their taps' rows: mest_lanes_inside leaves out some */
     uint8_t pad[2];
     int32_t channel_bytes;             /* from channel to channel of the tensor that is read; 0: lanes */
-    int32_t reserved;
+    int32_t step_bytes;                /* from position to position of the tensor that is read: entries are brought into runs; 0: they are not */
 } mest_lanes_key;
 
 static inline int32_t mest_lanes_phases(const mest_lanes_key *k) { return k->backward ? k->stride_y * k->stride_x : 1; }
@@ -140,6 +154,8 @@ static inline void mest_lanes_inside(mest_lanes_list *l, const mest_conv_geometr
 size_t mest_lanes_bytes(const mest_lanes_key *key);
 void mest_lanes_build(void *data, const mest_sparse *weight, const void *key);
 void mest_lanes_refresh(void *data, const mest_sparse *weight, const void *key);
+/* lanes_runs.c: brings the n entries of a part of a row into runs. Returns mest_lanes_runs_pack of what is there. */
+int32_t mest_lanes_order_runs(int32_t step_bytes, int32_t n, int32_t *off, int32_t *perm);
 /* View of phase `phase`; values NULL unless key->direct. perm (may be NULL): position in storage order of each entry. */
 mest_lanes_list mest_lanes_view(const void *data, const mest_lanes_key *key, const mest_real *values, int32_t phase, const int32_t **perm,
                                 int64_t *entries);

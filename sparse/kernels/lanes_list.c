@@ -28,7 +28,7 @@ static int32_t list_rows(const mest_lanes_key *k)
 static int32_t n_tiles(const mest_lanes_key *k, int32_t channels) { return channels > 0 ? (channels + k->tile - 1) / k->tile : 1; }
 
 /* ---- sparse ---- */
-typedef struct layout { size_t start, off, perm, w, bytes; int64_t n_start; } layout;
+typedef struct layout { size_t start, runs, off, perm, w, bytes; int64_t n_start; } layout;
 
 static int32_t parts_of(const mest_lanes_key *k) { return k->by_rows ? k->r : 1; }
 static size_t align64(size_t n) { return (n + 63) / 64 * 64; }
@@ -36,7 +36,8 @@ static size_t align64(size_t n) { return (n + 63) / 64 * 64; }
 static layout layout_of(const mest_lanes_key *k)
 {
     layout l = {.n_start = (int64_t)mest_lanes_phases(k) * n_tiles(k, read_channels(k)) * list_rows(k) * parts_of(k) + 1};
-    l.off = align64((size_t)l.n_start * sizeof(int32_t));
+    l.runs = align64((size_t)l.n_start * sizeof(int32_t));
+    l.off = l.runs + (k->step_bytes ? align64((size_t)(l.n_start - 1) * sizeof(int32_t)) : 0);
     l.perm = l.off + align64((size_t)k->cap * sizeof(int32_t));
     l.w = l.perm + (k->direct ? 0 : align64((size_t)k->cap * sizeof(int32_t)));
     l.bytes = l.w + (k->direct ? 0 : (size_t)k->cap * k->height * sizeof(mest_real)) + 64;
@@ -101,6 +102,9 @@ void mest_lanes_build(void *data, const mest_sparse *weight, const void *key)
     walk(&k, weight, true, start, off, perm); /* leaves each start at its row's end, the next row's start */
     memmove(start + 1, start, (size_t)(l.n_start - 1) * sizeof *start);
     start[0] = 0;
+    int32_t *runs = (int32_t *)((char *)data + l.runs);
+    for (int64_t i = 0; k.step_bytes && i < l.n_start - 1; i++)
+        runs[i] = mest_lanes_order_runs(k.step_bytes, start[i + 1] - start[i], off + start[i], perm + start[i]);
     mest_lanes_refresh(data, weight, key);
 }
 
@@ -134,6 +138,7 @@ mest_lanes_list mest_lanes_view(const void *data, const mest_lanes_key *key, con
         *entries = start[l.n_start - 1];
     return (mest_lanes_list){
         .n_tiles = tiles, .n_rows = rows, .height = key->height, .start = start + (int64_t)phase * tiles * rows * parts,
+        .runs = key->step_bytes ? (const int32_t *)((const char *)data + l.runs) + (int64_t)phase * tiles * rows * parts : NULL,
         .parts = parts, .to = parts,
         .off = (const int32_t *)((const char *)data + l.off),
         .w = key->direct ? values : (const mest_real *)((const char *)data + l.w),

@@ -86,7 +86,9 @@ INLINE const char *step(const char *p, stride s, int k)
     case 4: return p + 4 * s.one;
     case 5: return p + s.one + 4 * s.one;
     case 6: return p + 2 * s.three;
-    default: return p + s.one + 2 * s.three;
+    case 7: return p + s.one + 2 * s.three;
+    case 8: return p + 8 * s.one;
+    default: return p + s.one + 8 * s.one;
     }
 #else
     return p + k * s.one;
@@ -144,9 +146,67 @@ INLINE void ended(const mest_lanes_forward *j, int64_t row, vec *sum)
 }
 
 /* ---- forward ---- */
+/* `taps` entries beside each other: what one reads for a position the next reads for the one before. */
+INLINE void forward_run(const int taps, const int u, const char *p, stride x_stride, const mest_real *w, vec *acc)
+{
+    vec weight[3];
+    UNROLL for (int a = 0; a < taps; a++) weight[a] = SPLAT(w[a]);
+    STEPS(st, p, x_stride);
+    UNROLL for (int k = 0; k < u + taps - 1; k++)
+    {
+        vec t = LOAD(step(p, st, k));
+        if (k && k < u + taps - 2)
+            KEEP(t);
+        UNROLL for (int a = 0; a < taps; a++) if (k >= a && k - a < u) acc[k - a] += weight[a] * t;
+    }
+}
+
+/* n entries one by one. */
+INLINE void forward_entries(const int u, const int sets, const char *in, stride x_stride, int32_t n, const int32_t *off, const mest_real *w, vec (*acc)[8])
+{
+    int32_t i = 0;
+    for (; i + sets <= n; i += sets) {
+        UNROLL for (int s = 0; s < sets; s++)
+        {
+            const char *p = in + off[i + s];
+            STEPS(st, p, x_stride);
+            vec weight = SPLAT(w[i + s]);
+            UNROLL for (int k = 0; k < u; k++) acc[s][k] += weight * LOAD(step(p, st, k));
+        }
+    }
+    if (sets > 1)
+        for (; i < n; i++) {
+            const char *p = in + off[i];
+            STEPS(st, p, x_stride);
+            vec weight = SPLAT(w[i]);
+            UNROLL for (int k = 0; k < u; k++) acc[0][k] += weight * LOAD(step(p, st, k));
+        }
+}
+
+/* The same in runs: the parts of a row, whose first entries are at `start`. */
+INLINE void forward_parts(const int u, const int sets, const mest_lanes_list *l, const int32_t *start, const char *in, stride x_stride, vec (*acc)[8])
+{
+    for (int32_t part = l->from; part < l->to; part++) {
+        const mest_lanes_runs in_fours = mest_lanes_runs_of(l->runs[start - l->start + part]);
+        const int32_t *off = l->off + start[part];
+        const mest_real *w = l->w + start[part];
+        const int32_t n = start[part + 1] - start[part], twos = 4 * in_fours.twos, fours = twos + 4 * in_fours.threes;
+        int32_t i = 0;
+        for (; i < twos; i += 4) {
+            forward_run(2, u, in + off[i], x_stride, w + i, acc[0]);
+            forward_run(2, u, in + off[i + 2], x_stride, w + i + 2, acc[sets > 1]);
+        }
+        for (; i < fours; i += 4) {
+            forward_run(3, u, in + off[i], x_stride, w + i, acc[0]);
+            forward_run(1, u, in + off[i + 3], x_stride, w + i + 3, acc[sets > 1]);
+        }
+        forward_entries(u, sets, in, x_stride, n - i, off + i, w + i, acc);
+    }
+}
+
 /* Rows [r0, r1) of one output each at u positions. Few positions leave too few independent sums to hide the latency of a multiply-add:
  * then `sets` entries are summed apart. */
-INLINE void forward_singles(const int u, const int sets, const mest_lanes_forward *j, int32_t tile, int32_t r0, int32_t r1, const char *x,
+INLINE void forward_singles(const int u, const int sets, const bool in_runs, const mest_lanes_forward *j, int32_t tile, int32_t r0, int32_t r1, const char *x,
                             char *y)
 {
     const ptrdiff_t xs = (ptrdiff_t)(j->x_step * (int64_t)sizeof(mest_real)), ys = (ptrdiff_t)(j->y_step * (int64_t)sizeof(mest_real));
@@ -169,23 +229,10 @@ INLINE void forward_singles(const int u, const int sets, const mest_lanes_forwar
                 acc[0][k] = LOAD(out + k * ys);
             UNROLL for (int s = 1; s < sets; s++) acc[s][k] = (vec){0};
         }
-        int32_t i = 0;
-        for (; i + sets <= n; i += sets) {
-            UNROLL for (int s = 0; s < sets; s++)
-            {
-                const char *p = in + off[i + s];
-                STEPS(st, p, x_stride);
-                vec weight = SPLAT(w[i + s]);
-                UNROLL for (int k = 0; k < u; k++) acc[s][k] += weight * LOAD(step(p, st, k));
-            }
-        }
-        if (sets > 1)
-            for (; i < n; i++) {
-                const char *p = in + off[i];
-                STEPS(st, p, x_stride);
-                vec weight = SPLAT(w[i]);
-                UNROLL for (int k = 0; k < u; k++) acc[0][k] += weight * LOAD(step(p, st, k));
-            }
+        if (in_runs)
+            forward_parts(u, sets, &j->list, mest_lanes_start(&j->list, tile, row), in, x_stride, acc);
+        else
+            forward_entries(u, sets, in, x_stride, n, off, w, acc);
         UNROLL for (int k = 0; k < u; k++)
         {
             UNROLL for (int s = 1; s < sets; s++) acc[0][k] += acc[s][k];

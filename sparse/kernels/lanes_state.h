@@ -40,8 +40,9 @@ typedef struct mest_lanes_state {
 
 /* Fills in what follows from the query alone; the state must be zero before. */
 mest_status mest_lanes_describe(const mest_kernel_query *q, mest_lanes_op op, const mest_lanes_isa *isa, mest_lanes_state *s, mest_error *err);
-/* Key and list (or offsets and place of packed weights) for a tensor that is read with these strides, in elements. */
-mest_status mest_lanes_lists(const mest_kernel_query *q, mest_lanes_state *s, int64_t pixel, int64_t row, mest_error *err);
+/* Key and list (or offsets and place of packed weights) for a tensor that is read with these strides, in elements; step: from position to position, 0
+ * where taps beside each other are none of positions beside each other. */
+mest_status mest_lanes_lists(const mest_kernel_query *q, mest_lanes_state *s, int64_t pixel, int64_t row, int64_t step, mest_error *err);
 /* Frees what the two above have allocated, not the state. */
 void mest_lanes_free(mest_lanes_state *s, mest_heap *heap);
 
