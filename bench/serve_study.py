@@ -7,9 +7,9 @@
     serve_study.py memory --mest-serve PROGRAM --model NET.onnx --data DATA [--seconds 3600] [--results FILE.tsv]
 
 DATA is cifar10:FILE (one binary file; images are normalised as the pretrained ResNets want them) or csv:FILE[.gz] (numbers 0..16 and a label, as
-examples/digits/digits.csv.gz). Settings of the model are given as --set NAME=VALUE. Standard library only; `load` runs ab (apache2-utils).
+examples/digits/digits.csv.gz). Settings of the model are given as --set NAME=VALUE. Standard library only; `load` runs wrk, or with --client ab that.
 
-load: `ab` with that many connections, for that many seconds, first at rest, then while the model trains on samples of DATA; in pairs, --pairs times.
+load: with that many connections, for that many seconds, first at rest, then while the model trains on samples of DATA; in pairs, --pairs times.
 online: the first --stream samples are sent with their labels, a chunk at a time; the service trains on them; after each chunk, and after --settle
 rounds more, the version that answers is asked about the last --test samples, which it never gets.
 memory: for --seconds it trains and promotes without end; meanwhile samples are added, batches of 1 and 64 answered, versions rolled back (in memory
@@ -145,6 +145,25 @@ def ab(service, body_file, seconds, connections, header):
             "p50_ms": number(r"\n\s+50%\s+(\d+)"), "p99_ms": number(r"\n\s+99%\s+(\d+)"), "max_ms": number(r"\n\s+100%\s+(\d+)")}
 
 
+def wrk(service, body_file, seconds, connections, header):
+    script = body_file + ".lua"
+    pathlib.Path(script).write_text(f"""wrk.method = "POST"
+wrk.body = io.open("{body_file}", "rb"):read("*a")
+wrk.headers["Content-Type"] = "application/octet-stream"
+wrk.headers["Inference-Header-Content-Length"] = "{header}"
+done = function(summary, latency, requests)
+    local e = summary.errors
+    io.write(string.format("result %d %d %d %f %f %f %f\\n", summary.requests, e.connect + e.read + e.write + e.timeout, e.status,
+        summary.requests / summary.duration * 1e6, latency:percentile(50) / 1e3, latency:percentile(99) / 1e3, latency.max / 1e3))
+end
+""")
+    out = subprocess.run(["wrk", "-t", "2", "-c", str(connections), "-d", f"{seconds}s", "--timeout", "30s", "-s", script,
+                          f"http://127.0.0.1:{service.port}/v2/models/m/infer"], capture_output=True, text=True, check=True).stdout
+    result = re.search(r"^result (.*)$", out, re.M).group(1).split()
+    names = ["requests", "failed", "non_2xx", "per_second", "p50_ms", "p99_ms", "max_ms"]
+    return {n: round(float(v), 1) if "." in v else int(v) for n, v in zip(names, result)}
+
+
 def study_load(o, samples, shape, settings):
     service = Service(o.mest_serve, o.model, settings)
     body, headers = service.body(samples[:1], shape, parameters={"binary_data_output": True})
@@ -152,13 +171,14 @@ def study_load(o, samples, shape, settings):
     pathlib.Path(body_file).write_bytes(body)
     header = headers["Inference-Header-Content-Length"]
     service.add(samples[:o.stream], shape)
-    ab(service, body_file, 3, o.connections, header)
+    client = {"ab": ab, "wrk": wrk}[o.client]
+    client(service, body_file, 3, o.connections, header)
     for pair in range(1, o.pairs + 1):
         for state in ("rest", "training"):
             if state == "training":
                 service.act(action="start")
             before = service.call("GET", "/v2/models/m/train")
-            row = ab(service, body_file, o.seconds, o.connections, header)
+            row = client(service, body_file, o.seconds, o.connections, header)
             after = service.call("GET", "/v2/models/m/train")
             if state == "training":
                 service.act(action="cancel")
@@ -166,7 +186,7 @@ def study_load(o, samples, shape, settings):
                     time.sleep(0.1)
             note(o.results, {"model": pathlib.Path(o.model).stem, "pair": pair, "state": state, "connections": o.connections, "seconds": o.seconds, **row,
                              "steps": after["steps"] - before["steps"], "rounds": after["rounds"] - before["rounds"], "version": after["version"],
-                             "rss_mb": round(service.memory(), 1), "load1": round(os.getloadavg()[0], 1), "date": datetime.date.today().isoformat()})
+                             "rss_mb": round(service.memory(), 1), "load1": round(os.getloadavg()[0], 1), "client": o.client, "date": datetime.date.today().isoformat()})
     service.end()
 
 
@@ -262,6 +282,7 @@ def main():
     p.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of config.json")
     p.add_argument("--seconds", type=int, default=120)
     p.add_argument("--connections", type=int, default=64)
+    p.add_argument("--client", choices=["wrk", "ab"], default="wrk")
     p.add_argument("--pairs", type=int, default=1)
     p.add_argument("--stream", type=int, default=1000, help="samples that are sent")
     p.add_argument("--test", type=int, default=300)

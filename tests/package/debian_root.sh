@@ -32,4 +32,4 @@ inside sh -c 'apt-get -q -y --no-install-recommends install /check/debs/*.deb gc
 inside sh -c 'ldd /usr/bin/mest-run /usr/bin/mest-serve'
 inside env MEST_PREFIX=/usr sh /check/installed.sh /check/source /check
 # and they go away again
-inside sh -c 'apt-get -q -y purge mest-tools mest-doc libmest-dev libmest1 > /dev/null && ! find / -xdev -path /check -prune -o -path /proc -prune -o -name "*mest*" -print | grep -v -e "^/usr/lib/python3" -e mesta | grep .'
+inside sh -c 'apt-get -q -y purge mest-tools mest-doc libmest-dev libmest1 > /dev/null && ! find / -xdev -path /check -prune -o "(" -name "mest*" -o -name "libmest*" ")" -print | grep .'
