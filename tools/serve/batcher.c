@@ -7,6 +7,8 @@
 
 #include "serve/clock.h"
 
+enum { MOST_PLANS = 200 }; /* of a model: each may keep alive the version that it ran on last, and no more than MEST_MAX_VERSIONS are */
+
 /* The network at one length of each axis. */
 typedef struct plan {
     mest_predictor *predictor;  /* NULL: a free place */
@@ -342,6 +344,8 @@ static bool start(batcher *b, worker *w, fault *f)
     w->owner = b;
     w->engine = o->engine(o->user);
     w->n_plans = w->engine->open ? (int)o->settings->max_shapes : 1;
+    if (o->settings->infer_threads * w->n_plans > MOST_PLANS)
+        return refuse(f, 500, "infer_threads times max_shapes is more than %d", MOST_PLANS);
     w->batch = calloc(most, sizeof *w->batch);
     w->plans = calloc((size_t)w->n_plans, sizeof *w->plans);
     if (!w->batch || !w->plans)
