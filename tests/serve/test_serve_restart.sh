@@ -3,7 +3,8 @@
 # Which version answers, and where training goes on, after starts, kills and damage: nothing that was not promoted, nothing that was rolled back.
 serve=$1 digits=$2
 . "$(dirname "$0")/serve_lib.sh"
-model_folder '{"lr": 0.05, "round_steps": 5, "duty": 1, "nice": 0, "batch": 8, "batch_norm": "train", "batch_delay_ms": 0, "max_accuracy_drop": 1}'
+settings='{"lr": 0.05, "round_steps": 5, "duty": 1, "nice": 0, "batch": 8, "batch_norm": "train", "batch_delay_ms": 0, "max_accuracy_drop": 1}'
+model_folder "$settings"
 train_body 1 200 > add.json
 infer_body 1001 1001 > one.json
 idle() { status && grep -q '"state":"idle"' answer; }
@@ -22,8 +23,35 @@ killed
 begin
 asks 200 -d @one.json "$model/infer"
 says '"model_version":"1"'
+# training goes on by itself, as it was asked for: however long it does, nothing is promoted
+if until_so at_least rounds 3; then pass; else fail 'training did not go on after the kill'; fi
 asks 200 "$model/versions"
 says '"current":"1"'
+# what was answered is so after a power cut: cancelled is cancelled
+asks 200 -d '{"action":"cancel"}' "$model/train"
+killed
+begin
+sleep 0.2
+asks 200 "$model/train"
+says '"state":"idle","wanted":false'
+ends
+# ... and a start is one, with its settings and rounds; there are no samples yet, so that it cannot be over before the kill
+model_folder "$settings"
+begin
+asks 200 -d '{"action":"start","settings":{"rounds":3,"auto_promote":false,"lr":0.0123}}' "$model/train"
+killed
+begin
+asks 200 -d @add.json "$model/train"
+if until_so at_least rounds 3 && until_so idle; then pass; else fail 'training did not go on, or without an end'; fi
+if [ "$(field rounds)" = 3 ] && [ "$(field version)" = 1 ] && [ "$(field lr)" = 0.0123 ]; then pass; else fail 'training went on otherwise than it was asked for'; fi
+# one that waits for samples can be cancelled
+ends
+model_folder "$settings"
+begin
+asks 200 -d '{"action":"start"}' "$model/train"
+asks 200 -d '{"action":"cancel"}' "$model/train"
+if until_so idle; then pass; else fail 'what waits for samples was not cancelled'; fi
+asks 200 -d @add.json "$model/train"
 
 # rolled back, then killed before anything was saved: what was given up is not taken up again
 asks 200 -d '{"action":"start"}' "$model/train"

@@ -3,6 +3,7 @@
 
 #include <cjson/cJSON.h>
 #include <errno.h>
+#include <inttypes.h>
 #include <math.h>
 #include <stddef.h>
 #include <stdlib.h>
@@ -19,7 +20,7 @@ typedef struct setting {
     double preset;
     const char *text;      /* preset of TEXT */
     double low, high;      /* both included */
-    bool running;          /* may be changed by a request */
+    bool running;          /* may be changed by a request; no TEXT is */
     const char *help;
 } setting;
 
@@ -140,6 +141,28 @@ static bool change(settings *s, const cJSON *object, bool running, fault *f)
 }
 
 bool settings_change(settings *s, const cJSON *object, fault *f) { return change(s, object, true, f); }
+
+void settings_changes(const settings *now, const settings *before, text *out)
+{
+    const char *separator = "";
+    text_printf(out, "{");
+    for (int i = 0; i < N_SETTINGS; i++) {
+        const setting *o = &table[i];
+        const void *a = (const char *)now + o->offset, *b = (const char *)before + o->offset;
+        size_t bytes = o->kind == WHOLE ? sizeof(int64_t) : o->kind == REAL ? sizeof(double) : sizeof(bool);
+        if (!o->running || !memcmp(a, b, bytes))
+            continue;
+        text_printf(out, "%s\"%s\":", separator, o->name);
+        if (o->kind == WHOLE)
+            text_printf(out, "%" PRId64, *(const int64_t *)a);
+        else if (o->kind == REAL)
+            text_printf(out, "%.17g", *(const double *)a);
+        else
+            text_printf(out, "%s", *(const bool *)a ? "true" : "false");
+        separator = ",";
+    }
+    text_printf(out, "}");
+}
 
 bool settings_read(settings *s, const char *path, fault *f)
 {

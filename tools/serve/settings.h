@@ -7,6 +7,7 @@
 #include <stdio.h>
 
 #include "serve/fault.h"
+#include "serve/text.h"
 
 enum { SETTING_TEXT = 256 };
 
@@ -58,5 +59,7 @@ void settings_help(FILE *to);
 /* Those that a request may change (POST train, "start"): a JSON object of name and value. */
 struct cJSON;
 bool settings_change(settings *s, const struct cJSON *object, fault *f);
+/* Those of them that differ, as such an object. */
+void settings_changes(const settings *now, const settings *before, text *out);
 
 #endif

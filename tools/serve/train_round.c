@@ -177,5 +177,5 @@ bool round_end(trainer *t, fault *f)
         else
             t->fresh = true;
     }
-    return session_save(t, true, f);
+    return session_save(t, f);
 }

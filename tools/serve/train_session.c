@@ -16,41 +16,65 @@ enum { PATH_ROOM = DIR_PATH + 64 };
 /* ---- what is on disk: training/checkpoint.mest, and training/state.json, which says of which file it is and whether training goes on ---- */
 static void path_of(const trainer *t, char path[PATH_ROOM], const char *file) { snprintf(path, PATH_ROOM, "%s/training/%s", t->model->folder, file); }
 
-static bool read_state(const trainer *t, bool *running, int64_t *base)
+/* The text of state.json; NULL: there is none. */
+static cJSON *read_state(const trainer *t, int64_t *base)
 {
-    char path[PATH_ROOM], line[256] = "";
+    enum { MOST = 4096 };
+    char path[PATH_ROOM], body[MOST];
     path_of(t, path, "state.json");
+    *base = 0;
     FILE *f = fopen(path, "r");
     if (!f)
-        return false;
-    size_t n = fread(line, 1, sizeof line - 1, f);
+        return NULL;
+    size_t n = fread(body, 1, sizeof body, f);
     fclose(f);
     fault ignored = {0};
-    cJSON *json = json_read((const unsigned char *)line, n, &ignored);
+    cJSON *json = json_read((const unsigned char *)body, n, &ignored);
     const cJSON *b = cJSON_GetObjectItemCaseSensitive(json, "base");
-    *running = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(json, "running"));
-    *base = cJSON_IsNumber(b) && b->valuedouble >= 1 && b->valuedouble < 1e15 ? (int64_t)b->valuedouble : 0;
-    cJSON_Delete(json);
-    return *base > 0;
+    if (cJSON_IsNumber(b) && b->valuedouble >= 1 && b->valuedouble < 1e15)
+        *base = (int64_t)b->valuedouble;
+    return json;
 }
 
-bool session_was_running(const trainer *t)
+void session_recall(trainer *t)
 {
-    bool running;
     int64_t base;
-    return read_state(t, &running, &base) && running;
+    fault f = {0};
+    cJSON *json = read_state(t, &base);
+    const cJSON *changes = cJSON_GetObjectItemCaseSensitive(json, "settings"), *left = cJSON_GetObjectItemCaseSensitive(json, "rounds_left");
+    if (base > 0 && cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(json, "running"))) {
+        t->ends_at = cJSON_IsNumber(left) && left->valuedouble >= 0 && left->valuedouble < 1e15 ? (int64_t)left->valuedouble : 0;
+        t->wanted = !left || t->ends_at > 0;
+        if (changes && !settings_change(&t->settings, changes, &f)) { /* trained with others than was asked for, it would not be what was asked for */
+            t->wanted = false;
+            snprintf(t->note, sizeof t->note, "training does not go on, training/state.json: %.300s", f.text);
+        }
+    }
+    cJSON_Delete(json);
 }
 
-static bool write_state(const trainer *t, int64_t base, bool running, fault *f)
+/* With `saved`. */
+static bool write_state(trainer *t, int64_t base, fault *f)
 {
     char path[PATH_ROOM];
+    text state = {0};
+    pthread_mutex_lock(&t->lock);
+    text_printf(&state, "{\"base\":%" PRId64 ",\"running\":%s", base, t->wanted ? "true" : "false");
+    if (t->ends_at)
+        text_printf(&state, ",\"rounds_left\":%" PRId64, t->ends_at - t->rounds);
+    text_printf(&state, ",\"settings\":");
+    settings_changes(&t->settings, &t->model->settings, &state);
+    pthread_mutex_unlock(&t->lock);
+    text_printf(&state, "}\n");
     path_of(t, path, "state.json");
     whole_file w;
-    return (whole_open(&w, path) && whole_close(&w, fprintf(w.file, "{\"base\":%" PRId64 ",\"running\":%s}\n", base, running ? "true" : "false") > 0))
-           || refuse(f, 500, "%s: %s", path, strerror(errno));
+    bool good = state.data || refuse(f, 503, "out of memory");
+    good = good && ((whole_open(&w, path) && whole_close(&w, fputs(state.data, w.file) >= 0)) || refuse(f, 500, "%s: %s", path, strerror(errno)));
+    text_free(&state);
+    return good;
 }
 
-static bool save(trainer *t, bool running, fault *f)
+static bool save(trainer *t, fault *f)
 {
     char path[PATH_ROOM];
     path_of(t, path, "");
@@ -60,29 +84,40 @@ static bool save(trainer *t, bool running, fault *f)
     path_of(t, path, "checkpoint.mest");
     if (t->session && mest_session_checkpoint(t->session, path, &err) != MEST_OK)
         return refuse_error(f, &err);
-    bool before;
-    int64_t base = 0;
-    if (t->engine)
-        base = t->engine->base;
-    else if (!read_state(t, &before, &base))
-        base = served_version(t->model);
-    return write_state(t, base, running, f);
+    return write_state(t, t->engine->base, f);
 }
 
-bool session_save(trainer *t, bool running, fault *f)
+bool session_save(trainer *t, fault *f)
 {
+    if (!t->engine)
+        return session_note_wish(t, f);
     pthread_mutex_lock(&t->saved);
     pthread_mutex_lock(&t->lock);
     bool useless = t->restore || t->anew; /* rolled back meanwhile: only that training goes on, from the version that answers, is worth a word */
     pthread_mutex_unlock(&t->lock);
     engine *now = served_engine(t->model);
-    bool good = useless ? write_state(t, now->base, running, f) : save(t, running, f);
+    bool good = useless ? write_state(t, now->base, f) : save(t, f);
     engine_release(now);
     pthread_mutex_unlock(&t->saved);
     return good;
 }
 
-bool session_forget(trainer *t, int64_t base, bool running, fault *f)
+bool session_note_wish(trainer *t, fault *f)
+{
+    int64_t base;
+    pthread_mutex_lock(&t->saved);
+    cJSON_Delete(read_state(t, &base));
+    if (!base) {
+        engine *now = served_engine(t->model);
+        base = now->base;
+        engine_release(now);
+    }
+    bool good = write_state(t, base, f);
+    pthread_mutex_unlock(&t->saved);
+    return good;
+}
+
+bool session_forget(trainer *t, int64_t base, fault *f)
 {
     char path[PATH_ROOM];
     pthread_mutex_lock(&t->saved);
@@ -90,7 +125,7 @@ bool session_forget(trainer *t, int64_t base, bool running, fault *f)
     unlink(path);
     path_of(t, path, "checkpoint.mest.prev");
     unlink(path);
-    bool good = write_state(t, base, running, f);
+    bool good = write_state(t, base, f);
     pthread_mutex_unlock(&t->saved);
     return good;
 }
@@ -149,9 +184,9 @@ static bool make_session(trainer *t, fault *f)
 /* The engine that the checkpoint is of: the one that answers, or its file once more. */
 static engine *engine_of_checkpoint(trainer *t, bool *resumes)
 {
-    bool running;
     int64_t base;
-    *resumes = read_state(t, &running, &base);
+    cJSON_Delete(read_state(t, &base));
+    *resumes = base > 0;
     engine *e = served_engine(t->model);
     if (!*resumes || e->base == base)
         return e;
@@ -186,19 +221,17 @@ bool session_open(trainer *t, fault *f)
 {
     if (!allocate(t))
         return refuse(f, 503, "out of memory");
-    bool resumes = false;
-    t->engine = t->fresh ? served_engine(t->model) : engine_of_checkpoint(t, &resumes);
+    char path[PATH_ROOM], before[PATH_ROOM];
+    path_of(t, path, "checkpoint.mest");
+    path_of(t, before, "checkpoint.mest.prev");
+    bool resumes = !t->fresh && (access(path, R_OK) == 0 || access(before, R_OK) == 0);
+    t->engine = resumes ? engine_of_checkpoint(t, &resumes) : served_engine(t->model);
     t->fresh = false;
     if (!make_session(t, f)) {
         session_close(t);
         return false;
     }
-    char path[PATH_ROOM];
     mest_error err;
-    path_of(t, path, "checkpoint.mest");
-    char before[PATH_ROOM];
-    path_of(t, before, "checkpoint.mest.prev");
-    resumes = resumes && (access(path, R_OK) == 0 || access(before, R_OK) == 0);
     if (resumes && mest_session_resume(t->session, path, &err) != MEST_OK) {
         trainer_note(t, err.msg); /* other settings than before, or a damaged file: the weights that answer are what training goes on from */
         session_close(t);
@@ -216,7 +249,7 @@ bool session_open(trainer *t, fault *f)
     t->drawn = replay_mix((uint64_t)t->now.seed, (uint64_t)steps);
     t->in_round = 0;
     t->loss_sum = 0;
-    return session_save(t, true, f);
+    return session_save(t, f);
 }
 
 void session_close(trainer *t)

@@ -153,7 +153,7 @@ static bool advance(trainer *t, fault *f)
     return true;
 }
 
-static void stop_session(trainer *t, bool running)
+static void stop_session(trainer *t)
 {
     fault f = {0};
     pthread_mutex_lock(&t->lock);
@@ -166,7 +166,7 @@ static void stop_session(trainer *t, bool running)
         useless = !session_restore(t, restore);
     if (useless)
         session_close(t);
-    if ((t->session || useless) && !session_save(t, running, &f))
+    if (!session_save(t, &f))
         trainer_note(t, f.text);
     session_close(t);
     set_state(t, "idle");
@@ -178,19 +178,22 @@ static void *train(void *argument)
     /* On Linux a thread has a niceness of its own, by its thread id. */
     if (setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), (int)t->model->settings.nice) != 0)
         trainer_note(t, "the niceness of the training thread could not be set");
-    for (;;) {
+    for (bool at_work = false;;) { /* waiting for samples is work, too */
         pthread_mutex_lock(&t->lock);
-        while (!t->quit && !t->wanted && !t->session)
+        while (!t->quit && !t->wanted && !at_work)
             pthread_cond_wait(&t->changed, &t->lock);
         bool quit = t->quit, wanted = t->wanted;
         pthread_mutex_unlock(&t->lock);
         if (quit || !wanted) {
-            stop_session(t, wanted);
+            if (at_work)
+                stop_session(t);
+            at_work = false;
             if (quit)
                 break;
             continue;
         }
         fault f = {0};
+        at_work = true;
         if (advance(t, &f))
             continue;
         trainer_note(t, f.text); /* training ends, answering goes on */
@@ -285,7 +288,7 @@ trainer *trainer_create(served *m, fault *f)
     clock_condition(&t->changed);
     bool good = describe(t, f) && make_guest(t, f) && open_store(t, f);
     if (good) {
-        t->wanted = session_was_running(t);
+        session_recall(t);
         t->started = pthread_create(&t->thread, NULL, train, t) == 0;
         good = t->started || refuse(f, 503, "a thread cannot be started");
     }
@@ -331,6 +334,14 @@ bool trainer_add(trainer *t, const train_call *c, fault *f)
     return true;
 }
 
+/* Before the answer: what was answered is so after a power cut. */
+static void note_wish(trainer *t)
+{
+    fault f = {0};
+    if (!session_note_wish(t, &f))
+        trainer_note(t, f.text);
+}
+
 bool trainer_start(trainer *t, const cJSON *changes, fault *f)
 {
     pthread_mutex_lock(&t->lock);
@@ -342,6 +353,8 @@ bool trainer_start(trainer *t, const cJSON *changes, fault *f)
         wake(t);
     }
     pthread_mutex_unlock(&t->lock);
+    if (good)
+        note_wish(t);
     return good;
 }
 
@@ -351,6 +364,7 @@ void trainer_cancel(trainer *t)
     t->wanted = false;
     wake(t);
     pthread_mutex_unlock(&t->lock);
+    note_wish(t);
 }
 
 static bool kept_in_memory(engine *e, int64_t id)
@@ -364,10 +378,7 @@ static bool kept_in_memory(engine *e, int64_t id)
 static void forget(trainer *t, int64_t base)
 {
     fault f = {0};
-    pthread_mutex_lock(&t->lock);
-    bool running = t->wanted;
-    pthread_mutex_unlock(&t->lock);
-    if (!session_forget(t, base, running, &f))
+    if (!session_forget(t, base, &f))
         trainer_note(t, f.text);
 }
 

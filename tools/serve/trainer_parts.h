@@ -61,10 +61,14 @@ struct trainer {
 /* train_session.c */
 bool session_open(trainer *t, fault *f);
 void session_close(trainer *t);
-bool session_save(trainer *t, bool running, fault *f);
+/* Checkpoint and state.json: of which file the checkpoint is, whether training goes on by itself after a start, for how many rounds, with what settings. */
+bool session_save(trainer *t, fault *f);
+/* state.json alone: what a request asked for is so after a power cut, too. */
+bool session_note_wish(trainer *t, fault *f);
 /* What was saved is of no use any more: a start begins with the version that answers, whose engine is of file `base`. */
-bool session_forget(trainer *t, int64_t base, bool running, fault *f);
-bool session_was_running(const trainer *t);
+bool session_forget(trainer *t, int64_t base, fault *f);
+/* What state.json says of training that went on when the service ended, into t->wanted, ends_at, settings; before there is a thread. */
+void session_recall(trainer *t);
 bool session_learn(trainer *t, fault *f);  /* one step */
 bool session_restore(trainer *t, int64_t version); /* false: it is no version of this engine */
 /* train_round.c: the end of a round, a candidate and its test */
