@@ -62,11 +62,12 @@ same() { if cmp -s "$1" "$2"; then pass; else fail "$1 and $2 differ"; fi; }
     gives 0 "$model" --train $recipe --epochs 6 -t 1 -o one.onnx --no-eval-before
     same dense.onnx one.onnx
 
-    # ---- interrupted, resumed: the same bytes ----
-    "$run" "$model" --train $recipe --epochs 6 --output-dir stopped --log-interval 1 > out 2> err &
+    # ---- interrupted, resumed: the same bytes. Slowly, so that it is not over before the signal comes ----
+    : > err
+    "$run" "$model" --train $recipe --epochs 6 --output-dir stopped --log-interval 1 --cpu-share 10 > out 2> err &
     pid=$!
     i=0
-    while ! grep -q 'epoch 3/6  step 1/' err && [ $i -lt 600 ]; do sleep 0.02; i=$((i + 1)); done
+    while ! grep -q 'epoch 3/6  step 1/' err && [ $i -lt 3000 ]; do sleep 0.02; i=$((i + 1)); done
     kill -INT $pid
     wait $pid
     code=$?
@@ -81,10 +82,11 @@ same() { if cmp -s "$1" "$2"; then pass; else fail "$1 and $2 differ"; fi; }
     same straight/model.onnx again.onnx
 
     # ---- kill -9, resumed ----
-    "$run" "$model" --train $recipe --epochs 6 --output-dir killed --checkpoint-steps 7 --log-interval 1 > out 2> err &
+    : > err
+    "$run" "$model" --train $recipe --epochs 6 --output-dir killed --checkpoint-steps 7 --log-interval 1 --cpu-share 10 > out 2> err &
     pid=$!
     i=0
-    while ! grep -q 'epoch 2/6  step 1[0-9]/' err && [ $i -lt 600 ]; do sleep 0.02; i=$((i + 1)); done
+    while ! grep -q 'epoch 2/6  step 1[0-9]/' err && [ $i -lt 3000 ]; do sleep 0.02; i=$((i + 1)); done
     kill -9 $pid
     wait $pid 2> /dev/null
     gives 0 "$model" --train $recipe --epochs 6 --output-dir killed --checkpoint-steps 7 --resume
