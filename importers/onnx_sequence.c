@@ -14,6 +14,7 @@ typedef struct sequence {
     const onnx_node *split;
     int64_t size, axis;
     bool keep;            /* the axis stays */
+    const char *sizes;    /* the list of sizes, if it is computed; else NULL */
 } sequence;
 
 typedef struct state {
@@ -104,6 +105,13 @@ static bool constant_ints(state *s, const char *name, int64_t *n, const int64_t 
     return true;
 }
 
+/* Is it a list, whatever is in it? Split takes a scalar or a list, and Concat, as which exporters write computed sizes, makes no scalar. */
+static bool is_computed_list(const state *s, const char *name)
+{
+    int32_t at = mest_strmap_get(&s->makers, name);
+    return at >= 0 && !*s->im->nodes[at].domain && !strcmp(s->im->nodes[at].op, "Concat");
+}
+
 static int64_t int_attribute(const onnx_node *n, const char *name, int64_t otherwise)
 {
     const Onnx__AttributeProto *a = onnx_attribute(n, name);
@@ -112,7 +120,8 @@ static int64_t int_attribute(const onnx_node *n, const char *name, int64_t other
 
 /* ---- operators ---- */
 
-/* With a list of sizes the number of parts is known: a Split. With one size, or none (parts of one), each part is cut when it is asked for. */
+/* With a list of sizes the number of parts is known: a Split. With one size, none (parts of one), or a list that is computed from shapes, each
+ * part is cut when it is asked for. */
 static mest_status split(state *s, int32_t at)
 {
     onnx_importer *im = s->im;
@@ -121,20 +130,24 @@ static mest_status split(state *s, int32_t at)
     int64_t count = 0, axis = int_attribute(n, "axis", 0);
     const int64_t *sizes = NULL;
     int rank = 0;
-    bool given = n->n_in > 1 && *n->in_names[1];
+    bool given = n->n_in > 1 && *n->in_names[1], computed = false;
     if (n->n_in < 1 || n->n_out != 1)
         return wrong(im, n, "it needs an input and one output");
-    if (given && !constant_ints(s, n->in_names[1], &count, &sizes, &rank, &status))
-        return status != MEST_OK ? status : wrong(im, n, "the sizes of the parts are not constant");
+    if (given && !constant_ints(s, n->in_names[1], &count, &sizes, &rank, &status)) {
+        computed = is_computed_list(s, n->in_names[1]);
+        if (!computed)
+            return status != MEST_OK ? status : wrong(im, n, "the sizes of the parts are not constant");
+    }
     sequence *q = add(s, n->out_names[0]);
     if (!q)
         return out_of_memory(im);
-    if (!given || rank == 0) {
+    if (!given || computed || rank == 0) {
         q->split = mest_region_alloc(&im->scratch, 1, sizeof *q->split);
         if (!q->split)
             return out_of_memory(im);
         memcpy((void *)(uintptr_t)q->split, n, sizeof *n);
-        q->size = given ? sizes[0] : 1;
+        q->size = given && !computed ? sizes[0] : 1;
+        q->sizes = computed ? n->in_names[1] : NULL;
         q->axis = axis;
         q->keep = given || int_attribute(n, "keepdims", 1) != 0;
         if (q->size <= 0)
@@ -168,6 +181,30 @@ static bool constant_index(state *s, const char *name, int64_t *index, mest_stat
     return true;
 }
 
+/* Part i of computed sizes: from the sum of the sizes before it to that with its own. */
+static mest_status cut_computed(onnx_importer *im, onnx_node *n, const sequence *q, int64_t i)
+{
+    const char *out = n->out_names[0], *from = q->split->in_names[0], *sizes = q->sizes;
+    const char *upto = mest_region_printf(&im->scratch, "%.200s/sizes", out), *own = mest_region_printf(&im->scratch, "%.200s/size", out);
+    const char *start = mest_region_printf(&im->scratch, "%.200s/start", out), *end = mest_region_printf(&im->scratch, "%.200s/end", out);
+    const char *axis = mest_region_printf(&im->scratch, "%.200s/axis", out);
+    if (!upto || !own || !start || !end || !axis)
+        return out_of_memory(im);
+    if (i < 0)
+        return wrong(im, n, "an index from the end of parts whose number is not known");
+    Onnx__AttributeProto *first[3] = { mest_onnx_ints_attribute(im, "starts", 0), mest_onnx_ints_attribute(im, "ends", i + 1), mest_onnx_ints_attribute(im, "axes", 0) };
+    Onnx__AttributeProto *one[3] = { mest_onnx_ints_attribute(im, "starts", i), mest_onnx_ints_attribute(im, "ends", i + 1), mest_onnx_ints_attribute(im, "axes", 0) };
+    Onnx__AttributeProto *sum[1] = { mest_onnx_ints_attribute(im, "axes", 0) }, *value[1] = { mest_onnx_ints_attribute(im, "value_ints", q->axis) };
+    const char *in[4] = { from, start, end, axis }, *difference[2] = { end, own };
+    const onnx_node like = *n; /* adding moves the list */
+    MEST_TRY(mest_onnx_become(im, n, "Slice", 13, 4, in, 0, NULL));
+    MEST_TRY(mest_onnx_insert(im, &like, "Slice", 9, 1, &sizes, upto, 3, first));
+    MEST_TRY(mest_onnx_insert(im, &like, "Slice", 9, 1, &sizes, own, 3, one));
+    MEST_TRY(mest_onnx_insert(im, &like, "ReduceSum", 11, 1, &upto, end, 1, sum));
+    MEST_TRY(mest_onnx_insert(im, &like, "Sub", 13, 2, difference, start, 0, NULL));
+    return mest_onnx_insert(im, &like, "Constant", 13, 0, NULL, axis, 1, value);
+}
+
 static mest_status at_index(state *s, int32_t at, const sequence *q)
 {
     onnx_importer *im = s->im;
@@ -182,6 +219,8 @@ static mest_status at_index(state *s, int32_t at, const sequence *q)
             return wrong(im, n, "the index is outside the sequence");
         return mest_onnx_become(im, n, "Identity", 13, 1, &q->parts[i], 0, NULL);
     }
+    if (q->sizes)
+        return cut_computed(im, n, q, i);
     if (i < 0 && q->size != 1)
         return wrong(im, n, "an index from the end of parts whose number is not known");
     if (i > INT64_MAX / 2 / q->size || i < -INT32_MAX)
