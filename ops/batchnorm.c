@@ -130,13 +130,8 @@ static mest_status bn_forward(const mest_args *a)
 static mest_status emit_grad(mest_vjp *v, const char *op, mest_id mean, mest_id spread)
 {
     const mest_bn_params *p = mest_vjp_node(v)->params;
-    mest_id in[6] = { mest_in(v, 0), mest_in(v, 1), mean, spread, mest_dout(v, 0), p->clamp.on ? mest_out(v, 0) : MEST_NONE }, out[3];
-    bool want[3] = { mest_wants(v, 0), mest_wants(v, 1), mest_wants(v, 2) };
-    MEST_TRY(mest_emit(v, op, NULL, p->clamp.on ? 6 : 5, in, 3, want, out));
-    for (int i = 0; i < 3; i++)
-        if (want[i])
-            MEST_TRY(mest_give(v, i, out[i]));
-    return MEST_OK;
+    const mest_id in[6] = { mest_in(v, 0), mest_in(v, 1), mean, spread, mest_dout(v, 0), p->clamp.on ? mest_out(v, 0) : MEST_NONE };
+    return mest_give_grads(v, op, NULL, p->clamp.on ? 6 : 5, in, 3);
 }
 
 static mest_status bn_vjp(mest_vjp *v)

@@ -85,13 +85,7 @@ static mest_status gemm_forward(const mest_args *a)
 
 static mest_status gemm_vjp(mest_vjp *v)
 {
-    mest_id in[4] = { mest_in(v, 0), mest_in(v, 1), mest_in(v, 2), mest_dout(v, 0) }, out[3];
-    bool want[3] = { mest_wants(v, 0), mest_wants(v, 1), mest_wants(v, 2) };
-    MEST_TRY(mest_emit(v, "mest.GemmGrad", NULL, 4, in, 3, want, out));
-    for (int i = 0; i < 3; i++)
-        if (want[i])
-            MEST_TRY(mest_give(v, i, out[i]));
-    return MEST_OK;
+    return mest_give_grads(v, "mest.GemmGrad", NULL, 4, (mest_id[]){ mest_in(v, 0), mest_in(v, 1), mest_in(v, 2), mest_dout(v, 0) }, 3);
 }
 
 static int64_t gemm_macs(const mest_node *node, const mest_type *const *in, const mest_type *const *out)

@@ -251,13 +251,7 @@ static mest_status grad_infer(mest_infer *c)
 
 static mest_status grid_vjp(mest_vjp *v)
 {
-    mest_id in[3] = { mest_in(v, 0), mest_in(v, 1), mest_dout(v, 0) }, out[2];
-    bool want[2] = { mest_wants(v, 0), mest_wants(v, 1) };
-    MEST_TRY(mest_emit(v, "mest.GridSampleGrad", NULL, 3, in, 2, want, out));
-    for (int i = 0; i < 2; i++)
-        if (want[i])
-            MEST_TRY(mest_give(v, i, out[i]));
-    return MEST_OK;
+    return mest_give_grads(v, "mest.GridSampleGrad", NULL, 3, (mest_id[]){ mest_in(v, 0), mest_in(v, 1), mest_dout(v, 0) }, 2);
 }
 
 static const mest_attr grid_attrs[] = {

@@ -136,17 +136,12 @@ static mest_status layernorm_forward(const mest_args *a)
 
 static mest_status layernorm_vjp(mest_vjp *v)
 {
-    mest_id in[3] = { mest_in(v, 0), mest_in(v, 1), mest_dout(v, 0) }, out[3];
-    bool want[3] = { mest_wants(v, 0), mest_wants(v, 1), mest_wants(v, 2) };
+    const mest_id in[3] = { mest_in(v, 0), mest_in(v, 1), mest_dout(v, 0) };
     if (mest_dout(v, 1) != MEST_NONE || mest_dout(v, 2) != MEST_NONE)
         return mest_fail(mest_vjp_err(v), MEST_E_UNSUPPORTED, "LayerNormalization '%s': no gradient through Mean and InvStdDev", mest_vjp_node(v)->name);
     if (in[2] == MEST_NONE)
         return MEST_OK;
-    MEST_TRY(mest_emit(v, "mest.LayerNormalizationGrad", NULL, 3, in, 3, want, out));
-    for (int i = 0; i < 3; i++)
-        if (want[i])
-            MEST_TRY(mest_give(v, i, out[i]));
-    return MEST_OK;
+    return mest_give_grads(v, "mest.LayerNormalizationGrad", NULL, 3, in, 3);
 }
 
 static mest_status grad_infer(mest_infer *c)

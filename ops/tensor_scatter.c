@@ -103,19 +103,13 @@ static mest_status grad_forward(const mest_args *a)
 
 static mest_status scatter_vjp(mest_vjp *v)
 {
-    const bool want[2] = {mest_wants(v, 0), mest_wants(v, 1)};
     scatter_params *p = mest_vjp_alloc(v, sizeof *p);
-    mest_id out[2];
     if (!p)
         return mest_vjp_nomem(v);
     *p = *(const scatter_params *)mest_vjp_node(v)->params;
     const mest_shape *u = &mest_vjp_type(v, mest_in(v, 1))->shape;
     p->steps = u->dim[mest_axis(p->axis, u->rank)];
-    MEST_TRY(mest_emit(v, "mest.TensorScatterGrad", p, 2, (mest_id[]){mest_dout(v, 0), mest_in(v, 2)}, 2, want, out));
-    for (int i = 0; i < 2; i++)
-        if (want[i])
-            MEST_TRY(mest_give(v, i, out[i]));
-    return MEST_OK;
+    return mest_give_grads(v, "mest.TensorScatterGrad", p, 2, (mest_id[]){mest_dout(v, 0), mest_in(v, 2)}, 2);
 }
 
 static const mest_attr attrs[] = {{.name = "axis", .kind = MEST_ATTR_INT, .offset = offsetof(scatter_params, axis), .number = -2},

@@ -137,6 +137,19 @@ mest_status mest_give_op(mest_vjp *v, int input, const char *op, const void *par
     return mest_give(v, input, out);
 }
 
+mest_status mest_give_grads(mest_vjp *v, const char *op, const void *params, int n_in, const mest_id *in, int n)
+{
+    bool want[4];
+    mest_id out[4];
+    for (int i = 0; i < n; i++)
+        want[i] = mest_wants(v, i);
+    MEST_TRY(mest_emit(v, op, params, n_in, in, n, want, out));
+    for (int i = 0; i < n; i++)
+        if (want[i])
+            MEST_TRY(mest_give(v, i, out[i]));
+    return MEST_OK;
+}
+
 /* Gives x a gradient that nothing computes: the graph will not run, but what is before x is to be judged too. */
 static mest_status pretend(mest_vjp *v, mest_id x)
 {

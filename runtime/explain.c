@@ -153,7 +153,7 @@ mest_status mest_session_passes(mest_session *s, mest_program_kind kind, int64_t
 /* FNV-1a over the names of the kernels. */
 static uint64_t kernels_of(const mest_program *p)
 {
-    uint64_t hash = 1469598103934665603u;
+    uint64_t hash = 14695981039346656037u;
     for (mest_id i = 0; i < p->graph.n_nodes; i++)
         for (const char *c = mest_program_kernel(p, i); *c; c++)
             hash = (hash ^ (unsigned char)*c) * 1099511628211u;

@@ -131,6 +131,8 @@ mest_status mest_emit(mest_vjp *v, const char *op, const void *params, int n_in,
 mest_status mest_give(mest_vjp *v, int input, mest_id gradient);
 /* Shorthand: emit an op with one output and give it to input i. */
 mest_status mest_give_op(mest_vjp *v, int input, const char *op, const void *params, int n_in, const mest_id *in);
+/* Shorthand: emit an op whose first n outputs (at most 4) are the gradients of the first n inputs; those that are wanted are made and given. */
+mest_status mest_give_grads(mest_vjp *v, const char *op, const void *params, int n_in, const mest_id *in, int n);
 void *mest_vjp_alloc(mest_vjp *v, size_t bytes);    /* zeroed memory that lives as long as the graph; NULL when out of memory */
 mest_id mest_vjp_const(mest_vjp *v, const mest_type *type, const void *data);
 mest_error *mest_vjp_err(mest_vjp *v);
