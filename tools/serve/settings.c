@@ -67,6 +67,7 @@ static const setting table[] = {
     TEXT_AT(pause_file, "", "training pauses while a file of this name exists"),
     REAL_AT(min_battery, 0, 0, 100, false, "training pauses while the machine runs on a battery below that, per cent; 0: never"),
     REAL_AT(max_temperature, 0, 0, 200, false, "training pauses while a thermal zone is hotter, degrees Celsius; 0: never"),
+    TEXT_AT(sys_root, "/sys", "where the system's readings of battery and temperature are"),
     WHOLE_AT(replay_bytes, 64 << 20, 65536, 1e15, false, "size of the store of samples on disk"),
     TEXT_AT(replay_keep, "newest", "what stays when the store is full: newest, or sample (each sample that ever came has the same chance)"),
 };

@@ -44,6 +44,7 @@ typedef struct settings {
     double pause_at_most_ms;            /* then it makes one step nevertheless; 0: it waits for as long as it takes */
     char pause_file[SETTING_TEXT];      /* training pauses while it exists; "": none */
     double min_battery, max_temperature; /* per cent, degrees Celsius; 0: never mind */
+    char sys_root[SETTING_TEXT];        /* where they are read */
     /* replay store */
     int64_t replay_bytes;               /* on disk */
     char replay_keep[SETTING_TEXT];     /* "newest" or "sample": what stays when it is full */

@@ -99,6 +99,7 @@ static bool make_guest(trainer *t, fault *f)
     o.pause_file = *s->pause_file ? s->pause_file : NULL;
     o.min_battery = s->min_battery;
     o.max_temperature = s->max_temperature;
+    o.sys_root = s->sys_root;
     o.poll_seconds = 0.2;
     mest_error err;
     return mest_guest_create(&t->guest, &o, &err) == MEST_OK || refuse_error(f, &err);
