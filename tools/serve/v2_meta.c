@@ -104,7 +104,7 @@ void answer_model(exchange *x, served *s, int64_t version)
     put_tensors(out, s->in, s->n_inputs);
     text_printf(out, "],\"outputs\":[");
     put_tensors(out, s->out, s->n_outputs);
-    text_printf(out, "],\"parameters\":{\"version\":\"%" PRId64 "\"}}\n", served_version(s));
+    text_printf(out, "]}\n");
     http_done(x);
 }
 
