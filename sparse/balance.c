@@ -1,13 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "sparse/balance.h"
 
-#include <inttypes.h>
 #include <string.h>
 
 #include "runtime/rng.h"
 #include "sparse/cursor.h"
 #include "sparse/kth.h"
-#include "sparse/piece.h"
 #include "sparse/sort.h"
 
 static int64_t group_of(const mest_sparse *s, int64_t unit) { return unit / (s->group_units * s->choices); }
@@ -84,84 +82,6 @@ void mest_balance_lowest(const mest_score *score, int64_t k, int64_t *out)
         mest_sort_ids(out + done, drop, 62);
         done += drop;
     }
-}
-
-/* ---- magnitude ---- */
-
-/* Reads on until a group is complete: its slots as key << 32 | number, ascending (the first ones stay), and the best choice of each.
- * False at the end. */
-typedef struct group_reader {
-    mest_piece piece;
-    int64_t next; /* slot of the piece */
-} group_reader;
-
-static mest_status read_group(group_reader *r, int64_t *item, int64_t *choice, bool *found, mest_error *err)
-{
-    const mest_sparse *s = r->piece.s;
-    *found = false;
-    for (int64_t n = 0; n < s->group_units;) {
-        if (r->next == r->piece.n_slots) {
-            MEST_TRY(mest_piece_next(&r->piece, err));
-            r->next = 0;
-            if (r->piece.n_cols == 0)
-                return MEST_OK;
-        }
-        uint32_t best = 0;
-        choice[n] = 0;
-        for (int32_t i = 0; i < s->choices; i++) {
-            const uint32_t key = mest_float_bits(mest_piece_norm(&r->piece, r->piece.slot0 + r->next, i)) & 0x7fffffff;
-            if (key > best) {
-                best = key;
-                choice[n] = i;
-            }
-        }
-        item[n] = (int64_t)((uint64_t)(0x7fffffff - best) << 32 | (uint64_t)n);
-        r->next++;
-        n++;
-    }
-    mest_sort_ids(item, s->group_units, 62);
-    *found = true;
-    return MEST_OK;
-}
-
-mest_status mest_balance_magnitude(mest_sparse *s, const mest_reader *reader, int64_t n_units, mest_error *err)
-{
-    const int64_t groups = mest_groups(s), level = groups ? n_units / groups : 0, extra = groups ? n_units % groups : 0;
-    group_reader r = { .piece = { .s = s, .reader = reader } };
-    const mest_group_room room = mest_group_room_of(s);
-    mest_kth kth;
-    mest_appender to;
-    bool found;
-    mest_status status = MEST_OK;
-    mest_appender_init(&to, s);
-    mest_kth_init(&kth, extra);
-    for (int pass = 0; pass < MEST_KTH_PASSES && extra > 0; pass++) {
-        mest_piece_rewind(&r.piece);
-        r.next = 0;
-        for (;;) {
-            MEST_TRY_OUT(read_group(&r, room.a, room.b, &found, err));
-            if (!found)
-                break;
-            mest_kth_count(&kth, (uint32_t)(room.a[level] >> 32));
-        }
-        mest_kth_next(&kth);
-    }
-    mest_piece_rewind(&r.piece);
-    r.next = 0;
-    for (int64_t g = 0; g < groups && n_units > 0; g++) {
-        MEST_TRY_OUT(read_group(&r, room.a, room.b, &found, err));
-        if (!found)
-            break;
-        const int64_t keep = level + (extra > 0 && mest_kth_take(&kth, (uint32_t)(room.a[level] >> 32)));
-        for (int64_t i = 0; i < keep; i++)
-            room.a[i] &= 0xffffffff;
-        mest_sort_ids(room.a, keep, 31);
-        for (int64_t i = 0; i < keep; i++)
-            mest_appender_put(&to, (g * s->group_units + room.a[i]) * s->choices + room.b[room.a[i]]);
-    }
-out:
-    mest_appender_finish(&to);
-    return status;
 }
 
 /* ---- random ---- */

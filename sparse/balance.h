@@ -10,9 +10,10 @@
 
 /* ---- balance.c ---- */
 void mest_balance_lowest(const mest_score *score, int64_t k, int64_t *out);
-/* Pattern only; values are another pass. */
-mest_status mest_balance_magnitude(mest_sparse *s, const mest_reader *reader, int64_t n_units, mest_error *err);
 void mest_balance_random(mest_sparse *s, int64_t n_units, uint64_t seed, uint64_t stream);
+
+/* ---- balance_magnitude.c ---- */
+mest_status mest_balance_magnitude(mest_sparse *s, const mest_reader *reader, int64_t n_units, mest_error *err);
 
 /* ---- balance_grow.c ---- */
 mest_status mest_balance_sample(const mest_sparse *s, uint64_t seed, uint64_t stream, const mest_change *change, const int64_t *exclude,

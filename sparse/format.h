@@ -89,7 +89,7 @@ struct mest_sparse {
     int64_t n_units;        /* U: slots, unit_rows * unit_cols / choices */
     int64_t group_units;    /* slots of a balance group; divides the slots of a unit row; 0: no groups */
     int64_t cell_cols;      /* columns [i * cell_cols, (i + 1) * cell_cols) hold just the slots ... */
-    int64_t cell_units;     /* ... [i * cell_units, (i + 1) * cell_units) of a unit row: how a dense tensor is read in pieces */
+    int64_t cell_units;     /* ... [i * cell_units, (i + 1) * cell_units) of a unit row, all alike but for padding: how a dense tensor is read in pieces */
     bool ragged;            /* some unit has a column outside the matrix */
     int64_t *group_room;    /* 2 * group_units: what selection and sampling look at, a group at a time */
 
@@ -157,8 +157,8 @@ typedef struct mest_reader {
 /* Keeps the n_units units of largest L2 norm (ties: lower id), values from the reader. The norm of a unit of one element is |w|; of
  * others the square root of the sum of squares, added in the order of entries in double and rounded to float. A NaN counts as larger
  * than everything. Of the choices of a slot the one of largest norm is taken (ties: lower id). With groups, each keeps its even share.
- * Four passes over the reader in pieces of 4096 elements, five with groups; no memory beside the result. Large weights without groups: a
- * little more than two passes, sometimes three, and up to 25 MiB beside the result (sparse/threshold.h). */
+ * Four passes over the reader in pieces of 4096 elements, no memory beside the result; large weights a little more than two, sometimes three, and
+ * up to 25 MiB. With groups one pass where all keep the same number, else as large weights; small ones two, with a key a group (1 MiB at most). */
 mest_status mest_sparse_from_magnitude(mest_sparse *s, const mest_reader *reader, int64_t n_units, mest_error *err);
 /* n_units distinct units, uniform (with groups: an even share of each, which ones get the remainder is uniform; choices uniform), keyed
  * by (seed, stream); values uniform in [-bound, bound), keyed by their place in the dense tensor (PyTorch's default, kaiming_uniform with

@@ -23,12 +23,15 @@ void mest_rows_append(mest_sparse *s, const int64_t *units, int64_t n)
     int64_t at = s->active_units, n_rows = s->unit_rows;
     if (at == 0)
         start[0] = start[n_rows] = 0;
-    int64_t row = start[n_rows];
+    int64_t row = start[n_rows], first = row * s->unit_cols; /* id of the row's first unit: a division only where a row ends */
     for (int64_t i = 0; i < n; i++) {
-        int64_t r = units[i] / s->unit_cols;
-        while (row < r)
-            start[++row] = (int32_t)(at + i);
-        col[at + i] = (int32_t)(units[i] - r * s->unit_cols);
+        if (units[i] - first >= s->unit_cols) {
+            const int64_t r = units[i] / s->unit_cols;
+            while (row < r)
+                start[++row] = (int32_t)(at + i);
+            first = r * s->unit_cols;
+        }
+        col[at + i] = (int32_t)(units[i] - first);
     }
     start[n_rows] = (int32_t)row;
     s->active_units = at + n;

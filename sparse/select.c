@@ -13,27 +13,44 @@
 
 /* ---- from a dense tensor that is read in pieces ---- */
 
+/* Keys of all slots: mest_keys over a mest_piece. */
+static void seek_slots(void *self, int64_t part) { mest_piece_seek(self, part); }
+
+static mest_status next_slots(void *self, uint32_t *key, int64_t *n, mest_error *err)
+{
+    mest_piece *p = self;
+    float norm[MEST_PIECE];
+    MEST_TRY(mest_piece_next(p, err));
+    *n = p->n_slots;
+    if (p->n_slots > 0)
+        mest_piece_norms(p, norm, NULL);
+    for (int64_t i = 0; i < p->n_slots; i++)
+        key[i] = mest_descending(norm[i]);
+    return MEST_OK;
+}
+
 /* The n_units slots of largest norm, values copied in the last pass. Formats without groups have one choice a slot. */
 static mest_status largest(mest_sparse *s, mest_piece *p, int64_t n_units, mest_error *err)
 {
     const int64_t slots = s->unit_cols;
-    float norm[MEST_PIECE];
+    const mest_keys keys = { .total = s->n_units, .parts = mest_piece_count(s), .seek = seek_slots, .next = next_slots, .self = p, .heap = s->heap };
+    uint32_t key[MEST_PIECE];
     mest_threshold last = {0};
     if (n_units > 0 && n_units < s->n_units)
-        MEST_TRY(mest_threshold_find(&last, p, n_units, err));
+        MEST_TRY(mest_threshold_find(&last, &keys, n_units, err));
     mest_appender to;
     int64_t n = 0;
     mest_status status = MEST_OK;
     mest_appender_init(&to, s);
     mest_piece_rewind(p);
     while (n < n_units) {
-        MEST_TRY_OUT(mest_piece_next(p, err));
-        if (p->n_cols == 0)
+        int64_t have;
+        MEST_TRY_OUT(next_slots(p, key, &have, err));
+        if (have == 0)
             break;
-        mest_piece_norms(p, norm);
-        for (int64_t i = 0; i < p->n_slots; i++) {
+        for (int64_t i = 0; i < have; i++) {
             const int64_t slot = p->slot0 + i;
-            if (n_units < s->n_units && !mest_threshold_take(&last, mest_descending(norm[i])))
+            if (n_units < s->n_units && !mest_threshold_take(&last, key[i]))
                 continue;
             mest_piece_values(p, slot, 0, s->values + n * s->unit_elements);
             mest_appender_put(&to, p->b * slots + slot);
@@ -45,35 +62,12 @@ out:
     return status;
 }
 
-/* Values of the present pattern. */
-static mest_status read_values(mest_sparse *s, mest_piece *p, mest_error *err)
-{
-    mest_cursor c;
-    mest_cursor_init(&c, s);
-    mest_piece_rewind(p);
-    while (c.at < s->active_units) {
-        MEST_TRY(mest_piece_next(p, err));
-        if (p->n_cols == 0)
-            break;
-        const int64_t end = p->b * s->unit_cols + (p->slot0 + p->n_slots) * s->choices;
-        for (; mest_cursor_peek(&c) < end; c.at++) {
-            const int64_t k = mest_cursor_peek(&c) - p->b * s->unit_cols;
-            mest_piece_values(p, k / s->choices, (int32_t)(k % s->choices), s->values + c.at * s->unit_elements);
-        }
-    }
-    return MEST_OK;
-}
-
 mest_status mest_sparse_from_magnitude(mest_sparse *s, const mest_reader *reader, int64_t n_units, mest_error *err)
 {
     MEST_CHECK(n_units >= 0 && n_units <= s->cap_units, err, MEST_E_LIMIT, "%s: %" PRId64 " units do not fit in room for %" PRId64, s->name,
                n_units, s->cap_units);
     mest_piece p = { .s = s, .reader = reader };
-    if (s->group_units == 0)
-        return largest(s, &p, n_units, err);
-    MEST_TRY(mest_balance_magnitude(s, reader, n_units, err));
-    memset(s->values, 0, (size_t)s->stored * sizeof *s->values); /* if reading fails, no stray values */
-    return read_values(s, &p, err);
+    return s->group_units ? mest_balance_magnitude(s, reader, n_units, err) : largest(s, &p, n_units, err);
 }
 
 /* ---- scores of active units ---- */

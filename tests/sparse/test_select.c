@@ -80,8 +80,9 @@ START_TEST(magnitude_needs_no_dense_memory)
         OK(mest_sparse_from_magnitude(s, &(mest_reader){ dense_read, &d }, keep, err));
         MUST(s->active_units == keep && (f || keep == 3686));
         size_t values = (size_t)(keep * s->unit_elements) * sizeof(mest_real), index = s->format->index_bytes(s, keep);
-        ck_assert_uint_le(b.guard.largest, values > index ? values : index);
-        ck_assert_int_le(d.elements, (s->group_units ? 5 : 4) * d.n);
+        size_t keys = s->group_units ? (size_t)(s->n_units / s->group_units) * sizeof(uint32_t) : 0, most = values > index ? values : index;
+        ck_assert_uint_le(b.guard.largest, keys > most ? keys : most);
+        ck_assert_int_le(d.elements, (s->group_units ? 2 : 4) * d.n);
         mest_sparse_destroy(s);
         free(d.w);
         heap_close(&b);
@@ -159,6 +160,60 @@ START_TEST(large_weights_are_exact)
 }
 END_TEST
 
+/* Groups beyond what is kept in memory, and small ones and patterns beside it: an even share, one slot more for some groups, passes over the reader. */
+START_TEST(large_groups_are_exact)
+{
+    static const struct { const char *format; mest_shape shape; double passes; } all[] = {
+        { "nm2:4", { 2, { 1031, 1024 } }, 2.2 }, { "nm5:8", { 4, { 40, 64, 5, 5 } }, 2 }, { "nm3:4x3", { 2, { 100, 400 } }, 2 }, { "pattern", { 4, { 40, 500, 3, 3 } }, 2 } };
+    for (size_t f = 0; f < sizeof all / sizeof *all; f++)
+        for (int levels = 0; levels <= 4; levels += 4) {
+            bench_heap b;
+            heap_open(&b);
+            dense_weight d = dense_make(&all[f].shape, 22, levels);
+            mest_sparse *s = sparse_make(&b, all[f].format, &all[f].shape, -1);
+            const int64_t size = s->group_units, groups = s->n_units / size;
+            MUST(f || groups > 1 << 18);
+            ranked *order = malloc((size_t)s->n_units * sizeof *order);
+            for (int64_t u = 0; u < s->n_units; u++) {
+                order[u] = (ranked){ 1, -1 };
+                for (int64_t id = u * s->choices; id < (u + 1) * s->choices; id++)
+                    if (-(double)oracle_norm(s, d.w, id) < order[u].key)
+                        order[u] = (ranked){ -(double)oracle_norm(s, d.w, id), id };
+            }
+            qsort(order, (size_t)s->n_units, sizeof *order, ranked_compare);
+            const int64_t tries[] = { groups / 3, groups, groups + groups / 2 };
+            for (size_t t = 0; t < sizeof tries / sizeof *tries; t++) {
+                const int64_t k = tries[t];
+                int64_t *want = malloc((size_t)k * 8), *got = malloc((size_t)k * 8);
+                oracle_best(s, order, k, want);
+                d.elements = 0;
+                OK(mest_sparse_from_magnitude(s, &(mest_reader){ dense_read, &d }, k, err));
+                MUST(s->active_units == k);
+                s->format->units(s, 0, k, got);
+                ck_assert_mem_eq(got, want, (size_t)k * 8);
+                for (int64_t p = 0; p < s->stored; p += 97) {
+                    int64_t at;
+                    mest_sparse_coords(s, p, 1, &at);
+                    MUST(s->values[p] == (at < 0 ? 0 : (mest_real)d.w[at]));
+                }
+                ck_assert_int_le(d.elements, (int64_t)((t == 1 ? 1 : levels && !f ? 3.2 : all[f].passes) * (double)d.n));
+                free(want), free(got);
+            }
+            for (int at = 0; at < 2; at++) {
+                b.guard.fail_at = b.guard.n + at;
+                mest_error refused = {0};
+                mest_status status = mest_sparse_from_magnitude(s, &(mest_reader){ dense_read, &d }, groups / 3, &refused);
+                MUST(status == MEST_E_NOMEM || (at && status == MEST_OK));
+                sparse_check(s);
+                b.guard.fail_at = -1;
+            }
+            mest_sparse_destroy(s);
+            free(order), free(d.w);
+            heap_close(&b);
+        }
+}
+END_TEST
+
 START_TEST(nan_and_infinity_rank_highest)
 {
     bench_heap b;
@@ -205,7 +260,7 @@ START_TEST(a_failing_reader_leaves_a_valid_weight)
             bench_heap b;
             heap_open(&b);
             mest_sparse *s = sparse_make(&b, all[f].format, &all[f].shape, -1);
-            int left = n;
+            int left = s->group_units ? n / 2 : n; /* two passes, others four */
             REFUSED(MEST_E_IO, mest_sparse_from_magnitude(s, &(mest_reader){ failing_read, &left }, s->n_units * 31 / 60, err));
             sparse_check(s);
             mest_sparse_destroy(s);
@@ -352,5 +407,5 @@ START_TEST(counts_round_halves_up)
 }
 END_TEST
 
-RUN("sparse selection", magnitude_is_exact_top_k, large_weights_are_exact, magnitude_needs_no_dense_memory, nan_and_infinity_rank_highest,
+RUN("sparse selection", magnitude_is_exact_top_k, large_weights_are_exact, large_groups_are_exact, magnitude_needs_no_dense_memory, nan_and_infinity_rank_highest,
     a_failing_reader_leaves_a_valid_weight, lowest_matches_the_definition, lowest_of_unbalanced_groups, lambda_changes_the_victims, counts_round_halves_up)
