@@ -321,7 +321,10 @@ mest_status mest_program_step(mest_program *p, mest_id i, const mest_run *run, m
     st->args.err = err;
     if (run->hook && st->weight_param >= 0)
         MEST_TRY(run->hook->before(run->hook->context, &st->args, st->weight_param));
-    MEST_TRY(st->kernel ? st->kernel->run(&st->args) : st->args.node->op->forward(&st->args));
+    mest_threads_at(p->spec.threads, &st->times);
+    const mest_status status = st->kernel ? st->kernel->run(&st->args) : st->args.node->op->forward(&st->args);
+    mest_threads_at(p->spec.threads, NULL);
+    MEST_TRY(status);
     if (st->clear_halo)
         for (int k = 0; k < st->args.n_out; k++)
             if (st->args.out[k].data && st->args.out[k].type->layout.kind == MEST_PIXEL)

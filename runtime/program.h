@@ -86,6 +86,7 @@ typedef struct mest_step {            /* one planned node */
     double seconds;                   /* modelled time of one run; only ratios mean something */
     size_t scratch_bytes, scratch_offset;
     mest_args args;
+    mest_job_times times;             /* of the jobs its threads share */
     int32_t weight_param;             /* gradient node whose dense weight gradient can be read: the sparse parameter; else -1 */
     bool nothing;                     /* a view: no code runs */
     bool clear_halo;                  /* an output has a halo that must be cleared after the node */

@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <sched.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <time.h>
 #include <unistd.h>
@@ -62,9 +63,9 @@ void mest_threads_destroy(mest_threads *threads)
     threads->n = 1;
 }
 
-/* Waking the pool costs microseconds, and on a machine with other work a missing worker costs a scheduler's time slice. So the caller
- * does the first tile itself and takes its time: what would be over sooner than this is not worth sharing. Tiles do not depend on who
- * runs them, so the result is the same. */
+/* Waking the pool costs microseconds, and on a machine with other work a missing worker costs a scheduler's time slice: what would be over sooner
+ * than this is not worth sharing. How long a job takes is known from its earlier runs; the first time the caller does the first tile itself and
+ * takes its time. Tiles do not depend on who runs them, so the result is the same. */
 enum { WORTH_SHARING_NS = 40000 };
 
 static int64_t now_ns(void)
@@ -74,25 +75,34 @@ static int64_t now_ns(void)
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
-/* When the machine gets busy, a shared job ends when the slowest thread got its core back. So what sharing took is compared with what the
- * first tile says it would have taken alone; where it lost, the next jobs are done alone, ever more of them while it keeps losing. Only
- * the session's own thread comes here; the tiles, and so the results, are the same in either case. */
-enum { MOST_PENALTY = 10 };
-
-static bool worth_sharing(const mest_threads *threads, int64_t first_tile_ns, size_t tiles_left)
+void mest_threads_at(const mest_threads *threads, mest_job_times *times)
 {
-    if ((double)first_tile_ns * (double)tiles_left <= WORTH_SHARING_NS)
+    if (!threads || !threads->pool)
+        return;
+    mest_threads *t = (mest_threads *)(uintptr_t)threads; /* only the session's own thread comes here */
+    t->times = times;
+    t->job = 0;
+}
+
+/* When the machine gets busy, a shared job ends when the slowest thread got its core back. So what sharing took is compared with what it
+ * takes alone; where it lost, the next jobs are done alone, ever more of them while it keeps losing. A time alone that is only a guess is
+ * measured first. The tiles, and so the results, are the same in either case. */
+enum { MOST_PENALTY = 10 };
+enum { UNKNOWN, GUESSED, DOUBTED, MEASURED };
+
+static bool worth_sharing(mest_threads *t, int64_t alone, int how)
+{
+    if (alone <= WORTH_SHARING_NS || how == DOUBTED)
         return false;
-    if (threads->pause == 0)
+    if (t->pause == 0)
         return true;
-    ((mest_threads *)(uintptr_t)threads)->pause--;
+    t->pause--;
     return false;
 }
 
-static void judge_sharing(const mest_threads *threads, int64_t took_ns, int64_t first_tile_ns, size_t tiles)
+static void judge_sharing(mest_threads *t, int64_t took, int64_t alone)
 {
-    mest_threads *t = (mest_threads *)(uintptr_t)threads;
-    if ((double)took_ns <= (double)first_tile_ns * (double)tiles) {
+    if (took <= alone) {
         t->penalty = t->penalty > 0 ? t->penalty - 1 : 0;
         return;
     }
@@ -100,62 +110,90 @@ static void judge_sharing(const mest_threads *threads, int64_t took_ns, int64_t 
     t->pause = t->penalty > 1 ? 1 << t->penalty : 0; /* once may be chance */
 }
 
-typedef struct tail_call {
+/* A job: either kind of function, and the next tile to be taken. */
+typedef struct shared_job {
     void (*fn)(void *context, size_t tile);
+    void (*worker_fn)(void *context, size_t worker, size_t tile);
     void *context;
-} tail_call;
+    size_t tiles, first;
+    _Atomic size_t next;
+} shared_job;
 
-static void tail_tile(void *context, size_t tile)
+static void run_tile(shared_job *j, size_t worker, size_t tile)
 {
-    const tail_call *c = context;
-    c->fn(c->context, tile + 1);
+    if (j->fn)
+        j->fn(j->context, tile);
+    else
+        j->worker_fn(j->context, worker, tile);
+}
+
+static void pool_tile(void *context, size_t tile)
+{
+    shared_job *j = context;
+    j->fn(j->context, j->first + tile);
+}
+
+/* One item of the pool per worker, so that a worker's scratch is never shared; each takes the next tile nobody has. */
+static void pool_worker(void *context, size_t worker)
+{
+    shared_job *j = context;
+    for (size_t tile; (tile = atomic_fetch_add_explicit(&j->next, 1, memory_order_relaxed)) < j->tiles;)
+        j->worker_fn(j->context, worker, tile);
+}
+
+static void run_shared(mest_threads *t, shared_job *j)
+{
+    const size_t left = j->tiles - j->first;
+    if (j->fn) {
+        mest_pool_run(t->pool, pool_tile, j, left);
+        return;
+    }
+    atomic_store(&j->next, j->first);
+    mest_pool_run(t->pool, pool_worker, j, left < (size_t)t->n ? left : (size_t)t->n);
+}
+
+static void run_alone(shared_job *j)
+{
+    for (size_t tile = j->first; tile < j->tiles; tile++)
+        run_tile(j, 0, tile);
+}
+
+static void run_job(const mest_threads *threads, shared_job *j)
+{
+    if (!threads || !threads->pool || j->tiles < 2) {
+        run_alone(j);
+        return;
+    }
+    mest_threads *t = (mest_threads *)(uintptr_t)threads;
+    struct mest_job_time unknown = {0}, *time = t->times && t->job < MEST_TIMED_JOBS ? &t->times->job[t->job++] : &unknown;
+    const int64_t from = now_ns();
+    int64_t first = 0;
+    if (time->how == UNKNOWN) {
+        run_tile(j, 0, j->first++);
+        first = now_ns() - from;
+        *time = (struct mest_job_time){first * (int64_t)j->tiles, GUESSED};
+    }
+    if (!worth_sharing(t, time->alone - first, time->how)) {
+        run_alone(j);
+        *time = (struct mest_job_time){now_ns() - from, MEASURED};
+        return;
+    }
+    run_shared(t, j);
+    const int64_t took = now_ns() - from - first, most = first + took * t->n; /* alone it takes no longer than all threads together */
+    if (took > time->alone - first && time->how == GUESSED)
+        time->how = DOUBTED;
+    else
+        judge_sharing(t, took, time->alone - first);
+    if (most < time->alone)
+        time->alone -= (time->alone - most) / 2;
 }
 
 void mest_parallel(const mest_threads *threads, size_t n_tiles, void (*fn)(void *context, size_t tile), void *context)
 {
-    size_t done = 0;
-    if (threads && threads->pool && n_tiles > 1) {
-        int64_t from = now_ns();
-        fn(context, done++);
-        int64_t first = now_ns() - from;
-        if (worth_sharing(threads, first, n_tiles - 1)) {
-            tail_call call = {fn, context};
-            mest_pool_run(threads->pool, tail_tile, &call, n_tiles - 1);
-            judge_sharing(threads, now_ns() - from - first, first, n_tiles - 1);
-            return;
-        }
-    }
-    for (; done < n_tiles; done++)
-        fn(context, done);
-}
-
-typedef struct worker_call {
-    void (*fn)(void *context, size_t worker, size_t tile);
-    void *context;
-    size_t workers, first, tiles;
-} worker_call;
-
-/* One tile of the pool per worker; each takes every workers-th tile, so that a worker's scratch is never shared. */
-static void as_worker(void *context, size_t worker)
-{
-    const worker_call *c = context;
-    for (size_t tile = c->first + worker; tile < c->tiles; tile += c->workers)
-        c->fn(c->context, worker, tile);
+    run_job(threads, &(shared_job){.fn = fn, .context = context, .tiles = n_tiles});
 }
 
 void mest_parallel_worker(const mest_threads *threads, size_t n_tiles, void (*fn)(void *context, size_t worker, size_t tile), void *context)
 {
-    worker_call call = {fn, context, 1, 0, n_tiles};
-    if (threads && threads->pool && n_tiles > 1) {
-        int64_t from = now_ns();
-        fn(context, 0, call.first++);
-        int64_t first = now_ns() - from;
-        if (worth_sharing(threads, first, n_tiles - 1)) {
-            call.workers = n_tiles - 1 < (size_t)threads->n ? n_tiles - 1 : (size_t)threads->n;
-            mest_pool_run(threads->pool, as_worker, &call, call.workers);
-            judge_sharing(threads, now_ns() - from - first, first, n_tiles - 1);
-            return;
-        }
-    }
-    as_worker(&call, 0);
+    run_job(threads, &(shared_job){.worker_fn = fn, .context = context, .tiles = n_tiles});
 }

@@ -121,6 +121,18 @@ static void ring(state *s)
     s->ring_rows = s->span_y == 1 ? 1 : least(s->ring_rows, least(all, 4 * s->span_y));
 }
 
+/* Parts by rows for each part by position, at most `limit`: two parts for each thread, and no more than an eighth of the threads' time idle in the last turn. */
+static int64_t feeding(int64_t threads, int64_t position_parts, int64_t limit)
+{
+    int64_t n = 1;
+    for (; n < limit; n++) {
+        const int64_t parts = position_parts * n, turns = mest_ceil_div(parts, threads);
+        if (parts >= 2 * threads && 8 * (turns * threads - parts) <= parts)
+            break;
+    }
+    return n;
+}
+
 static void cut(state *s, int threads)
 {
     mest_lanes_state *l = &s->lanes;
@@ -135,8 +147,8 @@ static void cut(state *s, int threads)
             n = 1;
     }
     l->position_parts = (int32_t)most(1, least(n, FORWARD_PARTS));
-    n = threads > 1 && l->position_parts < 2 * threads ? least(ROW_PARTS, 2 * threads / l->position_parts) : 1;
-    l->row_parts = (int32_t)most(1, least(n, least(rows / 4, (int64_t)(flops / 2e6) / l->position_parts)));
+    const int64_t row_parts = threads > 1 ? least(ROW_PARTS, least(rows / 4, (int64_t)(flops / 2e6) / l->position_parts)) : 1;
+    l->row_parts = (int32_t)feeding(threads, l->position_parts, row_parts);
     s->parts = l->position_parts * l->row_parts;
 }
 
