@@ -195,7 +195,7 @@ static void forward_block(const job *j, const panels *p, int64_t b, int64_t h, i
         for (int64_t k = 0; a->drops && k < np; k++)
             drop_chunk(a, b, h, i0 + r, k * W, px_min(W, a->k.steps - k * W), p->s + (k * BLOCK + r) * W);
     }
-    for (int64_t f = 0; f < j->nf; f++) {
+    for (int64_t f = 0; j->y && f < j->nf; f++) { /* a second run of the step may want lse alone */
         const int64_t width = px_min(W, a->v.size - f * W);
         for (int64_t k = 0; k < np; k++)
             gemm_rows(rows, width > VL ? 2 : 1, p->s + k * BLOCK * W, W, 1, p->vp + (f * j->keys + k * W) * W, W, px_min(W, a->k.steps - k * W), p->out, k > 0);
@@ -328,7 +328,7 @@ static mest_status run(const mest_args *a, bool backward)
     }
     j.lse = a->out[0].data;
     j.y = px_out_data(a, 1);
-    if (j.y)
+    if (j.y || j.lse)
         mest_parallel_worker(a->threads, (size_t)(j.t.batch * j.t.q.heads), forward_head, &j);
     return MEST_OK;
 }
