@@ -112,7 +112,7 @@ mest_status mest_param_load(mest_model *m, mest_param *p, mest_error *err); /* d
 mest_status mest_payload_read(const mest_payload *p, int64_t first, int64_t n, float *out, mest_error *err);
 /* Takes the pages of the model's files that were read out of the process; they come back from the system's cache when they are read again.
  * Otherwise loading would need twice the memory of training. mest_model_read counts what was read and forgets now and then. */
-enum { MEST_FORGET_BYTES = 4 << 20 };
+enum { MEST_FORGET_BYTES = 1 << 20 };
 void mest_model_forget(const mest_model *m);
 static inline void mest_model_read(mest_model *m, int64_t bytes)
 {

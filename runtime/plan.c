@@ -42,7 +42,7 @@ static uint32_t over_of(const mest_program *p, const mest_kernel *kernel, const 
     return over;
 }
 
-static bool is_view(const mest_program *p, mest_id i)
+bool mest_plan_is_view(const mest_program *p, mest_id i)
 {
     const mest_graph *g = &p->graph;
     const mest_node *n = &g->nodes[i];
@@ -140,7 +140,7 @@ mest_status mest_plan_lives(const mest_program *p, mest_lives *l, mest_error *er
         *op = (mest_lives_op){.out = n->out, .n_out = n->n_out, .forward = n->phase == MEST_PHASE_FORWARD};
         op->form = (mest_lives_form){.in = n->in, .n_in = n->n_in, .seconds = st->seconds, .scratch = st->scratch_bytes ? ALIGN_UP(st->scratch_bytes + 64) : 0};
         if (n->n_in && n->n_out && n->out[0] != MEST_NONE) {
-            op->form.view = is_view(p, i);
+            op->form.view = mest_plan_is_view(p, i);
             op->form.over = op->form.view ? 0 : over_of(p, st->kernel, n->op, n->in, n->n_in, n->out[0]);
         }
         if (op->forward)

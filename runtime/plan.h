@@ -16,6 +16,7 @@ bool mest_plan_again_op(const mest_program *p, mest_id node);
 const mest_kernel *mest_plan_again_kernel(const mest_program *p, mest_id node);
 /* Inputs of mest_op.again: from the node's inputs and outputs. At most n_in + n_out; returns their number. */
 int mest_plan_again_inputs(const mest_node *node, mest_id *in);
+bool mest_plan_is_view(const mest_program *p, mest_id node); /* its output may share its input's memory; a node with outputs */
 size_t mest_plan_bytes(const mest_program *p, mest_id value); /* what a value takes in the arena; SIZE_MAX: too much */
 
 #endif

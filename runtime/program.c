@@ -192,6 +192,7 @@ mest_status mest_program_finish(mest_program *p, mest_error *err)
     MEST_TRY(passes(p, MEST_PASS_KERNELS, err));
     MEST_TRY(mest_assign_halo(p, err));
     MEST_TRY(mest_prepare_kernels(p, err));
+    MEST_TRY(mest_store_halves(p, err));
     MEST_TRY(mest_recompute(p, err));
     MEST_TRY(mest_plan_memory(p, err));
     return make_args(p, err); /* the arena is taken by whoever plans the run, at the latest by the first run */

@@ -75,6 +75,7 @@ typedef struct mest_program_spec {
     mest_recompute_kind recompute;    /* TRAIN */
     double recompute_share;           /* SHARE: by modelled time, 0.1 is a tenth more */
     size_t arena_limit;               /* LIMIT: bytes; the program is built even if it cannot be met */
+    bool halves;                      /* TRAIN: activations are stored as bfloat16 for the backward part (halves.c) */
     bool accumulate;                  /* TRAIN with updates: the batch may come in parts, whose gradients are added (accumulate.c) */
     struct mest_tuner *tuner;         /* kernels of layers are chosen by measurement (runtime/tune.h); NULL: by their models of cost */
 } mest_program_spec;
@@ -113,6 +114,7 @@ typedef struct mest_program {
     mest_id input, target, logits, loss, row_loss, correct; /* values of interest; MEST_NONE if absent */
     int32_t first_backward;           /* number of forward nodes: the loss is known after them */
     uint32_t bound_generation;
+    int n_halves, n_floats;           /* activations stored as bfloat16; those that the backward part reads and that had to stay float */
     int n_again;                      /* nodes that run a second time */
     double seconds, again_seconds;    /* modelled time of a run without them; of them */
     int n_conversions;
@@ -170,6 +172,7 @@ double mest_reference_cost(const mest_kernel_query *q); /* of the operator's ref
 /* mest_graph_prune, steps included: after kernels were chosen, before they are prepared. */
 mest_status mest_program_prune(mest_program *p, mest_error *err);                                                     /* refit.c */
 mest_status mest_prepare_kernels(mest_program *p, mest_error *err);
+mest_status mest_store_halves(mest_program *p, mest_error *err);                                                       /* halves.c */
 mest_status mest_plan_memory(mest_program *p, mest_error *err);                                                        /* plan.c */
 /* Fills a kernel query for node i from present types; arrays live in q's own storage. */
 typedef struct mest_query_storage {

@@ -39,6 +39,7 @@ void mest_train_config_init(mest_train_config *c)
     c->use_xnnpack = true;
     c->recompute = "auto";
     c->tune = "off";
+    c->activations = "f32";
 }
 
 static bool one_of(const char *text, const char *const *names)
@@ -78,6 +79,8 @@ static mest_status check_config(const mest_train_config *c, mest_error *err)
     WANT(c->threads >= 0 && c->threads <= 1024, "config: threads %d is not in 0..1024", c->threads);
 #undef WANT
     mest_tune_mode mode;
+    MEST_CHECK(one_of(c->activations, (const char *const[]){"f32", "bf16", "auto", NULL}), err, MEST_E_ARGUMENT, "config: activations '%s' is not one of f32, bf16, auto",
+               c->activations ? c->activations : "");
     MEST_TRY(mest_tune_parse(c->tune, &mode, err));
     return mest_passes_check(c->no_fuse, err);
 }
@@ -162,7 +165,8 @@ mest_status mest_session_create(mest_session **session, mest_model *model, const
     s->config = own;
     s->part = own.micro_batch > 0 ? own.micro_batch : own.batch;
     const char **texts[] = {&s->config.loss, &s->config.optimizer, &s->config.no_decay, &s->config.schedule, &s->config.batch_norm, &s->config.kernels,
-                            &s->config.no_fuse, &s->config.output, &s->config.recompute, &s->config.bn_stats, &s->config.tune, &s->config.tune_cache};
+                            &s->config.no_fuse, &s->config.output, &s->config.recompute, &s->config.bn_stats, &s->config.tune, &s->config.tune_cache,
+                            &s->config.activations};
     mest_status status = MEST_OK;
     for (size_t i = 0; i < sizeof texts / sizeof *texts && status == MEST_OK; i++)
         if (*texts[i] && !(*texts[i] = mest_region_strdup(&s->region, *texts[i])))
@@ -397,6 +401,7 @@ static mest_status new_program(mest_session *s, mest_program_kind kind, int64_t 
     spec.recompute = s->memory.recompute;
     spec.recompute_share = s->memory.share;
     spec.arena_limit = s->memory.arena_limit;
+    spec.halves = s->memory.halves;
     spec.accumulate = kind == MEST_PROGRAM_TRAIN && s->part < s->config.batch;
     mest_shape *shapes = mest_alloc(s->heap, (size_t)s->model->graph.n_inputs + 1, sizeof *shapes);
     MEST_CHECK(shapes, err, MEST_E_NOMEM, "session: out of memory");

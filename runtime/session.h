@@ -50,6 +50,7 @@ typedef struct mest_memory_state {
     size_t peak_arena;      /* of a training step with the most channels that groups may have; 0: they do not grow */
     mest_recompute_kind recompute;
     double share;
+    bool halves;            /* activations are stored as bfloat16 */
     bool planned;           /* by mest_session_fit, for so many samples: */
     int64_t samples, held;
     mest_memory_plan plan;  /* its last */

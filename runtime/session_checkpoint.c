@@ -9,6 +9,7 @@
  *   schedulers   their state
  *   schedule     only if a scheduler placed this epoch in the learning-rate schedule: epoch and number of epochs
  *   kernels      only if kernels were chosen by measurement: the times (session_tune.c)
+ *   bf16         only if activations are stored as bfloat16
  *   part         only if steps are in parts: samples of one (session_parts.c)
  *   remembered   only if a scheduler remembers weights to go back to: the sparse parameters' values, then the others'
  */

@@ -130,6 +130,22 @@ static mest_status divide(fitting *f)
     return MEST_OK;
 }
 
+/* The same as before with activations as bfloat16, from whole steps on. */
+static mest_status halve(fitting *f)
+{
+    mest_session *s = f->s;
+    s->memory.halves = true;
+    s->memory.arena_limit = SIZE_MAX;
+    const bool may_divide = s->config.micro_batch == 0 && !s->part_stays;
+    if (may_divide)
+        MEST_TRY(mest_session_set_part(s, s->config.batch, f->err));
+    mest_session_drop_training(s);
+    training_sizes(f);
+    MEST_TRY(build(f));
+    MEST_TRY(recompute(f));
+    return may_divide ? divide(f) : MEST_OK;
+}
+
 static void note_choice(fitting *f)
 {
     mest_session *s = f->s;
@@ -148,10 +164,12 @@ static void note_choice(fitting *f)
         n = snprintf(m->chosen, sizeof m->chosen, "steps in parts of %" PRId64 " samples", s->part);
         if (f->whole_seconds > 0)
             n += snprintf(m->chosen + n, sizeof m->chosen - (size_t)n, ", %.1f %% of a step", 100 * m->parts_share);
-        n += snprintf(m->chosen + n, sizeof m->chosen - (size_t)n, "%s%s", mest_session_normalises(s) ? ", BatchNormalization over a part" : "", p->n_again ? "; " : "");
+        n += snprintf(m->chosen + n, sizeof m->chosen - (size_t)n, "%s", mest_session_normalises(s) ? ", BatchNormalization over a part" : "");
     }
+    if (p->n_halves)
+        n += snprintf(m->chosen + n, sizeof m->chosen - (size_t)n, "%s%d activations as bf16, %d stay f32", n ? "; " : "", p->n_halves, p->n_floats);
     if (p->n_again)
-        snprintf(m->chosen + n, sizeof m->chosen - (size_t)n, "%d nodes computed again, %.1f %% of a step", p->n_again, 100 * m->again_share);
+        snprintf(m->chosen + n, sizeof m->chosen - (size_t)n, "%s%d nodes computed again, %.1f %% of a step", n ? "; " : "", p->n_again, 100 * m->again_share);
 }
 
 /* ---- refusals ---- */
@@ -193,6 +211,11 @@ static mest_status tell_alternatives(fitting *f, int64_t so_far, char *hint, siz
         s->memory.recompute = MEST_RECOMPUTE_LEAST;
         status = tell_alternative(f, so_far, "with recomputation (recompute auto)", hint, size);
         s->memory.recompute = asked;
+    }
+    if (status == MEST_OK && f->samples >= 0 && !s->memory.halves) {
+        s->memory.halves = true;
+        status = tell_alternative(f, so_far, "with activations bf16", hint, size);
+        s->memory.halves = false;
     }
     const int64_t half = smaller_part(s);
     if (status == MEST_OK && f->samples >= 0 && s->config.micro_batch && half > 0) {
@@ -265,6 +288,8 @@ mest_status mest_session_fit(mest_session *s, int64_t samples, int64_t held, int
         MEST_TRY(recompute(&f));
         if (s->config.micro_batch == 0 && !s->part_stays)
             MEST_TRY(divide(&f));
+        if (exceeds(&f) && !strcmp(s->config.activations, "auto") && !s->part_stays)
+            MEST_TRY(halve(&f));
     }
     note_choice(&f);
     state->plan = f.m;

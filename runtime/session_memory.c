@@ -45,6 +45,7 @@ mest_status mest_memory_config(mest_session *s, mest_error *err)
 {
     mest_memory_state *m = &s->memory;
     m->arena_limit = SIZE_MAX;
+    m->halves = !strcmp(s->config.activations, "bf16");
     MEST_CHECK(s->config.memory_limit >= 0, err, MEST_E_ARGUMENT, "config: memory_limit must not be negative");
     return mest_recompute_parse(s->config.recompute, &m->recompute, &m->share, err);
 }
@@ -79,6 +80,15 @@ size_t mest_memory_arena(const mest_session *s, bool training)
     return training && s->memory.peak_arena > most ? s->memory.peak_arena : most;
 }
 
+/* Pages of the model file that are in memory at once while a checkpoint or an export reads it, with the arena still there. */
+static int64_t file_pages(const mest_model *model)
+{
+    int64_t bytes = 0;
+    for (const mest_mapping *map = model->mappings; map; map = map->next)
+        bytes += (int64_t)map->size;
+    return bytes < MEST_FORGET_BYTES ? bytes : MEST_FORGET_BYTES;
+}
+
 void mest_memory_account(const mest_session *s, int64_t coming, int64_t pipeline, mest_memory_plan *m)
 {
     const size_t train = mest_memory_arena(s, true), other = mest_memory_arena(s, false);
@@ -106,7 +116,7 @@ void mest_memory_account(const mest_session *s, int64_t coming, int64_t pipeline
     const int64_t resident = mest_process_resident();
     m->base_bytes = resident > now ? resident - now : 0;
     const int threads = s->threads.n > 1 ? s->threads.n : 1;
-    m->outside_bytes = outside_of_kernels(s) + CODE_BYTES + threads * THREAD_BYTES + 2 * LOADER_BYTES;
+    m->outside_bytes = outside_of_kernels(s) + CODE_BYTES + threads * THREAD_BYTES + 2 * LOADER_BYTES + file_pages(s->model);
     m->process_bytes = m->base_bytes + m->heap_bytes + m->outside_bytes;
 }
 

@@ -3,6 +3,7 @@
  * of the samples and are added (accumulate.c), and the last part updates the weights. What normalises over the batch does so over a part, and tracks its statistics
  * once a part, as a loop of loss.backward() calls before one optimizer step does in PyTorch. Random numbers are those of the whole batch. */
 #include <inttypes.h>
+#include <string.h>
 
 #include "runtime/session.h"
 
@@ -90,6 +91,8 @@ mest_status mest_session_set_part(mest_session *s, int64_t samples, mest_error *
 
 mest_status mest_session_write_part(const mest_session *s, mest_checkpoint_writer *w, mest_error *err)
 {
+    if (s->memory.halves)
+        MEST_TRY(mest_checkpoint_put(w, "bf16", &(uint8_t){1}, 1, err));
     return s->part < s->config.batch ? mest_checkpoint_put(w, "part", &s->part, sizeof s->part, err) : MEST_OK;
 }
 
@@ -109,9 +112,13 @@ mest_status mest_session_read_part(mest_session *s, const mest_checkpoint *file,
     const int64_t asked = c->micro_batch > 0 ? c->micro_batch : c->micro_batch < 0 ? c->batch : part;
     MEST_CHECK(asked == part, err, MEST_E_STATE, "checkpoint '%s' is of another run: its steps compute %" PRId64 " samples at once, this run's %" PRId64 " (micro_batch)", path,
                part, asked);
+    const bool halves = mest_section_exists(file, "bf16"), wanted = strcmp(c->activations, "auto") ? !strcmp(c->activations, "bf16") : halves;
+    MEST_CHECK(wanted == halves, err, MEST_E_STATE, "checkpoint '%s' is of another run: its activations are %s, this run's %s", path, halves ? "bf16" : "f32",
+               wanted ? "bf16" : "f32");
     s->part_stays = true;
-    if (part == s->part)
+    if (part == s->part && halves == s->memory.halves)
         return MEST_OK;
+    s->memory.halves = halves;
     s->memory.planned = false;
     s->memory.arena_limit = SIZE_MAX;
     return mest_session_set_part(s, part, err);

@@ -179,6 +179,9 @@ const option option_table[] = {
     TEXT("micro-batch", 0, false, "auto|off|N", "auto", micro_batch,
          "samples computed at once; a step is then made in parts whose gradients are added before one update, and\n"
          "BatchNormalization normalises over a part; auto: whole steps, unless a limit cannot be obeyed otherwise"),
+    CHOICE("activations", false, "f32|bf16|auto", "f32", activations,
+           "how activations wait for the backward part; bf16: in half the bytes, rounded, where nothing needs all bits;\n"
+           "auto: f32, unless a limit cannot be obeyed otherwise"),
 
     GROUP("guest", "A good guest (--train)"),
     {"time-limit", 0, true, OPT_TIME, "TIME", "0", AT(time_limit), 0, 1e9, 0,

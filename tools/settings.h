@@ -83,7 +83,7 @@ typedef struct settings {
     double cpu_share, min_battery, max_temp;
     const char *pause_file, *sys_root;
 
-    const char *kernels, *program, *no_fuse, *recompute, *micro_batch;
+    const char *kernels, *program, *no_fuse, *recompute, *micro_batch, *activations;
     bool no_xnnpack, nice;
 
     /* talk */

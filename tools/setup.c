@@ -346,6 +346,7 @@ int tool_create_session(tool *t)
     if (!micro_batch(s->micro_batch, &c->micro_batch))
         return tool_refuse(t, EXIT_USAGE, "--micro-batch %s is neither auto nor off nor a number of samples that divides %" PRId64, s->micro_batch, s->batch);
     c->recompute = s->recompute;
+    c->activations = s->activations;
     c->memory_limit = s->memory_limit;
     if (mest_session_create(&t->session, t->model, c, &err) != MEST_OK)
         return tool_fail(t, STAGE_PREPARE, &err);

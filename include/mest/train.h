@@ -89,6 +89,9 @@ typedef struct mest_train_config {
     int64_t micro_batch;    /* samples that are computed at once; it must divide `batch`. A step is then made of parts whose gradients are added before one update of the
                              * weights: those of the whole batch up to rounding, except that BatchNormalization normalises over a part and tracks its statistics once a
                              * part, as accumulated gradients do in PyTorch. 0 (default): whole steps, parts only where memory_limit cannot be obeyed otherwise; -1: never */
+    const char *activations; /* what the forward part of a step leaves to the backward part: "f32" (default); "bf16": stored as bfloat16, half the bytes, where nothing depends
+                             * on equal numbers (mest/memory.h: chosen says how many); the forward part and its loss are the same, gradients are those of rounded activations;
+                             * "auto": only where memory_limit cannot be obeyed otherwise. Copied */
 } mest_train_config;
 
 MEST_API void mest_train_config_init(mest_train_config *config);

@@ -9,6 +9,7 @@
 #include <stdatomic.h>
 #include <unistd.h>
 
+#include "mest/memory.h"
 #include "mest/serve.h"
 #include "tests/fuzz/fuzz.h"
 
@@ -62,11 +63,11 @@ typedef struct use {
 
 static mest_status open_session(mest_model **m, mest_session **s, int form, mest_error *err)
 {
-    static const struct { const char *scheme, *scheduler, *options, *second, *second_options, *optimizer; bool watch; } forms[] = {
-        { "csr", "mest", "mode=ems,freq=1,lambda=.5", "forgetting", "epoch=1,count=3", "sgd", true },
-        { "block4", "rigl", "every=2", NULL, NULL, "adamw", false },
-        { "pattern", "set", "every=2", NULL, NULL, "sgd", false },
-        { "nm2:4", "mest", "mode=em,freq=1", NULL, NULL, "adamw", true },
+    static const struct { const char *scheme, *scheduler, *options, *second, *second_options, *optimizer; bool watch; int64_t micro_batch; const char *activations, *recompute; } forms[] = {
+        { "csr", "mest", "mode=ems,freq=1,lambda=.5", "forgetting", "epoch=1,count=3", "sgd", true, 0, "f32", "auto" },
+        { "block4", "rigl", "every=2", NULL, NULL, "adamw", false, 4, "bf16", "least" },
+        { "pattern", "set", "every=2", NULL, NULL, "sgd", false, 2, "f32", "off" },
+        { "nm2:4", "mest", "mode=em,freq=1", NULL, NULL, "adamw", true, 0, "bf16", "least" },
     };
     mest_status status;
     mest_model_options mo;
@@ -86,11 +87,26 @@ static mest_status open_session(mest_model **m, mest_session **s, int form, mest
     c.optimizer = forms[form].optimizer;
     c.watch_patterns = forms[form].watch;
     c.use_xnnpack = form % 2 == 0;
+    c.micro_batch = forms[form].micro_batch;
+    c.activations = forms[form].activations;
+    c.recompute = forms[form].recompute;
+    c.memory_limit = form == 0 ? 0 : INT64_C(1) << 40; /* never in the way, but planned for */
     STEP(mest_model_load(m, model_path, &mo, err));
     STEP(mest_model_sparsify(*m, &sp, err));
     STEP(mest_session_create(s, *m, &c, err));
     STEP(mest_session_add_scheduler(*s, forms[form].scheduler, forms[form].options, err));
     return forms[form].second ? mest_session_add_scheduler(*s, forms[form].second, forms[form].second_options, err) : MEST_OK;
+}
+
+/* What was asked for is in use, or this test would not test it. */
+static bool as_asked(mest_session *s, int form)
+{
+    mest_memory_plan plan = { .struct_size = sizeof plan };
+    mest_error err;
+    if (mest_session_plan_memory(s, NULL, NULL, &plan, &err) != MEST_OK)
+        return false;
+    const bool parts = form == 1 || form == 2, halves = form == 1 || form == 3;
+    return (plan.micro_batch < plan.batch) == parts && (strstr(plan.chosen, "as bf16") != NULL) == halves && (form != 1 || plan.n_again > 0);
 }
 
 static mest_status whole_use(use *u, int form, mest_error *err)
@@ -195,6 +211,8 @@ static mest_status run(int form, long n, bool all)
     from_then_on = all;
     mest_status status = whole_use(&u, form, &err);
     fail_at = -1;
+    if (n < 0 && status == MEST_OK && !as_asked(u.session, form))
+        wrong(form, n, all, "memory is not saved in the ways that were asked for", "");
     close_all(&u);
     if (status != MEST_OK && (status != MEST_E_NOMEM || err.code != status || !err.msg[0]))
         wrong(form, n, all, mest_status_text(status), err.msg);

@@ -222,6 +222,33 @@ mest_status net_train(const net *n, const net_how *how, net_result *r)
     return status;
 }
 
+mest_status net_half(const net *n, const mest_train_config *c, const char *from, const char *to, net_result *r)
+{
+    char path[600];
+    mest_model *m = NULL;
+    mest_session *s = NULL;
+    samples data = {n, 38};
+    const mest_source source = net_source(&data);
+    mest_run_options o;
+    mest_run_options_init(&o);
+    *r = (net_result){.weights = 0};
+    mest_status status = mest_model_load(&m, net_path(n, path, sizeof path), NULL, &r->error);
+    if (status == MEST_OK)
+        status = mest_session_create(&s, m, c, &r->error);
+    if (status == MEST_OK && from)
+        status = mest_session_resume(s, from, &r->error);
+    o.max_epochs = to ? 1 : 0;
+    if (status == MEST_OK)
+        status = mest_session_train(s, &source, &o, &r->error);
+    if (status == MEST_OK && to)
+        status = mest_session_checkpoint(s, to, &r->error);
+    if (status == MEST_OK)
+        status = net_read(m, r, &r->error);
+    mest_session_destroy(s);
+    mest_model_destroy(m);
+    return status;
+}
+
 void net_result_free(net_result *r)
 {
     free(r->values);

@@ -54,6 +54,8 @@ void net_how_init(net_how *how);
 const char *net_path(const net *n, char *path, size_t size);
 /* Trains; the error is in the result. */
 mest_status net_train(const net *n, const net_how *how, net_result *result);
+/* 38 samples: all epochs; or the first one, and a checkpoint in `to`; or those after the checkpoint `from`. Parameters are in the result. */
+mest_status net_half(const net *n, const mest_train_config *c, const char *from, const char *to, net_result *r);
 void net_result_free(net_result *r);
 /* |a - b| / |b| over all parameters. */
 double net_distance(const net_result *a, const net_result *b);

@@ -137,33 +137,6 @@ static void gradients(const net *n)
 
 /* ---- going on ---- */
 
-static mest_status half(const net *n, const mest_train_config *c, const char *from, const char *to, net_result *r)
-{
-    char path[600];
-    mest_model *m = NULL;
-    mest_session *s = NULL;
-    net_samples samples = {n, 38};
-    const mest_source source = net_source(&samples);
-    mest_run_options o;
-    mest_run_options_init(&o);
-    *r = (net_result){.weights = 0};
-    mest_status status = mest_model_load(&m, net_path(n, path, sizeof path), NULL, &r->error);
-    if (status == MEST_OK)
-        status = mest_session_create(&s, m, c, &r->error);
-    if (status == MEST_OK && from)
-        status = mest_session_resume(s, from, &r->error);
-    o.max_epochs = to ? 1 : 0;
-    if (status == MEST_OK)
-        status = mest_session_train(s, &source, &o, &r->error);
-    if (status == MEST_OK && to)
-        status = mest_session_checkpoint(s, to, &r->error);
-    if (status == MEST_OK)
-        status = net_read(m, r, &r->error);
-    mest_session_destroy(s);
-    mest_model_destroy(m);
-    return status;
-}
-
 static void resume(const net *n)
 {
     char file[] = "/tmp/mest-parts-XXXXXX";
@@ -174,16 +147,16 @@ static void resume(const net *n)
     how.config.epochs = 2;
     how.config.micro_batch = 4;
     how.config.loss = n->loss;
-    check(fd >= 0 && half(n, &how.config, NULL, NULL, &straight) == MEST_OK, n, "resume", straight.error.msg, 0);
-    check(half(n, &how.config, NULL, file, &first) == MEST_OK, n, "resume", first.error.msg, 0);
+    check(fd >= 0 && net_half(n, &how.config, NULL, NULL, &straight) == MEST_OK, n, "resume", straight.error.msg, 0);
+    check(net_half(n, &how.config, NULL, file, &first) == MEST_OK, n, "resume", first.error.msg, 0);
     how.config.micro_batch = 0; /* nothing asked for: as it was */
-    check(half(n, &how.config, file, NULL, &second) == MEST_OK && second.weights == straight.weights, n, "resume", second.error.msg, 0);
+    check(net_half(n, &how.config, file, NULL, &second) == MEST_OK && second.weights == straight.weights, n, "resume", second.error.msg, 0);
     net_result_free(&second);
     how.config.micro_batch = 8;
-    check(half(n, &how.config, file, NULL, &second) == MEST_E_STATE && strstr(second.error.msg, "micro_batch"), n, "resume", second.error.msg, 0);
+    check(net_half(n, &how.config, file, NULL, &second) == MEST_E_STATE && strstr(second.error.msg, "micro_batch"), n, "resume", second.error.msg, 0);
     net_result_free(&second);
     how.config.micro_batch = 5; /* no divisor of 16 */
-    check(half(n, &how.config, NULL, NULL, &second) == MEST_E_ARGUMENT, n, "config", second.error.msg, 0);
+    check(net_half(n, &how.config, NULL, NULL, &second) == MEST_E_ARGUMENT, n, "config", second.error.msg, 0);
     net_result_free(&straight);
     net_result_free(&first);
     net_result_free(&second);
