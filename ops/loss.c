@@ -2,11 +2,12 @@
 /* Losses, attached by name; each gives the mean over rows (a scalar), the loss of each row, and a gradient.
  *   mest.SoftmaxCrossEntropy  logits [outer..., C, inner...] with the classes on class_axis, targets int64 without that axis. Row loss:
  *                             -sum_c q_c log p_c, q = (1 - eps) * onehot + eps / C (PyTorch's label smoothing); correct: the first largest
- *                             logit is the target's. A target outside [0, C) is an error that names its row and value
+ *                             logit is the target's. A row whose target is ignore_index has loss 0, no gradient, MEST_ROW_IGNORED for correct,
+ *                             and means are over the others; 0 where there are none. Any other target outside [0, C) is an error that names its row
  *   mest.MSELoss              (y - t)^2, mean over elements; row loss: mean over the elements of a sample
  *   mest.BCELoss              y are logits: max(y, 0) - y t + log(1 + exp(-|y|)), means as above
  * Sums are in double and in an order that depends on the shape only. */
-#include "ops/nn.h"
+#include "ops/loss.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -16,7 +17,9 @@ enum { PARTS = 64 }; /* most pieces a loss is summed in */
 
 /* ---- softmax cross-entropy ---- */
 typedef struct classes {
-    int64_t rows, size, inner;
+    int64_t rows, counted, size, inner; /* counted: rows that are not ignored */
+    bool ignores;
+    int64_t ignore;
     double smoothing, scale; /* scale: of the logits */
     const mest_real *x;
     const int64_t *target;
@@ -63,12 +66,17 @@ static mest_status ce_grad_infer(mest_infer *c)
 
 static classes classes_of(const mest_args *a)
 {
-    const mest_loss_params *p = a->params;
+    const mest_ce_params *ce = a->params;
+    const mest_loss_params *p = &ce->loss;
     const mest_shape *x = &a->in[0].type->shape;
     int axis = mest_axis(p->class_axis, x->rank);
     classes c = { .rows = (int64_t)a->in[1].count, .size = x->dim[axis], .inner = mest_shape_span(x, axis + 1, x->rank),
                   .smoothing = p->label_smoothing, .scale = a->run && a->run->logit_scale > 0 ? a->run->logit_scale : 1, .x = a->in[0].data, .target = a->in[1].data };
     c.per_part = (c.rows + PARTS - 1) / PARTS;
+    c.ignores = ce->ignores;
+    c.ignore = ce->ignore_index;
+    for (int64_t r = 0; r < c.rows; r++)
+        c.counted += !(c.ignores && c.target[r] == c.ignore);
     return c;
 }
 
@@ -98,6 +106,13 @@ static void ce_tile(void *context, size_t tile)
         int64_t offset = r / c->inner * c->size * c->inner + r % c->inner, best, t = c->target[r];
         mest_real top;
         double sum, total;
+        if (c->ignores && t == c->ignore) {
+            if (c->row_loss)
+                c->row_loss[r] = 0;
+            if (c->correct)
+                c->correct[r] = MEST_ROW_IGNORED;
+            continue;
+        }
         if (t < 0 || t >= c->size) {
             c->bad[tile] = r;
             return;
@@ -125,6 +140,11 @@ static void ce_grad_tile(void *context, size_t tile)
         const mest_real *x = c->x + offset;
         mest_real top, *dx = c->dx + offset;
         double sum, total;
+        if (c->ignores && t == c->ignore) {
+            for (int64_t k = 0; k < c->size; k++)
+                dx[k * c->inner] = 0;
+            continue;
+        }
         if (t < 0 || t >= c->size) {
             c->bad[tile] = r;
             return;
@@ -163,7 +183,7 @@ static mest_status ce_forward(const mest_args *a)
     for (int64_t i = 0; i < parts; i++)
         loss += c.part[i];
     if (a->out[0].data)
-        *(mest_real *)a->out[0].data = (mest_real)(loss / (double)c.rows);
+        *(mest_real *)a->out[0].data = (mest_real)(c.counted ? loss / (double)c.counted : 0);
     return MEST_OK;
 }
 
@@ -171,7 +191,7 @@ static mest_status ce_grad_forward(const mest_args *a)
 {
     classes c = classes_of(a);
     int64_t parts;
-    c.dloss = c.scale * (double)*(const mest_real *)a->in[2].data / (double)c.rows;
+    c.dloss = c.scale * (double)*(const mest_real *)a->in[2].data / (double)(c.counted ? c.counted : 1);
     c.dx = a->out[0].data;
     return ce_run(a, &c, ce_grad_tile, &parts);
 }
@@ -295,19 +315,19 @@ static mest_status bce_grad_forward(const mest_args *a) { return pair_run(a, tru
 static mest_status mse_vjp(mest_vjp *v) { return give_loss_grad(v, "mest.MSELossGrad"); }
 static mest_status bce_vjp(mest_vjp *v) { return give_loss_grad(v, "mest.BCELossGrad"); }
 
-#define LOSS(name_, outs_, infer_, forward_, vjp_)                                                                             \
+#define LOSS(name_, type_, outs_, infer_, forward_, vjp_)                                                                             \
     { .domain = "mest", .name = name_, .since = 1, .in_min = 2, .in_max = 2, .out_min = 1, .out_max = outs_,                   \
-      .params_bytes = sizeof(mest_loss_params), .infer = infer_, .forward = forward_, .vjp = vjp_ }
-#define LOSS_GRAD(name_, infer_, forward_)                                                                                     \
+      .params_bytes = sizeof(type_), .infer = infer_, .forward = forward_, .vjp = vjp_ }
+#define LOSS_GRAD(name_, type_, infer_, forward_)                                                                                     \
     { .domain = "mest", .name = name_, .since = 1, .in_min = 3, .in_max = 3, .out_min = 1, .out_max = 1,                       \
-      .params_bytes = sizeof(mest_loss_params), .infer = infer_, .forward = forward_ }
+      .params_bytes = sizeof(type_), .infer = infer_, .forward = forward_ }
 
 const mest_op mest_ops_loss[] = {
-    LOSS("mest.SoftmaxCrossEntropy", 3, ce_loss_infer, ce_forward, ce_vjp),
-    LOSS_GRAD("mest.SoftmaxCrossEntropyGrad", ce_grad_infer, ce_grad_forward),
-    LOSS("mest.MSELoss", 2, pair_loss_infer, mse_forward, mse_vjp),
-    LOSS_GRAD("mest.MSELossGrad", pair_grad_infer, mse_grad_forward),
-    LOSS("mest.BCELoss", 2, pair_loss_infer, bce_forward, bce_vjp),
-    LOSS_GRAD("mest.BCELossGrad", pair_grad_infer, bce_grad_forward),
+    LOSS("mest.SoftmaxCrossEntropy", mest_ce_params, 3, ce_loss_infer, ce_forward, ce_vjp),
+    LOSS_GRAD("mest.SoftmaxCrossEntropyGrad", mest_ce_params, ce_grad_infer, ce_grad_forward),
+    LOSS("mest.MSELoss", mest_loss_params, 2, pair_loss_infer, mse_forward, mse_vjp),
+    LOSS_GRAD("mest.MSELossGrad", mest_loss_params, pair_grad_infer, mse_grad_forward),
+    LOSS("mest.BCELoss", mest_loss_params, 2, pair_loss_infer, bce_forward, bce_vjp),
+    LOSS_GRAD("mest.BCELossGrad", mest_loss_params, pair_grad_infer, bce_grad_forward),
     { .name = NULL },
 };

@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "ops/nn.h"
+#include "ops/loss.h"
 #include "runtime/infer.h"
 #include "runtime/match.h"
 #include "runtime/program.h"
@@ -109,9 +109,12 @@ mest_status mest_attach_loss(mest_program *p, mest_error *err)
         tt = &usual;
     }
     MEST_CHECK(ty->dtype == MEST_F32, err, MEST_E_SHAPE, "output '%s' is %s, a loss needs float32", g->values[y].name, mest_dtype_name(ty->dtype));
-    mest_loss_params *params = mest_region_alloc(&g->region, 1, sizeof *params);
-    MEST_CHECK(params, err, MEST_E_NOMEM, "loss: out of memory");
+    mest_ce_params *all = mest_region_alloc(&g->region, 1, sizeof *all);
+    MEST_CHECK(all, err, MEST_E_NOMEM, "loss: out of memory");
+    mest_loss_params *params = &all->loss;
     params->label_smoothing = spec->label_smoothing;
+    all->ignores = spec->ignores;
+    all->ignore_index = spec->ignore_index;
     mest_type type = *tt;
     if (ce) {
         MEST_CHECK(tt->dtype == MEST_I64 && class_axis(&ty->shape, &tt->shape, &params->class_axis), err, MEST_E_SHAPE,

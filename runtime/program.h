@@ -50,6 +50,8 @@ typedef struct mest_program_spec {
     const char *output;               /* name of the output that is wanted; NULL: all of them (INFER), the first (TRAIN, EVAL) */
     const char *loss;                 /* TRAIN, EVAL */
     double label_smoothing;
+    bool ignores;                     /* ce: targets of ignore_index do not count */
+    int64_t ignore_index;
     const mest_type *target;          /* TRAIN, EVAL: type of the whole target batch */
     const char *batch_norm;           /* "train", "frozen", "auto" */
     bool measure_unfolded;            /* INFER: statistics of what goes into unfolded layers are taken */

@@ -2,6 +2,7 @@
 /* Sessions: configuration, programs by purpose and size, single steps, inference. */
 #include "runtime/session.h"
 
+#include "ops/loss.h"
 #include "runtime/channels.h"
 
 #include <inttypes.h>
@@ -20,6 +21,7 @@ void mest_train_config_init(mest_train_config *c)
     memset(c, 0, sizeof *c);
     c->struct_size = sizeof *c;
     c->batch = 32;
+    c->ignore_index = -100;
     c->shuffle = true;
     c->epochs = 1;
     c->loss = "ce";
@@ -378,6 +380,8 @@ static mest_status new_program(mest_session *s, mest_program_kind kind, int64_t 
                               .loss = s->config.loss,
                               .output = s->config.output ? s->config.output : s->model->graph.n_outputs ? s->model->graph.values[s->model->graph.outputs[0]].name : NULL,
                               .label_smoothing = s->config.label_smoothing,
+                              .ignores = true,
+                              .ignore_index = s->config.ignore_index,
                               .batch_norm = s->config.batch_norm,
                               .measure_unfolded = s->measuring,
                               .bn_biased = !strcmp(s->config.bn_stats, "onnx"),
@@ -496,15 +500,19 @@ void mest_session_count(const mest_program *p, double *loss_sum, int64_t *rows, 
 {
     const mest_tensor *row = &p->tensors[p->row_loss];
     const mest_real *loss = row->data;
+    int64_t ignored = 0;
     for (size_t i = 0; i < row->count; i++)
-        *loss_sum += (double)loss[i];
+        *loss_sum += (double)loss[i]; /* that of an ignored row is 0 */
     *rows += (int64_t)row->count;
     if (p->correct == MEST_NONE)
         return;
     const uint8_t *correct = p->tensors[p->correct].data;
-    for (size_t i = 0; i < p->tensors[p->correct].count; i++)
-        *hits += correct[i] != 0;
-    *class_rows += (int64_t)p->tensors[p->correct].count;
+    for (size_t i = 0; i < p->tensors[p->correct].count; i++) {
+        *hits += correct[i] == 1;
+        ignored += correct[i] == MEST_ROW_IGNORED;
+    }
+    *rows -= ignored;
+    *class_rows += (int64_t)p->tensors[p->correct].count - ignored;
 }
 
 void mest_session_hits(mest_session *s, const mest_program *p, int64_t first, int64_t n)

@@ -62,6 +62,8 @@ static int identity_text(mest_session *s, char *text, size_t size)
         n += snprintf(text + n, size - (size_t)n, "head=%" PRId64 " classes\n", s->model->head->classes);
     if (c->lr_decay > 0 && n > 0 && (size_t)n < size)
         n += snprintf(text + n, size - (size_t)n, "lr_decay=%.17g\n", c->lr_decay);
+    if (c->ignore_index != -100 && n > 0 && (size_t)n < size)
+        n += snprintf(text + n, size - (size_t)n, "ignore_index=%" PRId64 "\n", c->ignore_index);
     for (int i = 0; i < s->model->n_params && n > 0 && (size_t)n < size; i++) {
         const mest_param *p = &s->model->params[i];
         if (p->sparse || p->role == MEST_ROLE_FROZEN)

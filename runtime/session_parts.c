@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Steps in parts. A batch of n samples is computed `s->part` samples at a time, the rest last; each part runs forward and backward, its gradients count by its share
- * of the samples and are added (accumulate.c), and the last part updates the weights. What normalises over the batch does so over a part, and tracks its statistics
+ * of the rows that the loss counts and are added (accumulate.c), and the last part updates the weights. What normalises over the batch does so over a part, and tracks its statistics
  * once a part, as a loop of loss.backward() calls before one optimizer step does in PyTorch. Random numbers are those of the whole batch. */
 #include <inttypes.h>
 #include <string.h>
@@ -56,12 +56,26 @@ mest_status mest_session_part(mest_session *s, const void *const *inputs, const 
     return MEST_OK;
 }
 
+/* Rows of n samples that a mean is over: classes that are to be ignored do not count. */
+static int64_t counted_rows(const mest_session *s, const void *targets, int64_t n)
+{
+    int64_t rows = n, counted = 0;
+    for (int i = 0; i < s->target_shape.rank; i++)
+        rows *= s->target_shape.dim[i];
+    if (s->target_type != MEST_I64)
+        return rows;
+    for (int64_t r = 0; r < rows; r++)
+        counted += ((const int64_t *)targets)[r] != s->config.ignore_index;
+    return counted;
+}
+
 mest_status mest_session_run_parts(mest_session *s, const mest_run *run, bool forward_only, mest_error *err)
 {
     mest_step_at_work *w = &s->step;
     w->loss = 0;
     w->rows = w->hits = w->class_rows = 0;
     const int32_t count = mest_session_n_parts(s, w->n);
+    const int64_t counted = count > 1 ? counted_rows(s, w->targets, w->n) : 0;
     for (int32_t k = 0; k < count; k++) {
         mest_part part;
         mest_run own = *run;
@@ -71,7 +85,7 @@ mest_status mest_session_run_parts(mest_session *s, const mest_run *run, bool fo
             own.parts = count;
             own.first = part.first;
             own.samples = part.n;
-            own.share = (double)part.n / (double)w->n;
+            own.share = counted ? (double)counted_rows(s, part.targets, part.n) / (double)counted : 0;
         }
         w->program = part.program;
         MEST_TRY(mest_program_run(part.program, &own, forward_only, err));

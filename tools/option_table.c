@@ -79,6 +79,7 @@ const option option_table[] = {
     INT("validation-batch-size", 0, false, "N", "0", eval_batch, 0, 1048576, "samples a step of an evaluation; 0: as --batch-size"),
     CHOICE("loss", true, "ce|mse|bce", "ce", loss,
            "softmax cross-entropy, mean squared error, or binary cross-entropy with logits"),
+    INT("ignore-index", 0, false, "N", "-100", ignore_index, -BIG, BIG, "--loss ce: targets of N do not count: padding, pixels of no class"),
     REAL("smoothing", false, "P", "0", smoothing, 0, 0.999, "label smoothing, for --loss ce"),
     REAL("drop", false, "P", "(as in the file)", drop, 0, 0.999, "ratio of every Dropout node"),
     CHOICE("bn", false, "train|frozen|auto|unfold", "auto", bn, "BatchNormalization: batch statistics, those of the file, or (auto) those of the file\nwhere scale and bias are frozen; unfold: put back what was folded into Conv at export"),

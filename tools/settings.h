@@ -50,6 +50,7 @@ typedef struct settings {
     int64_t new_head;
     int64_t bn_recompute_batches;
     const char *loss, *output_name, *bn, *freeze, *train_only, *trainable;
+    int64_t ignore_index;
     double smoothing, drop;
     bool no_eval_before;
 

@@ -311,6 +311,7 @@ int tool_create_session(tool *t)
     c->max_steps = s->max_steps;
     c->loss = s->loss;
     c->label_smoothing = s->smoothing;
+    c->ignore_index = s->ignore_index;
     c->optimizer = s->opt;
     c->lr = !isnan(s->lr) ? s->lr : adam ? 0.001 : 0.01;
     c->momentum = s->momentum;

@@ -92,6 +92,8 @@ typedef struct mest_train_config {
     const char *activations; /* what the forward part of a step leaves to the backward part: "f32" (default); "bf16": stored as bfloat16, half the bytes, where nothing depends
                              * on equal numbers (mest/memory.h: chosen says how many); the forward part and its loss are the same, gradients are those of rounded activations;
                              * "auto": only where memory_limit cannot be obeyed otherwise. Copied */
+    int64_t ignore_index;   /* ce: rows with this target do not count, neither in loss and gradient (means are over the others) nor in the accuracy, as with
+                             * PyTorch's cross_entropy; a batch of nothing else has loss 0. Default -100 */
 } mest_train_config;
 
 MEST_API void mest_train_config_init(mest_train_config *config);

@@ -2,7 +2,7 @@
 /* Gradient cases of the neural-network operators. */
 #include <math.h>
 
-#include "ops/nn.h"
+#include "ops/loss.h"
 #include "tests/grad/cases.h"
 
 #define INTS(...) { GRAD_DIMS(__VA_ARGS__), (const int64_t[]){ __VA_ARGS__ } }
@@ -57,7 +57,9 @@ static const mest_pool_params pool_same = { .kernel_shape = INTS(2, 2), .strides
 /* ---- the rest ---- */
 static const mest_dropout_params dropout = { .ratio = 0.4, .key = 5 };
 static const mest_softmax_params softmax_last = { -1, 0 }, softmax_middle = { 1, 0 }, softmax_flat = { 1, 1 }, softmax_flat_end = { 2, 1 };
-static const mest_loss_params loss_last = { 0, -1 }, loss_smooth = { 0.1, -1 }, loss_middle = { 0.2, 1 };
+static const mest_loss_params loss_any = { 0, -1 };
+static const mest_ce_params loss_last = { { 0, -1 }, false, 0 }, loss_smooth = { { 0.1, -1 }, false, 0 }, loss_middle = { { 0.2, 1 }, false, 0 },
+                            loss_ignores = { { 0.1, 1 }, true, 2 };
 static const int64_t targets_4[] = { 2, 0, 4, 4 }, targets_6[] = { 1, 0, 2, 2, 1, 0 };
 
 const grad_case grad_cases_nn[] = {
@@ -153,8 +155,10 @@ const grad_case grad_cases_nn[] = {
       .in = { VAR(4, 5), { .shape = GRAD_SHAPE(4), .role = GRAD_FIXED, .fill = GRAD_NUMBERS, .dtype = MEST_I64, .ints = targets_4 } } },
     { "classes in the middle, smoothed", "mest.SoftmaxCrossEntropy", .params = &loss_middle, .n_out = 3, .is_loss = true, .n_in = 2,
       .in = { VAR(2, 3, 3), { .shape = GRAD_SHAPE(2, 3), .role = GRAD_FIXED, .fill = GRAD_NUMBERS, .dtype = MEST_I64, .ints = targets_6 } } },
-    { "matrix", "mest.MSELoss", .params = &loss_last, .n_out = 2, .is_loss = true, .n_in = 2, .in = { VAR(3, 4), FIXED(3, 4) } },
-    { "logits", "mest.BCELoss", .params = &loss_last, .n_out = 2, .is_loss = true, .n_in = 2,
+    { "classes in the middle, one of them ignored", "mest.SoftmaxCrossEntropy", .params = &loss_ignores, .n_out = 3, .is_loss = true, .n_in = 2,
+      .in = { VAR(2, 3, 3), { .shape = GRAD_SHAPE(2, 3), .role = GRAD_FIXED, .fill = GRAD_NUMBERS, .dtype = MEST_I64, .ints = targets_6 } } },
+    { "matrix", "mest.MSELoss", .params = &loss_any, .n_out = 2, .is_loss = true, .n_in = 2, .in = { VAR(3, 4), FIXED(3, 4) } },
+    { "logits", "mest.BCELoss", .params = &loss_any, .n_out = 2, .is_loss = true, .n_in = 2,
       .in = { { .shape = GRAD_SHAPE(3, 4), .lo = -4, .hi = 4 }, { .shape = GRAD_SHAPE(3, 4), .role = GRAD_FIXED, .lo = 0, .hi = 1 } } },
     { .name = NULL },
 };

@@ -131,7 +131,7 @@ case("LogSoftmax", "large values", "&(const mest_softmax_params){ -1, 0 }", [x *
 big = torch.cat([t(4, 3), torch.full((1, 3), 500.0).double()]) + torch.arange(3) / 8
 for x, target, axis, eps in ((big, torch.tensor([0, 2, 1, 1, 0]), 1, 0.0), (t(2, 4, 3), torch.randint(0, 4, (2, 3)), 1, 0.1)):
     rows = F.cross_entropy(x, target, reduction="none", label_smoothing=eps)
-    case("mest.SoftmaxCrossEntropy", "smoothing %g" % eps, "&(const mest_loss_params){ %g, %d }" % (eps, axis), [x, target],
+    case("mest.SoftmaxCrossEntropy", "smoothing %g" % eps, "&(const mest_ce_params){ { %g, %d }, false, 0 }" % (eps, axis), [x, target],
          [rows.mean(), rows.flatten(), (x.argmax(1) == target).flatten()])
 x, target = t(3, 2, 2), t(3, 2, 2)
 case("mest.MSELoss", "image", "&(const mest_loss_params){ 0, -1 }", [x, target], [F.mse_loss(x, target), ((x - target)**2).mean((1, 2))])

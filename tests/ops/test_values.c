@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "ops/convolve.h"
+#include "ops/loss.h"
 #include "runtime/infer.h"
 #include "runtime/rng.h"
 
@@ -243,11 +244,33 @@ START_TEST(test_target_out_of_range)
 {
     static const double logits[] = { 1, 2, 3, 4, 5, 6 }, targets[] = { 2, 3 };
     const value_tensor in[2] = { { MEST_F32, { 2, { 2, 3 } }, logits }, { MEST_I64, { 1, { 2 } }, targets } };
-    const mest_loss_params p = { 0, -1 };
+    const mest_ce_params p = { { 0, -1 }, true, -100 };
     single s;
     ck_assert_int_eq(single_make(&s, "mest.SoftmaxCrossEntropy", 0, &p, 2, in, 3), MEST_OK);
     ck_assert_int_eq(single_run(&s), MEST_E_DATA);
     ck_assert_msg(strstr(s.err.msg, "target 3 of row 1") != NULL, "%s", s.err.msg);
+    single_free(&s);
+}
+END_TEST
+
+/* Numbers of PyTorch 2.13: F.cross_entropy(logits, targets) with targets 2, -100, 0. */
+START_TEST(test_targets_that_do_not_count)
+{
+    static const double logits[] = { 1, 2, 3, 4, 5, 6, 0, 0, 1 }, some[] = { 2, -100, 0 }, none[] = { -100, -100, -100 };
+    value_tensor in[2] = { { MEST_F32, { 2, { 3, 3 } }, logits }, { MEST_I64, { 1, { 3 } }, some } };
+    const mest_ce_params p = { { 0, -1 }, true, -100 };
+    single s;
+    ck_assert_int_eq(single_make(&s, "mest.SoftmaxCrossEntropy", 0, &p, 2, in, 3), MEST_OK);
+    ck_assert_msg(single_run(&s) == MEST_OK, "%s", s.err.msg);
+    ck_assert(fabs(get(&s.out[0], 0) - 0.9795253391882157) < 1e-6 && get(&s.out[1], 1) == 0);
+    ck_assert_int_eq(((const uint8_t *)s.out[2].data)[0], MEST_ROW_RIGHT);
+    ck_assert_int_eq(((const uint8_t *)s.out[2].data)[1], MEST_ROW_IGNORED);
+    ck_assert_int_eq(((const uint8_t *)s.out[2].data)[2], MEST_ROW_WRONG);
+    single_free(&s);
+    in[1].v = none;
+    ck_assert_int_eq(single_make(&s, "mest.SoftmaxCrossEntropy", 0, &p, 2, in, 3), MEST_OK);
+    ck_assert_int_eq(single_run(&s), MEST_OK);
+    ck_assert(get(&s.out[0], 0) == 0);
     single_free(&s);
 }
 END_TEST
@@ -291,6 +314,7 @@ int main(void)
     tcase_add_loop_test(t, test_convolutions, 0, 60);
     tcase_add_loop_test(t, test_products, 0, 5);
     tcase_add_test(t, test_target_out_of_range);
+    tcase_add_test(t, test_targets_that_do_not_count);
     tcase_add_test(t, test_geometry);
     suite_add_tcase(s, t);
     SRunner *r = srunner_create(s);
