@@ -280,6 +280,25 @@ static const char *freeze_advice(check *c, const mest_node *node)
     return mest_region_printf(c->region, "freeze the %d parameters before it (%s, ..) with --freeze, or replace the operator before the export", n, names);
 }
 
+/* The operator has a gradient, be it in the form that training gives it. */
+static bool can_learn(const mest_node *n)
+{
+    char name[80];
+    snprintf(name, sizeof name, "mest.%.60s", n->op->name);
+    const mest_op *form = mest_op_find("mest", name, 1);
+    return n->op->vjp || n->op->composed || (form && form->vjp);
+}
+
+static const char *fixed_batch_advice(check *c)
+{
+    if (!c->survey.fixed_why)
+        return "sizes do not fit: if the file has its batch baked in, export it with a dynamic batch axis or take that batch (-b); otherwise the sizes of the data";
+    const char *text = mest_region_printf(c->region, "the file fixes its batch at %" PRId64 ": take that batch (-b %" PRId64 "), or export with a dynamic batch axis",
+                                          c->survey.fixed_batch, c->survey.fixed_batch);
+    c->failed |= !text;
+    return text;
+}
+
 static void judge_forward(check *c, const mest_imported *e, const mest_node *n, mest_check_node *r)
 {
     const mest_verdict *v = &c->survey.verdict[n->source];
@@ -289,7 +308,7 @@ static void judge_forward(check *c, const mest_imported *e, const mest_node *n, 
         r->forward = false;
         r->why = v->forward_why;
         r->change = e->advice ? e->advice : v->forward == MEST_E_SHAPE
-                        ? "sizes do not fit: if the file has its batch baked in, export it with a dynamic batch axis or take that batch (-b); otherwise the sizes of the data"
+                        ? fixed_batch_advice(c)
                         : "this form of the operator is not supported: write it differently in the model, or export for another opset";
     } else if (v->unknown != MEST_NONE) {
         r->why = mest_region_printf(c->region, "the operator is supported; its sizes hang on '%s', which is not known", c->m->graph.values[v->unknown].name);
@@ -330,14 +349,14 @@ static void judge_gradient(check *c, const mest_node *n, mest_check_node *r)
     } else if (!r->forward) {
         r->gradient = MEST_GRADIENT_NO;
     } else if (v->unknown != MEST_NONE || !c->p) {
-        r->gradient = n->op->vjp ? MEST_GRADIENT_UNKNOWN : MEST_GRADIENT_NO;
-        if (!n->op->vjp) {
+        r->gradient = can_learn(n) ? MEST_GRADIENT_UNKNOWN : MEST_GRADIENT_NO;
+        if (!can_learn(n)) {
             r->why = "the operator has no gradient";
             r->change = freeze_advice(c, n);
             c->failed |= !r->change;
         }
     } else if (!c->complete && !v->live) {
-        r->gradient = n->op->vjp ? MEST_GRADIENT_UNKNOWN : MEST_GRADIENT_NO;
+        r->gradient = can_learn(n) ? MEST_GRADIENT_UNKNOWN : MEST_GRADIENT_NO;
     } else if (v->live || (r->kernel && (!strcmp(r->kernel, "fused") || !strcmp(r->kernel, "nothing")))) {
         r->gradient = MEST_GRADIENT_YES;
     }
@@ -443,6 +462,10 @@ static void report_findings(check *c)
     for (int i = 0; i < c->survey.n_failures; i++)
         find(c, MEST_CHECK_ERROR, c->survey.failure[i],
              i == 0 && sizes_are_free(c) ? "give the sizes of one sample: --input-shape or --data of mest-run, mest_session_expect of the library" : NULL);
+    if (c->survey.fixed_why && (c->survey.cut || c->survey.n_failures))
+        find(c, MEST_CHECK_ERROR, mest_region_printf(c->region, "the file fixes its batch at %" PRId64 " and cannot be taken for one of %" PRId64 ": %s", c->survey.fixed_batch,
+                                                     c->survey.batch, c->survey.fixed_why),
+             fixed_batch_advice(c));
     report_parameters(c);
     report_blind_weights(c);
     if (m->n_folded)

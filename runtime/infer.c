@@ -164,19 +164,23 @@ static mest_status settle_branch(mest_graph *g, mest_id id, bool *runs, mest_err
     return *runs ? MEST_OK : take_branch(g, id, err);
 }
 
+mest_status mest_infer_step(mest_graph *g, mest_id i, bool do_fold, size_t *left, mest_error *err)
+{
+    bool runs = true;
+    mest_status status = settle_branch(g, i, &runs, err);
+    if (status == MEST_OK && (!runs || !mest_survey_takes(g, i)))
+        return MEST_OK;
+    if (status == MEST_OK)
+        status = mest_infer_node(g, i, err);
+    if (status == MEST_OK && do_fold && can_fold(g, &g->nodes[i]))
+        status = fold(g, i, left, err);
+    return mest_survey_forward(g, i, status, err);
+}
+
 mest_status mest_infer_graph(mest_graph *g, bool do_fold, size_t max_fold_bytes, mest_error *err)
 {
     size_t left = max_fold_bytes;
-    for (mest_id i = 0; i < g->n_nodes; i++) {
-        bool runs = true;
-        mest_status status = settle_branch(g, i, &runs, err);
-        if (status == MEST_OK && (!runs || !mest_survey_takes(g, i)))
-            continue;
-        if (status == MEST_OK)
-            status = mest_infer_node(g, i, err);
-        if (status == MEST_OK && do_fold && can_fold(g, &g->nodes[i]))
-            status = fold(g, i, &left, err);
-        MEST_TRY(mest_survey_forward(g, i, status, err));
-    }
+    for (mest_id i = 0; i < g->n_nodes; i++)
+        MEST_TRY(mest_infer_step(g, i, do_fold, &left, err));
     return MEST_OK;
 }

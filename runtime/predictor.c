@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "runtime/cpu.h"
+#include "runtime/rebatch.h"
 
 enum { MOST_BATCH = 1 << 20 };
 
@@ -127,7 +128,7 @@ static mest_status set_up(mest_predictor *p, const mest_predictor_options *o, me
     const mest_graph *g = &p->model->graph;
     MEST_CHECK(g->n_inputs > 0 && g->n_outputs > 0, err, MEST_E_UNSUPPORTED, "predictor: the model has %d inputs and %d outputs", g->n_inputs, g->n_outputs);
     const mest_shape *in = &g->values[g->inputs[0]].type.shape;
-    p->fixed = in->rank > 0 && in->dim[0] > 0; /* baked into the graph, perhaps */
+    p->fixed = in->rank > 0 && in->dim[0] > 0 && !mest_model_rebatches(p->model, 2 * in->dim[0], false, NULL);
     if (p->fixed) {
         p->size[p->n_sizes++] = in->dim[0];
     } else {

@@ -16,11 +16,13 @@
 #include "runtime/sparsify.h"
 #include "runtime/tune.h"
 
+enum { DEFAULT_BATCH = 32 };
+
 void mest_train_config_init(mest_train_config *c)
 {
     memset(c, 0, sizeof *c);
     c->struct_size = sizeof *c;
-    c->batch = 32;
+    c->batch = DEFAULT_BATCH;
     c->ignore_index = -100;
     c->shuffle = true;
     c->epochs = 1;
@@ -152,6 +154,8 @@ mest_status mest_session_create(mest_session **session, mest_model *model, const
     mest_train_config own;
     mest_train_config_init(&own);
     MEST_CHECK(mest_take_options(&own, sizeof own, config), err, MEST_E_ARGUMENT, "config: struct_size is not set; call mest_train_config_init");
+    if (own.batch == 0)
+        own.batch = mest_model_batch(model, DEFAULT_BATCH, NULL);
     MEST_TRY(check_config(&own, err));
     MEST_TRY(check_output(model, own.output, err));
     MEST_CHECK(model->n_sessions == 0, err, MEST_E_STATE, "session: the model has one already");
@@ -523,7 +527,7 @@ void mest_session_hits(mest_session *s, const mest_program *p, int64_t first, in
         return;
     }
     const uint8_t *correct = p->tensors[p->correct].data;
-    size_t per = p->tensors[p->correct].count / (size_t)n; /* rows a sample: a sample is right when all its rows are */
+    size_t per = p->tensors[p->correct].count / (size_t)n; /* rows a sample: a sample is right when all its rows are that count */
     for (int64_t i = 0; i < n; i++) {
         hits[i] = 1;
         for (size_t k = 0; k < per; k++)

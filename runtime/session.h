@@ -69,6 +69,7 @@ struct mest_session {
     mest_program *programs[MEST_PROGRAM_SLOTS];
     mest_profile profile;   /* programs point at it */
     struct mest_tuner *tuner; /* NULL: kernels by their models of cost */
+    int8_t rebatches;       /* the file fixes a batch, and it can (1) or cannot (-1) be shown that others are right; 0: not asked yet */
     bool measuring;         /* inference programs measure unfolded layers */
     uint32_t channels_version; /* of the model's channels when programs were built */
     int64_t peak_batch;           /* steps of up to so many samples have memory for the most channels the groups may have */

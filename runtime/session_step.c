@@ -4,6 +4,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "runtime/rebatch.h"
 #include "runtime/session.h"
 
 mest_status mest_session_run(mest_session *s, mest_program *p, const void *const *inputs, const void *targets, double lr, bool learn, bool snapshot,
@@ -15,17 +16,18 @@ mest_status mest_session_run(mest_session *s, mest_program *p, const void *const
     return mest_program_run(p, &run, !learn, err);
 }
 
-/* Samples in one inference: a batch axis that the file fixes may be baked into the graph (reshapes), so it is kept. */
 static int64_t fixed_batch(const mest_session *s, int64_t otherwise)
 {
-    const mest_graph *g = &s->model->graph;
-    const mest_shape *in = g->n_inputs ? &g->values[g->inputs[0]].type.shape : NULL;
-    return in && in->rank > 0 && in->dim[0] > 0 ? in->dim[0] : otherwise;
+    const int64_t fixed = mest_model_fixed_batch(&s->model->graph);
+    return fixed > 0 ? fixed : otherwise;
 }
 
-static int64_t infer_batch(const mest_session *s)
+/* Samples in one inference: a batch that the file fixes is kept, unless it can be shown that another one gives the same. */
+static int64_t infer_batch(mest_session *s)
 {
-    return fixed_batch(s, s->config.eval_batch);
+    if (!s->rebatches)
+        s->rebatches = mest_model_rebatches(s->model, 2 * fixed_batch(s, 1), false, NULL) ? 1 : -1;
+    return s->rebatches > 0 ? s->config.eval_batch : fixed_batch(s, s->config.eval_batch);
 }
 
 /* Without a source the targets follow from the output: class indices for ce (class axis last), numbers like the output otherwise. */

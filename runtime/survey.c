@@ -128,6 +128,17 @@ void mest_survey_forget_inputs(mest_graph *g)
     }
 }
 
+void mest_survey_fixed_batch(mest_graph *g, int64_t batch, const char *why)
+{
+    mest_survey *s = g->survey;
+    if (!s)
+        return;
+    s->fixed_batch = batch;
+    s->fixed_why = mest_region_strdup(&s->region, why);
+    if (!s->fixed_why)
+        s->fixed_why = "memory ran out";
+}
+
 static bool out_of_it(const mest_graph *g, mest_id node)
 {
     const mest_verdict *v = verdict_of(g, node);

@@ -49,6 +49,8 @@ typedef struct mest_survey {
     int32_t n_starts;           /* values of the graph when it was cut */
     bool cut;                   /* something cannot run */
     bool no_loss;               /* the type of the output is not known */
+    int64_t fixed_batch;        /* not 0: the file fixes this batch, and it cannot be shown that another one is right: */
+    const char *fixed_why;
 } mest_survey;
 
 /* Verdicts for a graph of n nodes. Freed by mest_survey_free. */
@@ -68,6 +70,8 @@ bool mest_survey_takes(mest_graph *g, mest_id node);
 bool mest_survey_undecided(mest_graph *g, mest_id node, mest_id value);
 /* Inputs with a size that is not known have no type from here on. Does nothing without a survey. */
 void mest_survey_forget_inputs(mest_graph *g);
+/* The file fixes its batch, for this reason (copied). Does nothing without a survey. */
+void mest_survey_fixed_batch(mest_graph *g, int64_t batch, const char *why);
 /* The node needs a gradient. */
 void mest_survey_live(mest_graph *g, mest_id node);
 /* After inference: takes out what cannot run. What it made becomes an input, what it read an end. Does nothing without a survey. */

@@ -185,6 +185,7 @@ static int prepare(bench *b)
         code = tool_create_session(t);
     if (code)
         return code;
+    b->batch = t->config.batch;
     signals_watch(t->session);
     if (!s->data && mest_session_expect(t->session, &info, &err) != MEST_OK)
         return tool_fail(t, STAGE_DATA, &err);
@@ -330,7 +331,7 @@ static int report(bench *b)
 
 int cmd_bench(tool *t)
 {
-    bench b = {.t = t, .train = strcmp(t->s->bench, "train") == 0, .batch = t->s->batch, .n_batches = BATCHES, .plan = {.struct_size = sizeof b.plan}};
+    bench b = {.t = t, .train = strcmp(t->s->bench, "train") == 0, .n_batches = BATCHES, .plan = {.struct_size = sizeof b.plan}};
     int code = prepare(&b);
     if (code == 0)
         code = measure(&b);

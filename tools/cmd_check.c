@@ -161,7 +161,7 @@ static void report_verdict(const checking *c, const mest_check_summary *v)
         json_number(event, "warnings", v->n_warnings);
         json_number(event, "trainable", v->n_trainable);
         json_number(event, "without_gradient", v->n_without_gradient);
-        json_number(event, "batch", (double)s->batch);
+        json_number(event, "batch", (double)c->t->config.batch);
         json_bool(event, "planned", v->planned);
         if (v->planned) {
             json_plan(event, &v->plan);
@@ -175,8 +175,8 @@ static void report_verdict(const checking *c, const mest_check_summary *v)
         report_bytes(parameters, sizeof parameters, v->plan.parameter_bytes);
         report_bytes(optimizer, sizeof optimizer, v->plan.optimizer_bytes);
         report_bytes(total, sizeof total, v->plan.total_bytes);
-        printf("\nwork        %.3f M multiply-accumulates a step of %" PRId64 " samples, %.3f M a sample\n", (double)v->plan.macs / 1e6, s->batch,
-               (double)v->plan.macs / 1e6 / (double)s->batch);
+        printf("\nwork        %.3f M multiply-accumulates a step of %" PRId64 " samples, %.3f M a sample\n", (double)v->plan.macs / 1e6, c->t->config.batch,
+               (double)v->plan.macs / 1e6 / (double)c->t->config.batch);
         printf("memory      %s: activations and gradients %s, parameters %s, optimizer %s\n", total, arena, parameters, optimizer);
     }
     printf("\nverdict     %s: %d nodes, %d cannot run, %d lack a gradient; %d parameters train, %d of them get no gradient; %d errors, %d warnings\n",

@@ -74,9 +74,9 @@ static void print_plan(const tool *t, const mest_plan_info *plan)
     report_bytes(total, sizeof total, plan->total_bytes);
     printf("\ngraph       %d nodes in the file, %d once shapes are known, %d after the passes (forward, views not counted)\n", plan->n_file_nodes, plan->n_folded_nodes,
            plan->n_fused_nodes);
-    printf("plan        %d nodes, %d of them conversions of layout; batch %" PRId64 "\n", plan->n_nodes, plan->n_conversions, t->s->batch);
+    printf("plan        %d nodes, %d of them conversions of layout; batch %" PRId64 "\n", plan->n_nodes, plan->n_conversions, t->config.batch);
     printf("work        %.3f M multiply-accumulates a run, %.3f M a sample\n", (double)plan->macs / 1e6,
-           (double)plan->macs / 1e6 / (double)t->s->batch);
+           (double)plan->macs / 1e6 / (double)t->config.batch);
     printf("kernels     %016" PRIx64 ", %" PRId64 " layers by measurement\n", plan->kernels, plan->n_measured);
     printf("memory      %s: activations and gradients %s, parameters %s, optimizer %s\n", total, arena, parameters, optimizer);
 }
@@ -126,15 +126,15 @@ int cmd_explain(tool *t)
         return code;
     if (s->mode_word)
         return explain_memory(t, kind);
-    if (mest_session_explain(t->session, kind, s->batch, on_node, &x, &plan, &err) != MEST_OK)
+    if (mest_session_explain(t->session, kind, t->config.batch, on_node, &x, &plan, &err) != MEST_OK)
         return tool_fail(t, STAGE_PREPARE, &err);
-    if (mest_session_passes(t->session, kind, s->batch, on_pass, &x, &err) != MEST_OK)
+    if (mest_session_passes(t->session, kind, t->config.batch, on_pass, &x, &err) != MEST_OK)
         return tool_fail(t, STAGE_PREPARE, &err);
     print_schemes(&x);
     if (s->json) {
         cJSON *event = json_event("plan");
         json_text(event, "program", s->program);
-        json_number(event, "batch", (double)s->batch);
+        json_number(event, "batch", (double)t->config.batch);
         json_number(event, "nodes", plan.n_nodes);
         json_number(event, "conversions", plan.n_conversions);
         json_number(event, "file_nodes", plan.n_file_nodes);

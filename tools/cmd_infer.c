@@ -185,7 +185,7 @@ static int begin(inference *in, const char *path)
     int64_t dim[MEST_MAX_RANK];
     if (mest_session_output_shape(t->session, &rank, dim, &err) != MEST_OK)
         return tool_fail(t, STAGE_PREPARE, &err);
-    in->batch = s->batch;
+    in->batch = t->config.batch;
     in->classes = 1;
     for (int i = 0; i < rank; i++)
         in->classes *= dim[i];

@@ -227,7 +227,7 @@ static int prepare(tool *t, train_report *r)
     if (mest_session_plan_memory(t->session, &t->data, &run, &r->memory, &err) != MEST_OK)
         return tool_fail(t, STAGE_PREPARE, &err);
     tool_budget(t, false);
-    const int64_t step = s->batch < t->data_info.count ? s->batch : t->data_info.count;
+    const int64_t step = t->config.batch < t->data_info.count ? t->config.batch : t->data_info.count;
     if (mest_session_explain(t->session, MEST_PROGRAM_TRAIN, step, NULL, NULL, &r->plan, &err) != MEST_OK)
         return tool_fail(t, STAGE_PREPARE, &err);
     if (r->resumed && mest_session_resume(t->session, r->resumed, &err) != MEST_OK)

@@ -118,7 +118,7 @@ int explain_memory(tool *t, mest_program_kind kind)
         return tool_fail(t, STAGE_PREPARE, &err);
     if (!t->s->json)
         printf("* alive at the peak%6s kind            nodes        operator                 value: made by .. last used by\n", "");
-    const int64_t batch = t->s->data && t->data_info.count < t->s->batch ? t->data_info.count : t->s->batch;
+    const int64_t batch = t->s->data && t->data_info.count < t->config.batch ? t->data_info.count : t->config.batch;
     if (mest_session_memory_values(t->session, kind, batch, on_value, t, &err) != MEST_OK)
         return tool_fail(t, STAGE_PREPARE, &err);
     if (kind == MEST_PROGRAM_TRAIN && t->s->json)

@@ -295,6 +295,19 @@ static bool micro_batch(const char *text, int64_t *samples)
     return end != text && !*end && *samples > 0;
 }
 
+/* Without -b: the usual number of samples, or the one that the file fixes and cannot be freed from. */
+static void choose_batch(tool *t)
+{
+    mest_error why = {0};
+    const int64_t wanted = t->config.batch, batch = mest_model_batch(t->model, wanted, &why);
+    if (batch == wanted)
+        return;
+    t->config.batch = batch;
+    if (!t->told_batch)
+        tool_note(t, "-b %" PRId64 ": the file fixes its batch at that and cannot be taken for another (%s); exported with a dynamic batch axis it could", batch, why.msg);
+    t->told_batch = true;
+}
+
 int tool_create_session(tool *t)
 {
     const settings *s = t->s;
@@ -344,8 +357,10 @@ int tool_create_session(tool *t)
     c->nice = s->nice;
     if (s->mode == MODE_GRADCHECK)
         tool_gradcheck_config(s, c);
+    if (!options_given(s, "batch-size"))
+        choose_batch(t);
     if (!micro_batch(s->micro_batch, &c->micro_batch))
-        return tool_refuse(t, EXIT_USAGE, "--micro-batch %s is neither auto nor off nor a number of samples that divides %" PRId64, s->micro_batch, s->batch);
+        return tool_refuse(t, EXIT_USAGE, "--micro-batch %s is neither auto nor off nor a number of samples that divides %" PRId64, s->micro_batch, c->batch);
     c->recompute = s->recompute;
     c->activations = s->activations;
     c->memory_limit = s->memory_limit;

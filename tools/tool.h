@@ -47,7 +47,7 @@ typedef struct tool {
     mest_session *session;
     mest_source data, val;
     mest_source_info data_info, val_info;
-    bool has_val, sparsified, told_unfold, told_head;
+    bool has_val, sparsified, told_unfold, told_head, told_batch;
     mest_head_info head; /* of --new-head; weight NULL: none */
     mest_guest *guest; /* NULL: nothing was asked of it */
     mest_train_config config;

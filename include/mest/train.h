@@ -25,7 +25,7 @@ typedef struct mest_session mest_session;
 typedef struct mest_train_config {
     uint32_t struct_size;
     /* data */
-    int64_t batch;        /* samples a step; default 32 */
+    int64_t batch;        /* samples a step; default 32; 0: 32, or what the file fixes (mest_model_batch) */
     int64_t eval_batch;   /* 0 = batch */
     bool shuffle;         /* default true: keyed by (seed, epoch) */
     bool drop_last;       /* default false: the last, smaller batch is trained too */
@@ -107,6 +107,11 @@ typedef struct mest_metrics {
     double seconds;
     double reserved[6]; /* 0. Other structures hold this one, so it keeps its size: later fields come from here */
 } mest_metrics;
+
+/* Samples a step that the model can be taken for: `wanted`, or the number that the file fixes (it was exported from one example, without a
+ * dynamic batch axis) where it cannot be shown that another one computes the same for each sample; `why`, which may be NULL, then gets
+ * MEST_E_SHAPE and the reason. */
+MEST_API int64_t mest_model_batch(const mest_model *model, int64_t wanted, mest_error *why);
 
 /* Creates a session. The model must outlive it; its weights are trained in place. On failure *session is NULL.
  * Errors: MEST_E_ARGUMENT (config), MEST_E_UNSUPPORTED (no gradient for a node on a live path), MEST_E_SHAPE, MEST_E_NOMEM. */

@@ -92,7 +92,7 @@ _FUNCTIONS = """
 mest_model_load psp E|mest_model_load_memory ppLp E|mest_model_destroy p v|mest_model_parameter_count p i|mest_model_parameter pip E
 mest_model_input_count p i|mest_model_input pip E|mest_model_output_count p i|mest_model_output pip E|mest_model_metadata ps s
 mest_model_read_parameter pipL E|mest_model_freeze psbp E|mest_model_sparsify pp E|mest_model_export psp E|mest_model_export_memory ppLpp E
-mest_model_new_head pslup E|mest_model_unfold_batch_norm pp E
+mest_model_batch plp l|mest_model_new_head pslup E|mest_model_unfold_batch_norm pp E
 mest_source_open psp E|mest_source_close p v|mest_session_create ppp E|mest_session_destroy p v|mest_session_add_scheduler pss E
 mest_session_train ppp E|mest_session_train_epoch pppp E|mest_session_step_inputs ppplp E|mest_session_end_epoch pp E
 mest_session_set_learning_rate pd E|mest_session_evaluate pppp E|mest_session_expect pp E|mest_session_infer_inputs pplpL E

@@ -65,6 +65,7 @@ class Session(_abi.Handle):
     def __init__(self, model, scheduler=None, **config):
         """`scheduler`: "mest", or ("mest", {"mode": "em", "freq": 2}), or a list of these; more by add_scheduler before the first step."""
         keep = []
+        config.setdefault("batch", 0)  # as many as the file allows
         c = _abi.options(_abi.TrainConfig, config, keep)
         self._loss = config.get("loss", "ce")
         self._output = config.get("output")

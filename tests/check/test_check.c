@@ -184,6 +184,42 @@ START_TEST(sizes_and_batch_help)
 }
 END_TEST
 
+/* A file of batch 4 whose samples look at each other is one of batch 4 only. */
+START_TEST(a_batch_that_cannot_change)
+{
+    char path[1024];
+    static seen s;
+    mest_model *m;
+    mest_error e = { 0 };
+    bool found = false;
+    look(&s, here(path, "mixed"), 4, NULL);
+    ck_assert_msg(s.sum.trains && s.n_findings == 0, "%s", s.finding[0].text);
+    look(&s, path, 6, NULL);
+    ck_assert(s.loads && !s.sum.trains && s.sum.n_no_forward == 1 && !s.node[place(&s, "mix")].forward);
+    for (int i = 0; i < s.n_findings; i++)
+        found |= strstr(s.finding[i].text, "the file fixes its batch at 4 and cannot be taken for one of 6: MatMul 'mix' mixes the samples") != NULL;
+    ck_assert_msg(found, "%s", s.n_findings ? s.finding[0].text : "no finding");
+    OK(mest_model_load(&m, path, NULL, err));
+    ck_assert_int_eq(mest_model_batch(m, 4, &e), 4);
+    ck_assert_int_eq(mest_model_batch(m, 6, &e), 4);
+    ck_assert_msg(e.code == MEST_E_SHAPE && strstr(e.msg, "'mix'"), "%s", e.msg);
+    mest_session *session; /* 0: what the file allows */
+    mest_train_config config;
+    mest_train_config_init(&config);
+    config.batch = 0;
+    OK(mest_session_create(&session, m, &config, err));
+    mest_plan_info plan = { .struct_size = sizeof plan };
+    OK(mest_session_explain(session, MEST_PROGRAM_TRAIN, 4, NULL, NULL, &plan, err));
+    mest_session_destroy(session);
+    config.batch = 6;
+    OK(mest_session_create(&session, m, &config, err));
+    ck_assert_int_eq(mest_session_explain(session, MEST_PROGRAM_TRAIN, 6, NULL, NULL, &plan, &e), MEST_E_SHAPE);
+    ck_assert_msg(strstr(e.msg, "take a batch of 4"), "%s", e.msg);
+    mest_session_destroy(session);
+    mest_model_destroy(m);
+}
+END_TEST
+
 /* ---- operators without a gradient ---- */
 static mest_status refuse(mest_vjp *v) { return mest_fail(mest_vjp_err(v), MEST_E_UNSUPPORTED, "Softplus '%s': not in this form", mest_vjp_node(v)->name); }
 
@@ -311,6 +347,7 @@ int main(void)
     tcase_set_timeout(t, 120);
     tcase_add_loop_test(t, what_is_wrong_is_named, 0, N_BAD);
     tcase_add_test(t, sizes_and_batch_help);
+    tcase_add_test(t, a_batch_that_cannot_change);
     tcase_add_test(t, all_missing_gradients_are_named);
     tcase_add_loop_test(t, networks_train, 0, N_GOOD);
     tcase_add_test(t, arguments_are_checked);
