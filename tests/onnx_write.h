@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Small ONNX files for tests, written field by field: enough of the wire format for nodes with integer attributes and float weights. */
+/* Small ONNX files for tests, written field by field: enough of the wire format for nodes with attributes of numbers and float weights. */
 #ifndef MEST_TESTS_ONNX_WRITE_H
 #define MEST_TESTS_ONNX_WRITE_H
 
@@ -91,7 +91,7 @@ static inline void onnx_value(onnx_bytes *graph, int field, const char *name, in
     onnx_nest(graph, field, &v);
 }
 
-/* "Conv:in,W,b:out:strides=2/2,pads=1/1/1/1,group=1" - op, inputs, output, integer attributes (a list has '/'). The output names the node. */
+/* "Conv:in,W,b:out:strides=2/2,pads=1/1/1/1,group=1" - op, inputs, output, attributes: integers (a list has '/'), floats with a point. The output names the node. */
 static inline void onnx_node(onnx_bytes *graph, const char *text)
 {
     char copy[400], *part[4] = {copy, "", "", ""};
@@ -99,7 +99,7 @@ static inline void onnx_node(onnx_bytes *graph, const char *text)
     snprintf(copy, sizeof copy, "%s", text);
     for (int i = 1; i < 4 && part[i - 1] && (part[i] = strchr(part[i - 1], ':')); i++)
         *part[i]++ = 0;
-    for (char *in = part[1], *next; in; in = next) {
+    for (char *in = *part[1] ? part[1] : NULL, *next; in; in = next) {
         if ((next = strchr(in, ',')))
             *next++ = 0;
         onnx_text(&n, 1, in);
@@ -118,6 +118,11 @@ static inline void onnx_node(onnx_bytes *graph, const char *text)
             for (char *end = value; *end; value = end + 1)
                 onnx_int(&a, 8, strtol(value, &end, 10));
             onnx_int(&a, 20, 7);
+        } else if (strchr(value, '.')) {
+            const float number = strtof(value, NULL);
+            onnx_varint(&a, 2 << 3 | 5);
+            onnx_put(&a, &number, sizeof number);
+            onnx_int(&a, 20, 1);
         } else {
             onnx_int(&a, 3, atoi(value));
             onnx_int(&a, 20, 2);

@@ -2,6 +2,8 @@
 /* The passes of images.h for one instruction set (compiled once for each), and the kernels' table. */
 #include "sparse/kernels/images.h"
 
+#include "sparse/kernels/unchecked.h"
+MEST_UNCHECKED_BEGIN
 #include "sparse/kernels/lanes_micro.h"
 
 #define IMAGE_PASTE(name, w) name##_w##w
@@ -144,3 +146,4 @@ const mest_kernel MEST_KERNEL_TABLE(images)[] = {
     LINE(conv_affine_pixels, "conv_affine_pixel_lanes", "mest.ConvAffine"),
     {.name = NULL},
 };
+MEST_UNCHECKED_END

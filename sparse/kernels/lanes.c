@@ -1,13 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The batch-lane passes for one instruction set (compiled once for each), and their table. The operators are in lanes_op.c, the lists in
  * lanes_list.c; neither depends on the instruction set. */
-#if defined(__clang__)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-/* Checks in its unrolled loops make clang work on this file for half an hour; gcc's sanitizers check it. */
-#pragma clang attribute push(__attribute__((no_sanitize("address", "thread", "undefined", "coverage"))), apply_to = function)
-#define UNCHECKED 1
-#endif
-#endif
+#include "sparse/kernels/unchecked.h"
+MEST_UNCHECKED_BEGIN
 #include "sparse/kernels/lanes_micro.h"
 
 #define PANEL_ARGS const mest_lanes_forward *j, int32_t tile, int32_t r0, int32_t r1, const char *x, char *y
@@ -170,6 +165,4 @@ const mest_kernel MEST_KERNEL_TABLE(lanes)[] = {
     LINE(conv, "Conv"), LINE(conv_affine, "mest.ConvAffine"), LINE(conv_grad, "mest.ConvGrad"), LINE(gemm, "Gemm"), LINE(gemm_grad, "mest.GemmGrad"),
     LINE(matmul, "MatMul"), LINE(matmul_grad, "mest.MatMulGrad"), {.name = NULL},
 };
-#if defined(UNCHECKED)
-#pragma clang attribute pop
-#endif
+MEST_UNCHECKED_END

@@ -181,3 +181,9 @@ case("late_quantize_blocks", "QuantizeLinear", [x, rng.uniform(0.01, 0.1, (4, 3)
 case("late_quantize_wide", "QuantizeLinear", [x, np.float32([0.01, 0.02, 0.001, 0.003, 0.1]), np.array([5, 0, 60000, 9, 300], np.uint16)], 1, 21, reference=True, axis=-1)
 case("late_dequantize_blocks", "DequantizeLinear", [rng.integers(-128, 127, (4, 5)).astype(np.int8), rng.uniform(0.01, 0.1, (2, 5)).astype(np.float32)], 1, 21,
      reference=True, axis=0, block_size=3)
+
+# A group's scale (opset 18) and a channel's (21); what the system's data lacks of single operators
+for opset in (18, 21):
+    case(f"late_group_{opset}", "GroupNormalization", [real(2, 6, 3, 2), real(3 if opset == 18 else 6), real(3 if opset == 18 else 6)], 1, opset, reference=True,
+         num_groups=3, epsilon=1e-3)
+case("late_swish", "Swish", [real(3, 7)], 1, 24, reference=True, alpha=1.7)

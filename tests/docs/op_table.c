@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "runtime/kernel.h"
+#include "tests/docs/training_form.h"
 
 enum { MAX_OPS = 1000, TEXT = 1 << 18 };
 static char page[TEXT];
@@ -19,29 +20,11 @@ static void put(const char *text)
     used += n;
 }
 
-static bool is_helper(const mest_op *op) { return op->domain && op->domain[0]; }
-
 static int by_name(const void *a, const void *b)
 {
     const mest_op *x = *(const mest_op *const *)a, *y = *(const mest_op *const *)b;
     int order = strcmp(x->name, y->name);
     return order ? order : x->since - y->since;
-}
-
-/* What runs for the operator in training: itself or the form lowering gives it. */
-static const mest_op *training_form(const mest_op *op)
-{
-    char name[80];
-    const mest_op *train = NULL;
-    if (!strcmp(op->name, "BatchNormalization"))
-        train = mest_op_find("mest", "mest.BatchNormTrain", 1);
-    else if (!strcmp(op->name, "Dropout"))
-        train = mest_op_find("mest", "mest.DropoutTrain", 1);
-    else if (!op->vjp && !is_helper(op)) {
-        snprintf(name, sizeof name, "mest.%.60s", op->name);
-        train = mest_op_find("mest", name, 1);
-    }
-    return train ? train : op;
 }
 
 static const char *gradient(const mest_op *op)

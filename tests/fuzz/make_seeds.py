@@ -30,6 +30,12 @@ for folder in folders:
         if name.endswith(".onnx") and os.path.getsize(path) < 20000:
             put("onnx", os.path.basename(folder) + "_" + name, open(path, "rb").read())
 
+for base, _, names in os.walk(os.path.join(tests, "backend", "own")):
+    for name in names:
+        path = os.path.join(base, name)
+        if name == "model.onnx" and os.path.getsize(path) < 20000:
+            put("onnx", "own_" + os.path.basename(base) + ".onnx", open(path, "rb").read())
+
 # ---- external data ----
 model = open(os.path.join(tests, "data", "import", "external.onnx"), "rb").read()
 data = open(os.path.join(tests, "data", "import", "external.bin"), "rb").read()

@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* mest.Draw: moments, and on what the numbers depend: seed, step and node; not threads. */
+/* mest.Draw: moments, and on what the numbers depend: seed, step and node; not threads. The operators of files that become it. */
 #include <check.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "mest/train.h"
 #include "ops/draw.h"
+#include "tests/onnx_write.h"
 
 enum { N = 100003 };
 
@@ -105,6 +108,60 @@ START_TEST(test_keys)
 }
 END_TEST
 
+/* A file with the operator, opened and run; 4 samples of 5,000 numbers. */
+static void run_file(const char *node, float input, double mean, double deviation)
+{
+    enum { SAMPLES = 4, EACH = 5000, ALL = SAMPLES * EACH };
+    const int64_t dim[1] = { EACH };
+    onnx_bytes g = { 0 };
+    mest_model *m;
+    mest_session *s;
+    mest_train_config c;
+    mest_error err = { 0 };
+    char path[] = "draw_XXXXXX";
+    float *x = malloc(ALL * sizeof *x), *y = malloc(ALL * sizeof *y);
+    onnx_value(&g, 11, "x", 1, dim);
+    onnx_node(&g, node);
+    onnx_node(&g, strncmp(node, "Bernoulli", 9) ? "Sub:a,x:y" : "Identity:a:y");
+    onnx_value(&g, 12, "y", 1, dim);
+    const int fd = mkstemp(path);
+    ck_assert_int_ge(fd, 0);
+    close(fd);
+    onnx_save(&g, path);
+    free(g.p);
+    ck_assert_msg(mest_model_load(&m, path, NULL, &err) == MEST_OK, "%s: %s", node, err.msg);
+    unlink(path);
+    mest_train_config_init(&c);
+    c.batch = SAMPLES;
+    c.loss = "mse";
+    c.seed = 3;
+    ck_assert_msg(mest_session_create(&s, m, &c, &err) == MEST_OK, "%s: %s", node, err.msg);
+    for (int i = 0; i < ALL; i++)
+        x[i] = input;
+    ck_assert_msg(mest_session_infer(s, x, SAMPLES, y, ALL, &err) == MEST_OK, "%s: %s", node, err.msg);
+    double sum = 0, square = 0;
+    for (int i = 0; i < ALL; i++)
+        sum += y[i];
+    for (int i = 0; i < ALL; i++)
+        square += (y[i] - sum / ALL) * (y[i] - sum / ALL);
+    ck_assert_double_eq_tol(sum / ALL, mean, 5 * deviation / sqrt(ALL));
+    ck_assert_double_eq_tol(sqrt(square / ALL), deviation, 0.03 * deviation);
+    ck_assert(memcmp(y, y + EACH, EACH * sizeof *y) != 0); /* another sample, other numbers */
+    mest_session_destroy(s);
+    mest_model_destroy(m);
+    free(x), free(y);
+}
+
+START_TEST(test_files)
+{
+    run_file("RandomNormal::a:shape=4/5000,mean=2.0", 0, 2, 1);
+    run_file("RandomNormalLike:x:a:scale=0.5", 0, 0, .5);
+    run_file("RandomUniform::a:shape=4/5000,low=-3.0", 0, -1, 4 / sqrt(12));
+    run_file("RandomUniformLike:x:a:high=5.0", 0, 2.5, 5 / sqrt(12));
+    run_file("Bernoulli:x:a", .3f, .3, sqrt(.21));
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("draw");
@@ -112,6 +169,7 @@ int main(void)
     tcase_add_test(c, test_moments);
     tcase_add_test(c, test_bernoulli);
     tcase_add_test(c, test_keys);
+    tcase_add_test(c, test_files);
     suite_add_tcase(s, c);
     SRunner *r = srunner_create(s);
     srunner_set_fork_status(r, CK_NOFORK);
