@@ -272,6 +272,8 @@ static void pause_step(void)
     const char *text = getenv("FAKE_STEP_MS");
     long ms = text ? atol(text) : 0;
     struct timespec wait = {ms / 1000, ms % 1000 * 1000000};
+    if (ms >= 1000)
+        echo("a long step begins");
     while (nanosleep(&wait, &wait) != 0 && errno == EINTR)
         ;
 }
