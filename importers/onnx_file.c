@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Mapping of the model file and of external data. */
+/* Mapping of the model file and of external data, or reading them. */
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -11,7 +11,7 @@
 #include "importers/onnx.h"
 
 enum { MAX_FILES = 4096 };
-#define MEST_IN_MEMORY "(memory)" /* instead of a path */
+static const char in_memory[] = "(memory)"; /* instead of a path */
 
 static void append(mest_model *m, mest_mapping *map)
 {
@@ -19,6 +19,22 @@ static void append(mest_model *m, mest_mapping *map)
     while (*last)
         last = &(*last)->next;
     *last = map;
+}
+
+static mest_status read_file(mest_region *region, int fd, size_t size, const char *path, const char *what, void **bytes, mest_error *err)
+{
+    char *own = mest_region_alloc(region, size, 1);
+    MEST_CHECK(own, err, MEST_E_NOMEM, "%s '%s': no memory for %zu bytes", what, path, size);
+    for (size_t done = 0; done < size;) {
+        ssize_t got = read(fd, own + done, size - done);
+        if (got < 0 && errno == EINTR)
+            continue;
+        MEST_CHECK(got >= 0, err, MEST_E_IO, "%s '%s': cannot be read: %s", what, path, strerror(errno));
+        MEST_CHECK(got > 0, err, MEST_E_IO, "%s '%s': it ends at byte %zu now, it had %zu when it was opened", what, path, done, size);
+        done += (size_t)got;
+    }
+    *bytes = own;
+    return MEST_OK;
 }
 
 static mest_status map_file(mest_model *m, const char *path, const char *key, const char *what, int flags, const mest_mapping **mapping,
@@ -38,6 +54,8 @@ static mest_status map_file(mest_model *m, const char *path, const char *key, co
         status = mest_fail(err, MEST_E_IO, "%s '%s': %s", what, path, strerror(errno));
     else if (!S_ISREG(st.st_mode))
         status = mest_fail(err, MEST_E_IO, "%s '%s': not a regular file", what, path);
+    else if (st.st_size > 0 && m->read_files)
+        status = read_file(&m->region, fd, (size_t)st.st_size, path, what, &bytes, err);
     else if (st.st_size > 0) {
         bytes = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
         if (bytes == MAP_FAILED)
@@ -49,6 +67,7 @@ static mest_status map_file(mest_model *m, const char *path, const char *key, co
     map->bytes = bytes;
     map->size = (size_t)st.st_size;
     map->path = name;
+    map->borrowed = m->read_files;
     append(m, map);
     *mapping = map;
     return MEST_OK;
@@ -66,10 +85,10 @@ mest_status mest_onnx_lend(mest_model *m, const void *bytes, size_t size, bool c
 {
     mest_mapping *map = mest_region_alloc(&m->region, 1, sizeof *map);
     void *own = copy && map ? mest_region_alloc(&m->region, size, 1) : NULL;
-    MEST_CHECK(map && (own || !copy), err, MEST_E_NOMEM, "onnx '%s': no memory for %zu bytes", MEST_IN_MEMORY, size);
+    MEST_CHECK(map && (own || !copy), err, MEST_E_NOMEM, "onnx '%s': no memory for %zu bytes", in_memory, size);
     if (copy)
         memcpy(own, bytes, size);
-    *map = (mest_mapping){ .bytes = copy ? own : bytes, .size = size, .path = MEST_IN_MEMORY, .borrowed = true };
+    *map = (mest_mapping){ .bytes = copy ? own : bytes, .size = size, .path = in_memory, .borrowed = true };
     append(m, map);
     return MEST_OK;
 }
@@ -115,7 +134,7 @@ mest_status mest_onnx_map_external(mest_model *m, const char *model_path, const 
                                    mest_error *err)
 {
     int n = 0;
-    MEST_CHECK(!m->mappings->borrowed, err, MEST_E_UNSUPPORTED, "tensor '%s': its data lie in the file '%s', and a model in memory has no folder", tensor, location);
+    MEST_CHECK(m->mappings->path != in_memory, err, MEST_E_UNSUPPORTED, "tensor '%s': its data lie in the file '%s', and a model in memory has no folder", tensor, location);
     for (const mest_mapping *map = m->mappings->next; map; map = map->next, n++)
         if (!strcmp(map->path, location)) {
             *mapping = map;

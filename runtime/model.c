@@ -29,6 +29,7 @@ static mest_status load(mest_model **model, const char *path, const void *bytes,
     mest_region_init(&m->region, &m->heap);
     mest_graph_init(&m->graph, &m->heap);
     mest_status status = mest_registry_create(&m->registry, &m->heap, err);
+    m->read_files = o.read_files;
     if (status == MEST_OK)
         status = path ? mest_onnx_map(m, path, err) : mest_onnx_lend(m, bytes, size, !o.lend_memory, err);
     if (status == MEST_OK)

@@ -85,6 +85,7 @@ struct mest_model {
     int n_sessions;          /* alive */
     int64_t read_bytes;      /* of the files since mest_model_forget */
     int64_t external_bytes;
+    bool read_files;         /* rather than map them */
     int32_t n_fixed;         /* initializers that are not floating point: indices, shapes, masks (not among params) */
     struct mest_registry *registry; /* its versions (runtime/snapshot.h) */
     struct mest_imported *imported; /* tolerant loads: every node of the file (runtime/survey.h), in its order */

@@ -34,11 +34,14 @@ typedef struct mest_model_options {
                                       * show it: outputs of Constant nodes of the main graph, buffers, what looks like a mask or a table.
                                       * Exported as initializers. A pattern that matches no floating-point tensor is MEST_E_ARGUMENT.
                                       * Running statistics stay what they are. NULL: nothing. Read during the call only */
+    bool read_files;                 /* mest_model_load: read the file and its external data into memory instead of mapping them. A file that
+                                      * is cut or written over in place while it is mapped changes the model, or ends the process (SIGBUS);
+                                      * what was read is safe from that, and takes memory of the file's size */
 } mest_model_options;
 
 MEST_API void mest_model_options_init(mest_model_options *options);
 
-/* Loads an ONNX file. The file stays mapped until the model is destroyed; payloads are not copied before they are needed.
+/* Loads an ONNX file. The file stays mapped until the model is destroyed (but see options->read_files); payloads are not copied before they are needed.
  * `options` may be NULL. On failure *model is NULL. All unsupported nodes are named in one message.
  * Errors: MEST_E_IO, MEST_E_FORMAT (place of the damage), MEST_E_UNSUPPORTED (ops, opsets, types), MEST_E_SHAPE, MEST_E_LIMIT,
  * MEST_E_NOMEM. */

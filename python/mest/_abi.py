@@ -33,7 +33,7 @@ class Failure(ctypes.Structure):
 
 
 STRUCTS["mest_error"] = Failure
-ModelOptions = _struct("mest_model_options", "ptr allocator logger; bool keep_aliases; u64 max_metadata_bytes; bool tolerant lend_memory; text trainable")
+ModelOptions = _struct("mest_model_options", "ptr allocator logger; bool keep_aliases; u64 max_metadata_bytes; bool tolerant lend_memory; text trainable; bool read_files")
 TensorInfo = _struct("mest_tensor_info", "text name; int dtype rank; i64 dim[8]; int role; text role_reason scheme; i64 stored; real sparsity")
 Sparsity = _struct("mest_sparsity", "text scheme; real sparsity; text dense_layers rules; bool from_scratch; u64 seed; bool start_dense; "
                    "text distribution ratios patterns")

@@ -60,7 +60,7 @@ class Model(_abi.Handle):
 
     def __init__(self, source, **options):
         """`options` are the fields of mest_model_options: keep_aliases, max_metadata_bytes, tolerant,
-        trainable (names of Constant outputs or buffers that are parameters after all)."""
+        trainable (names of Constant outputs or buffers that are parameters after all), read_files."""
         keep = []
         self._users = weakref.WeakSet()  # sessions, predictors, versions: the library wants them to go first
         o = _abi.options(_abi.ModelOptions, options, keep)

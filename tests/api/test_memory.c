@@ -78,6 +78,38 @@ START_TEST(same_as_the_file)
 }
 END_TEST
 
+/* A file that is cut while its model is at work: one that was read is not touched by it. */
+START_TEST(file_that_is_cut)
+{
+    char path[] = "/tmp/mest-api-XXXXXX";
+    int fd = mkstemp(path);
+    size_t n = read_file(digits(), file), wrote;
+    EXPECT(write(fd, file, n) == (ssize_t)n);
+    mest_model_options o = counted(false);
+    o.read_files = true;
+    mest_model *a, *b;
+    MUST(mest_model_load(&a, digits(), NULL, err));
+    MUST(mest_model_load(&b, path, &o, err));
+    ck_assert_int_ge(atomic_load(&bytes_out), (long)n);
+    EXPECT(ftruncate(fd, 100) == 0);
+    same_parameters(a, b);
+    MUST(mest_model_export_memory(b, out, ROOM, &wrote, NULL, err));
+    MUST(mest_model_export_memory(a, again, ROOM, &n, NULL, err));
+    ck_assert(wrote == n && !memcmp(out, again, n));
+    mest_model_destroy(a);
+    mest_model_destroy(b);
+    ck_assert_int_eq(atomic_load(&bytes_out), 0);
+    ck_assert_int_eq(mest_model_load(&b, path, &o, &e), MEST_E_FORMAT);
+    EXPECT(ftruncate(fd, 0) == 0);
+    ck_assert_int_eq(mest_model_load(&b, path, &o, &e), MEST_E_FORMAT);
+    ck_assert_ptr_nonnull(strstr(e.msg, "empty"));
+    ck_assert_int_eq(mest_model_load(&b, "/tmp", &o, &e), MEST_E_IO);
+    ck_assert_int_eq(atomic_load(&bytes_out), 0);
+    close(fd);
+    unlink(path);
+}
+END_TEST
+
 START_TEST(export_is_the_file)
 {
     char path[] = "/tmp/mest-api-XXXXXX";
@@ -212,6 +244,7 @@ int main(void)
     Suite *suite = suite_create("api memory");
     TCase *t = tcase_create("memory");
     tcase_add_loop_test(t, same_as_the_file, 0, 2);
+    tcase_add_test(t, file_that_is_cut);
     tcase_add_test(t, export_is_the_file);
     tcase_add_test(t, trains_without_files);
     tcase_add_test(t, large_models_stay_whole);

@@ -144,6 +144,7 @@ static bool prepare(engine *e, const char *path, const settings *s, fault *f)
     mest_model_options load;
     mest_model_options_init(&load);
     load.logger = &logger;
+    load.read_files = true; /* whatever is written over them while they are served */
     mest_sparsity sparse;
     mest_sparsity_init(&sparse);
     sparse.scheme = s->scheme;
