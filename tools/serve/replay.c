@@ -287,14 +287,23 @@ static bool add_one(replay *r, const void *input, const void *target)
     return true;
 }
 
+/* Room on the disk for n samples more, before the first is written: of a request that finds the disk full nothing is kept. A file that has all its slots needs none. */
+static int reserve(replay *r, int64_t n)
+{
+    int64_t first = (int64_t)r->ever, last = n < r->slots - first ? first + n : r->slots;
+    int why = last > first ? posix_fallocate(r->fd, place_of(r, first), (off_t)(last - first) * (off_t)r->record) : 0;
+    return why == ENOSPC || why == EDQUOT || why == EFBIG ? why : 0; /* where it cannot be done the writes themselves will tell */
+}
+
 bool replay_add(replay *r, int64_t n, const void *inputs, const void *targets, fault *f)
 {
     pthread_mutex_lock(&r->writing);
-    bool good = true;
+    int full = reserve(r, n);
+    bool good = !full;
     for (int64_t i = 0; good && i < n; i++)
         good = add_one(r, (const char *)inputs + (size_t)i * r->o.input_bytes, (const char *)targets + (size_t)i * r->o.target_bytes);
     good = good && fdatasync(r->fd) == 0;
-    int why = errno;
+    int why = full ? full : errno;
     pthread_mutex_unlock(&r->writing);
     return good || refuse(f, why == ENOSPC || why == EDQUOT ? 507 : 500, "the store of samples cannot be written: %s", strerror(why));
 }

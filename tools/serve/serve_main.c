@@ -22,6 +22,7 @@ int main(int argc, char **argv)
     sigaddset(&signals, SIGINT);
     pthread_sigmask(SIG_BLOCK, &signals, NULL);
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* a file that grows past ulimit -f: a write error, as a full disk is */
 
     fault f = {0};
     if (!models_open(&s.models, s.o.models, &f)) {
