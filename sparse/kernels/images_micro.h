@@ -77,10 +77,15 @@ INLINE void IMAGE(pixels)(const int height, const int u, const int sets, const m
                     UNROLL for (int k = 0; k < u; k++) acc[s][k] += weight * WLOAD(p + k * BYTES);
                 }
             }
-            for (; i < n && sets > 1; i++) {
-                const char *p = x + off[i];
-                const WVEC weight = WSPLAT(w[i]);
-                UNROLL for (int k = 0; k < u; k++) acc[0][k] += weight * WLOAD(p + k * BYTES);
+            UNROLL for (int half = 4; half >= 1; half /= 2) if (half < sets && (n - i) & half) /* what is left: in sets again, or each waits for the last */
+            {
+                UNROLL for (int s = 0; s < half; s++)
+                {
+                    const char *p = x + off[i + s];
+                    const WVEC weight = WSPLAT(w[i + s]);
+                    UNROLL for (int k = 0; k < u; k++) acc[s][k] += weight * WLOAD(p + k * BYTES);
+                }
+                i += half;
             }
             UNROLL for (int s = 1; s < sets; s++)
             {

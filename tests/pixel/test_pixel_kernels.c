@@ -105,7 +105,8 @@ START_TEST(pooling)
         {5, 3, 8, 8, {2, 2}, {2, 2}, {0, 0, 0, 0}, {1, 1}, 0, 0},  {16, 32, 7, 9, {3, 3}, {2, 2}, {1, 1, 1, 1}, {1, 1}, 0, 0},
         {3, 6, 7, 7, {3, 2}, {1, 2}, {1, 0, 1, 1}, {1, 1}, 0, 1},  {18, 5, 9, 8, {3, 3}, {2, 2}, {1, 1, 1, 1}, {1, 1}, 1, 1},
         {2, 70, 6, 5, {3, 3}, {3, 3}, {0, 0, 0, 0}, {1, 1}, 1, 0}, {1, 4, 9, 9, {2, 3}, {2, 1}, {1, 1, 0, 0}, {2, 2}, 0, 1},
-        {4, 130, 4, 4, {4, 4}, {4, 4}, {0, 0, 0, 0}, {1, 1}, 0, 0},
+        {4, 130, 4, 4, {4, 4}, {4, 4}, {0, 0, 0, 0}, {1, 1}, 0, 0}, {1, 3, 32, 37, {3, 3}, {2, 2}, {1, 1, 1, 1}, {1, 1}, 0, 0},
+        {2, 2, 5, 40, {1, 5}, {1, 3}, {0, 2, 0, 2}, {1, 1}, 0, 0},  {1, 2, 19, 33, {3, 4}, {3, 1}, {1, 2, 2, 1}, {2, 3}, 1, 0},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         mest_pool_params p = {.kernel_shape = {2, cases[i].k}, .strides = {2, cases[i].s}, .pads = {4, cases[i].pads},
@@ -126,6 +127,7 @@ START_TEST(pooling)
         check(&(twin_case){"AveragePool", &p, {VALUE(n, c, h, w)}, {VALUE(n, c, g.p, g.q)}, .tolerance = 1e-6});
         check(&(twin_case){"mest.AveragePoolGrad", &p, {GRADIENT(n, c, g.p, g.q)}, {GRADIENT(n, c, h, w)}, .tolerance = 1e-6});
     }
+    ck_assert_int_ge(twin_runs("maxpool_plain_scalar"), (int)(sizeof cases / sizeof *cases));
 }
 END_TEST
 
