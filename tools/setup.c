@@ -239,12 +239,26 @@ int tool_load_model(tool *t)
     return code ? code : thaw_head(t);
 }
 
+/* Options that say how weights become sparse, where nothing says how much. */
+static bool idle_sparsity(tool *t)
+{
+    static const char *const how[] = {"scheme", "distribution", "patterns", "dense-layers", "start-dense"};
+    bool any = false;
+    for (size_t i = 0; i < sizeof how / sizeof *how; i++)
+        if (!tool_wants_sparsity(t->s) && options_given(t->s, how[i])) {
+            tool_note(t, "--%s has no effect: without --sparsity, --ratios or --rules no weight is made sparse", how[i]);
+            any = true;
+        }
+    return any;
+}
+
 int tool_sparsify(tool *t)
 {
     const settings *s = t->s;
     mest_sparsity how;
     mest_error err = {0};
-    if (!tool_wants_sparsity(s) && !s->from_scratch)
+    const bool idle = idle_sparsity(t); /* a name that is wrong is an error all the same */
+    if (!tool_wants_sparsity(s) && !s->from_scratch && !idle)
         return 0;
     mest_sparsity_init(&how);
     how.scheme = s->scheme;

@@ -53,9 +53,14 @@ gives 0 m.onnx --train --data idx:x --scheme nm2:4
 has echo 'sparsity -1 nm2:4'
 has echo 'scheduler mest mode=em'
 gives 0 m.onnx --train --data idx:x --scheme csr
+has echo 'sparsity 0 csr'
+has err '--scheme has no effect: without --sparsity, --ratios or --rules no weight is made sparse'
+gives 0 m.onnx --train --data idx:x --scheme nm2:4 --sparsity 0 --distribution erk
+has echo 'sparsity 0 nm2:4'
+has err '--distribution has no effect'
+gives 0 m.onnx --train --data idx:x
 lacks echo 'sparsity '
-gives 0 m.onnx --train --data idx:x --scheme nm2:4 --sparsity 0
-lacks echo 'sparsity '
+lacks err 'no effect'
 gives 0 m.onnx --train --data idx:x --scheme csr --ratios r.yaml
 has echo 'layers distribution=uniform ratios=r.yaml patterns='
 says 2 'uniform|erk|er' m.onnx --train --data idx:x --sparsity 0.9 --distribution some
