@@ -128,7 +128,8 @@ static mest_status add_plain(onnx_importer *im, const onnx_scope *s, const char 
     n->out = mest_region_alloc(&im->scratch, 1, sizeof *n->out);
     if (!n->attrs || !n->out_names || !n->in_names || !n->in || !n->out)
         return out_of_memory(im);
-    memcpy(n->in_names, in, (size_t)n_in * sizeof *in);
+    if (n_in) /* a Constant has none, and no list of them */
+        memcpy(n->in_names, in, (size_t)n_in * sizeof *in);
     n->out_names[0] = out;
     if (attr)
         n->attrs[0] = attr;

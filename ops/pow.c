@@ -1,12 +1,25 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Pow: y = a^b with broadcasting; the output has the type of a (float32, int64 or int32), b may be any of these or float64.
+/* Pow: y = a^b with broadcasting; the output has the type of a (float32, int64 or int32), b may be any of these, float64, uint32 or uint64.
  * mest.PowGrad(A, B, dY)          dA = dY b a^(b-1), 0 where b = 0
  * mest.PowExponentGrad(A, Y, dY)  dB = dY y log a where a > 0, else 0 */
 #include "ops/elements.h"
 
+static bool is_whole(mest_dtype t) { return mest_dtype_is_index(t) || t == MEST_U32 || t == MEST_U64; }
+
+/* A uint64 beyond the range of int64 becomes the largest of its parity, which is what a base of -1 asks for; others are 0, 1 or beyond all anyway. */
+static inline int64_t whole_at(mest_dtype t, const void *data, int64_t i)
+{
+    if (t == MEST_U32)
+        return ((const uint32_t *)data)[i];
+    if (t != MEST_U64)
+        return mest_int_at(t, data, i);
+    const uint64_t x = ((const uint64_t *)data)[i];
+    return x <= INT64_MAX ? (int64_t)x : x & 1 ? INT64_MAX : INT64_MAX - 1;
+}
+
 static inline double exponent_at(mest_dtype t, const void *data, int64_t i)
 {
-    return t == MEST_F32 ? (double)((const mest_real *)data)[i] : t == MEST_F64 ? ((const double *)data)[i] : (double)mest_int_at(t, data, i);
+    return t == MEST_F32 ? (double)((const mest_real *)data)[i] : t == MEST_F64 ? ((const double *)data)[i] : (double)whole_at(t, data, i);
 }
 
 /* Wraps around; a negative exponent gives what truncation of 1 / a^|b| gives. */
@@ -57,8 +70,8 @@ static int64_t saturate(double x)
         for (int64_t i = 0; i < n; i++) {                                                                      \
             T x = a[i * io->step[1]];                                                                          \
             int64_t at = off[2] + i * io->step[2];                                                             \
-            o[i] = mest_dtype_is_index(t) ? (T)int_pow(x, mest_int_at(t, io->in[1], at))                       \
-                                          : (T)saturate(pow((double)x, exponent_at(t, io->in[1], at)));        \
+            o[i] = is_whole(t) ? (T)int_pow(x, whole_at(t, io->in[1], at))                                     \
+                               : (T)saturate(pow((double)x, exponent_at(t, io->in[1], at)));                   \
         }                                                                                                      \
     }
 INT_POW_ROW(pow_i64_row, int64_t)
@@ -67,7 +80,8 @@ INT_POW_ROW(pow_i32_row, int32_t)
 static mest_status pow_infer(mest_infer *c)
 {
     for (int i = 0; i < 2; i++)
-        if (c->in[i]->dtype != MEST_F32 && !mest_dtype_is_index(c->in[i]->dtype) && !(i == 1 && c->in[i]->dtype == MEST_F64))
+        if (c->in[i]->dtype != MEST_F32 && !mest_dtype_is_index(c->in[i]->dtype) &&
+            !(i == 1 && (c->in[i]->dtype == MEST_F64 || is_whole(c->in[i]->dtype))))
             return mest_infer_fail(c, MEST_E_UNSUPPORTED, "element type %s is not supported", mest_dtype_name(c->in[i]->dtype));
     MEST_TRY(mest_infer_broadcast(c));
     mest_shape shape = c->out[0].shape;

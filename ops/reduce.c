@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Reductions over axes: ReduceSum Mean Max Min Prod L1 L2 LogSum LogSumExp SumSquare. Inputs X, axes? (form of opset 18; keepdims,
- * noop_with_empty_axes). Float32, float64, int64, int32, uint8, int8 where the arithmetic makes sense.
+ * noop_with_empty_axes). Float32, float64, int64, int32, uint8, int8 where the arithmetic makes sense; Max and Min
+ * of bool too (any, all).
  *   mest.ReduceAux(X, Y?)                 statistics that gradients need: number of ties, product of non-zeros, number of zeros
  *   mest.ReduceGrad(dY, X?, Y?, aux?)     dX; dY, Y and aux broadcast along the reduced axes (Prod: Y is the product of non-zeros)
  *   mest.ReduceTo(X)                      sums a broadcast value down to params' shape (mest_shape_params)
@@ -25,13 +26,13 @@ static mest_status mark_axes(const mest_infer *c, const mest_reduce_params *p, b
     return MEST_OK;
 }
 
-static mest_status reduce_infer(mest_infer *c)
+static mest_status infer_of(mest_infer *c, bool order)
 {
     bool reduced[MEST_MAX_RANK];
     const mest_reduce_params *p = c->params;
     const mest_shape *x = &c->in[0]->shape;
     mest_dtype t = c->in[0]->dtype;
-    if (!mest_dtype_is_float(t) && !mest_dtype_is_index(t) && t != MEST_U8 && t != MEST_I8)
+    if (!mest_dtype_is_float(t) && !mest_dtype_is_index(t) && t != MEST_U8 && t != MEST_I8 && !(t == MEST_BOOL && order))
         return mest_infer_fail(c, MEST_E_UNSUPPORTED, "element type %s is not supported", mest_dtype_name(t));
     MEST_TRY(mark_axes(c, p, reduced));
     mest_shape y = {0};
@@ -40,6 +41,9 @@ static mest_status reduce_infer(mest_infer *c)
             y.dim[y.rank++] = reduced[i] ? 1 : x->dim[i];
     return mest_infer_set(c, 0, t, &y);
 }
+
+static mest_status sum_infer(mest_infer *c) { return infer_of(c, false); }
+static mest_status order_infer(mest_infer *c) { return infer_of(c, true); }
 
 static mest_status reduce(const mest_args *a, mest_fold_kind kind)
 {
@@ -54,8 +58,11 @@ static mest_status reduce(const mest_args *a, mest_fold_kind kind)
     }
     for (int i = 0; i < n; i++)
         f.reduced[mest_axis(axes[i], x->rank)] = true;
-    if (!mest_fold_run(a->threads, &f, a->in[0].type->dtype, a->in[0].data, NULL, a->out[0].data))
-        return mest_run_fail(a, MEST_E_UNSUPPORTED, "element type %s is not supported", mest_dtype_name(a->in[0].type->dtype));
+    const mest_dtype t = a->in[0].type->dtype;
+    if (!mest_fold_run(a->threads, &f, t == MEST_BOOL ? MEST_U8 : t, a->in[0].data, NULL, a->out[0].data))
+        return mest_run_fail(a, MEST_E_UNSUPPORTED, "element type %s is not supported", mest_dtype_name(t));
+    for (size_t i = 0; t == MEST_BOOL && i < a->out[0].count; i++) /* the least of nothing is 255 */
+        ((uint8_t *)a->out[0].data)[i] = ((const uint8_t *)a->out[0].data)[i] != 0;
     return MEST_OK;
 }
 
@@ -234,14 +241,15 @@ static const mest_attr reduce_attrs[] = {
     {.name = "noop_with_empty_axes", .kind = MEST_ATTR_INT, .offset = offsetof(mest_reduce_params, noop)},
     {.name = NULL}};
 
-#define REDUCE(onnx, c_name)                                                                                                   \
+#define REDUCE(onnx, c_name, shape_rule)                                                                                                 \
     {.domain = "", .name = onnx, .since = 1, .in_min = 1, .in_max = 2, .out_min = 1, .out_max = 1, .flags = MEST_OP_ANY_TYPE,   \
-     .attrs = reduce_attrs, .params_bytes = sizeof(mest_reduce_params), .infer = reduce_infer, .forward = c_name##_forward, .vjp = c_name##_vjp}
+     .attrs = reduce_attrs, .params_bytes = sizeof(mest_reduce_params), .infer = shape_rule, .forward = c_name##_forward, .vjp = c_name##_vjp}
 
 const mest_op mest_ops_reduce[] = {
-    REDUCE("ReduceSum", sum), REDUCE("ReduceMean", mean), REDUCE("ReduceMax", max), REDUCE("ReduceMin", min), REDUCE("ReduceProd", prod),
-    REDUCE("ReduceL1", l1), REDUCE("ReduceL2", l2), REDUCE("ReduceLogSum", log_sum), REDUCE("ReduceLogSumExp", log_sum_exp),
-    REDUCE("ReduceSumSquare", sum_square),
+    REDUCE("ReduceSum", sum, sum_infer), REDUCE("ReduceMean", mean, sum_infer), REDUCE("ReduceMax", max, order_infer),
+    REDUCE("ReduceMin", min, order_infer), REDUCE("ReduceProd", prod, sum_infer), REDUCE("ReduceL1", l1, sum_infer),
+    REDUCE("ReduceL2", l2, sum_infer), REDUCE("ReduceLogSum", log_sum, sum_infer), REDUCE("ReduceLogSumExp", log_sum_exp, sum_infer),
+    REDUCE("ReduceSumSquare", sum_square, sum_infer),
     {.domain = "mest", .name = "mest.ReduceAux", .since = 1, .in_min = 1, .in_max = 2, .out_min = 1, .out_max = 1, .infer = aux_infer,
      .forward = aux_forward},
     {.domain = "mest", .name = "mest.ReduceGrad", .since = 1, .in_min = 1, .in_max = 4, .out_min = 1, .out_max = 1, .infer = grad_infer,

@@ -187,3 +187,6 @@ for opset in (18, 21):
     case(f"late_group_{opset}", "GroupNormalization", [real(2, 6, 3, 2), real(3 if opset == 18 else 6), real(3 if opset == 18 else 6)], 1, opset, reference=True,
          num_groups=3, epsilon=1e-3)
 case("late_swish", "Swish", [real(3, 7)], 1, 24, reference=True, alpha=1.7)
+bits = rng.integers(0, 2, (3, 4)).astype(bool)
+case("late_any", "ReduceMax", [bits, np.array([1])], 1, 20, reference=True, keepdims=0)
+case("late_all", "ReduceMin", [bits, np.array([0])], 1, 20, reference=True)
