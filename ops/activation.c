@@ -15,6 +15,7 @@
  *   Gelu         x Phi(x), or its tanh approximation         from X
  *   Swish        x sigmoid(alpha x)                          from X
  */
+#include "ops/act.h"
 #include "ops/unary_impl.h"
 
 #define R(x) ((mest_real)(x))
@@ -86,6 +87,47 @@ static inline mest_real gelu_slope(mest_real x, bool approximate)
 }
 UNARY(gelu, mest_gelu_params, gelu_of(x, gelu_tanh(p)))
 GRAD(gelu, mest_gelu_params, dy * gelu_slope(z, gelu_tanh(p)))
+
+/* ---- as a part of a layer (ops/act.h) ---- */
+
+static const struct part {
+    mest_row_fn forward, gradient;
+    bool from_y; /* the gradient reads the output */
+} parts[MEST_ACT_KINDS] = {
+    [MEST_ACT_LEAKY_RELU] = {leaky_relu_row, leaky_relu_grad_row, false}, /* either has the sign */
+    [MEST_ACT_SIGMOID] = {sigmoid_row, sigmoid_grad_row, true},
+    [MEST_ACT_TANH] = {tanh_row, tanh_grad_row, true},
+    [MEST_ACT_HARD_SIGMOID] = {hard_sigmoid_row, hard_sigmoid_grad_row, true},
+    [MEST_ACT_HARD_SWISH] = {hard_swish_row, hard_swish_grad_row, false},
+    [MEST_ACT_SWISH] = {swish_row, swish_grad_row, false},
+    [MEST_ACT_GELU] = {gelu_row, gelu_grad_row, false},
+    [MEST_ACT_GELU_TANH] = {gelu_row, gelu_grad_row, false},
+    [MEST_ACT_MISH] = {mish_row, mish_grad_row, false},
+};
+
+static void run_part(const mest_act *act, mest_row_fn row, const mest_real *z, const mest_real *dy, mest_real *out, int64_t n)
+{
+    const mest_alpha_params alpha = {act->alpha, act->beta};
+    const mest_gelu_params gelu = {act->kind == MEST_ACT_GELU_TANH ? "tanh" : "none"};
+    const bool is_gelu = act->kind == MEST_ACT_GELU || act->kind == MEST_ACT_GELU_TANH;
+    const mest_io io = {.out = out, .in = {z, dy}, .params = is_gelu ? (const void *)&gelu : &alpha};
+    row(&io, (const int64_t[MEST_SPREAD_MAX]){0}, n);
+}
+
+void mest_act_reference(const mest_act *act, const mest_real *x, mest_real *y, int64_t n) { run_part(act, parts[act->kind].forward, x, NULL, y, n); }
+
+void mest_act_slope_reference(const mest_act *act, const mest_real *z, const mest_real *dy, mest_real *dx, int64_t n)
+{
+    const struct part *p = &parts[act->kind];
+    enum { PIECE = 256 };
+    mest_real y[PIECE];
+    for (int64_t at = 0; at < n; at += PIECE) {
+        const int64_t count = n - at < PIECE ? n - at : PIECE;
+        if (p->from_y)
+            run_part(act, p->forward, z + at, NULL, y, count);
+        run_part(act, p->gradient, p->from_y ? y : z + at, dy + at, dx + at, count);
+    }
+}
 
 /* With a negative alpha the sign of x cannot be read from y. */
 static mest_status vjp_leaky(mest_vjp *v)

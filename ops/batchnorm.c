@@ -14,8 +14,15 @@
  * Statistics are summed in double, mean first, then squared distances from it.
  *
  * With params->clamp (pass bn_act) Y is cut off as it is written, by the rules of Relu and Clip, and the gradients take that Y as their last
- * input and read dY as 0 where Y is not inside. The bits are those of the two nodes one after the other. */
+ * input and read dY as 0 where Y is not inside. The bits are those of the two nodes one after the other.
+ *
+ * With params->act Y is what that activation makes of it, and what the activation read, Z, is never stored: its gradient makes it again.
+ *   mest.BatchNormActGrad     dZ = act'(Z) dY, Z = (X - map[0]) map[1] + map[2]; the gradients above then take dZ as their dY, and have
+ *                             no activation in their params
+ *   mest.BatchNormMap         that map of the form with running statistics: mean, scale / sqrt(var + epsilon), B */
+#include "ops/act.h"
 #include "ops/dense.h"
+#include "ops/elements.h"
 #include "ops/nn.h"
 
 #include <inttypes.h>
@@ -102,6 +109,8 @@ static void affine(const norm *b, int64_t c, mest_real from, double factor, doub
             mest_real t = y[i] < b->clamp.lo ? b->clamp.lo : y[i];
             y[i] = t > b->clamp.hi ? b->clamp.hi : t;
         }
+        if (b->params->act.kind)
+            mest_act_reference(&b->params->act, y, y, b->inner);
     }
 }
 
@@ -127,16 +136,89 @@ static mest_status bn_forward(const mest_args *a)
     return MEST_OK;
 }
 
-static mest_status emit_grad(mest_vjp *v, const char *op, mest_id mean, mest_id spread)
+/* map: of Z, for the activation's gradient; not looked at without one. */
+static mest_status emit_grad(mest_vjp *v, const char *op, mest_id mean, mest_id spread, mest_id map)
 {
     const mest_bn_params *p = mest_vjp_node(v)->params;
-    const mest_id in[6] = { mest_in(v, 0), mest_in(v, 1), mean, spread, mest_dout(v, 0), p->clamp.on ? mest_out(v, 0) : MEST_NONE };
-    return mest_give_grads(v, op, NULL, p->clamp.on ? 6 : 5, in, 3);
+    mest_bn_params *own = NULL;
+    mest_id dz = mest_dout(v, 0);
+    if (p->act.kind) {
+        own = mest_vjp_alloc(v, sizeof *own);
+        if (!own)
+            return mest_vjp_nomem(v);
+        *own = *p;
+        own->act = (mest_act){ .kind = MEST_ACT_NONE };
+        MEST_TRY(mest_emit(v, "mest.BatchNormActGrad", NULL, 3, (mest_id[]){ mest_in(v, 0), map, dz }, 1, NULL, &dz));
+    }
+    const mest_id in[6] = { mest_in(v, 0), mest_in(v, 1), mean, spread, dz, p->clamp.on ? mest_out(v, 0) : MEST_NONE };
+    return mest_give_grads(v, op, own, p->clamp.on ? 6 : 5, in, 3);
 }
 
 static mest_status bn_vjp(mest_vjp *v)
 {
-    return emit_grad(v, "mest.BatchNormFrozenGrad", mest_in(v, 3), mest_in(v, 4));
+    mest_id map = MEST_NONE;
+    if (mest_dout(v, 0) != MEST_NONE && ((const mest_bn_params *)mest_vjp_node(v)->params)->act.kind)
+        MEST_TRY(mest_emit(v, "mest.BatchNormMap", NULL, 4, (mest_id[]){ mest_in(v, 1), mest_in(v, 2), mest_in(v, 3), mest_in(v, 4) }, 1, NULL, &map));
+    return emit_grad(v, "mest.BatchNormFrozenGrad", mest_in(v, 3), mest_in(v, 4), map);
+}
+
+static mest_status map_infer(mest_infer *c)
+{
+    for (int i = 0; i < c->n_in; i++)
+        MEST_INFER_CHECK(c, c->in[i]->shape.rank == 1 && mest_shape_equal(&c->in[i]->shape, &c->in[0]->shape), "input %d must have one entry per channel", i);
+    c->out[0].dtype = c->in[0]->dtype;
+    c->out[0].shape = (mest_shape){ .rank = 2, .dim = { 3, c->in[0]->shape.dim[0] } };
+    return MEST_OK;
+}
+
+static mest_status map_forward(const mest_args *a)
+{
+    const mest_bn_params *p = a->params;
+    const mest_real *scale = a->in[0].data, *bias = a->in[1].data, *mean = a->in[2].data, *var = a->in[3].data;
+    const int64_t channels = (int64_t)a->in[0].count;
+    mest_real *map = a->out[0].data;
+    for (int64_t c = 0; c < channels; c++) {
+        map[c] = mean[c];
+        map[channels + c] = (mest_real)((double)scale[c] / sqrt((double)var[c] + p->epsilon));
+        map[2 * channels + c] = bias[c];
+    }
+    return MEST_OK;
+}
+
+static mest_status act_grad_infer(mest_infer *c)
+{
+    const mest_shape *x = &c->in[0]->shape, *map = &c->in[1]->shape;
+    MEST_INFER_CHECK(c, ((const mest_bn_params *)c->params)->act.kind, "there is no activation");
+    MEST_INFER_CHECK(c, x->rank >= 2 && map->rank == 2 && map->dim[0] == 3 && map->dim[1] == x->dim[1], "the map must be [3, C]");
+    MEST_INFER_CHECK(c, mest_shape_equal(&c->in[2]->shape, x), "dY must have the shape of X");
+    like_x(c);
+    return MEST_OK;
+}
+
+static void act_grad_tile(void *context, size_t tile)
+{
+    const norm *b = context;
+    enum { PART = 256 };
+    const int64_t c = (int64_t)tile;
+    const mest_real from = b->map[c], f = b->map[b->c + c], s = b->map[2 * b->c + c];
+    mest_real z[PART];
+    for (int64_t n = 0; n < b->n; n++)
+        for (int64_t i = 0; i < b->inner; i += PART) {
+            const int64_t at = (n * b->c + c) * b->inner + i, count = b->inner - i < PART ? b->inner - i : PART;
+            for (int64_t k = 0; k < count; k++)
+                z[k] = (b->x[at + k] - from) * f + s;
+            mest_act_slope_reference(&b->params->act, z, b->dy + at, b->y + at, count);
+        }
+}
+
+static mest_status act_grad_forward(const mest_args *a)
+{
+    norm b = norm_of(a);
+    b.map = a->in[1].data;
+    b.dy = a->in[2].data;
+    b.y = a->out[0].data;
+    mest_parallel(a->threads, (size_t)b.c, act_grad_tile, &b);
+    return MEST_OK;
 }
 
 static mest_status grad_infer(mest_infer *c)
@@ -312,7 +394,8 @@ static mest_status again_forward(const mest_args *a)
 
 static mest_status train_vjp(mest_vjp *v)
 {
-    return mest_dout(v, 0) == MEST_NONE ? MEST_OK : emit_grad(v, "mest.BatchNormGrad", mest_out(v, 1), mest_out(v, 2));
+    const bool act = ((const mest_bn_params *)mest_vjp_node(v)->params)->act.kind != MEST_ACT_NONE;
+    return mest_dout(v, 0) == MEST_NONE ? MEST_OK : emit_grad(v, "mest.BatchNormGrad", mest_out(v, 1), mest_out(v, 2), act ? mest_out(v, 3) : MEST_NONE);
 }
 
 static void grad_tile(void *context, size_t tile)
@@ -386,6 +469,10 @@ const mest_op mest_ops_batchnorm[] = {
     { .domain = "mest", .name = "mest.BatchNormTrain", .since = 1, .in_min = 5, .in_max = 6, .out_min = 1, .out_max = 4,
       .state_in = 1u << 3 | 1u << 4, .again = "mest.BatchNormAgain", .again_in = 1u << 0, .again_out = 1u << 3, .flags = MEST_OP_SIDE_EFFECT, .act_in = 1u << 0,
       .act_out = 1u << 0, .attrs = bn_attrs, .params_bytes = sizeof(mest_bn_params), .infer = bn_infer, .forward = train_forward, .vjp = train_vjp },
+    { .domain = "mest", .name = "mest.BatchNormMap", .since = 1, .in_min = 4, .in_max = 4, .out_min = 1, .out_max = 1, .params_bytes = sizeof(mest_bn_params),
+      .infer = map_infer, .forward = map_forward },
+    { .domain = "mest", .name = "mest.BatchNormActGrad", .since = 1, .in_min = 3, .in_max = 3, .out_min = 1, .out_max = 1, .flags = MEST_OP_INPLACE,
+      .act_in = 1u << 0 | 1u << 2, .act_out = 1u << 0, .params_bytes = sizeof(mest_bn_params), .infer = act_grad_infer, .forward = act_grad_forward },
     { .domain = "mest", .name = "mest.BatchNormGrad", .since = 1, .in_min = 5, .in_max = 7, .out_min = 1, .out_max = 5,
       .act_in = 1u << 0 | 1u << 4 | 1u << 5, .act_out = 1u << 0 | 1u << 4, .params_bytes = sizeof(mest_bn_params), .infer = grad_infer, .forward = grad_forward },
     { .name = NULL },

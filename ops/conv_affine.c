@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Convolutions that finish their result, for evaluation and inference; made by the passes conv_bn and conv_act.
  *
- *   mest.ConvAffine           X W shift[M]? factor[M]?  ->  Y = clamp(Conv(X, W) * factor + shift); without factor: * 1
+ *   mest.ConvAffine           X W shift[M]? factor[M]?  ->  Y = act(Conv(X, W) * factor + shift); without factor: * 1; act: a clamp, another, none
  *   mest.ConvTransposeAffine  the same for ConvTranspose
  *   mest.BatchNormFold        scale[M] B[M] mean[M] var[M] bias[M]?  ->  factor[M] shift[M]
  *       factor = scale / sqrt(var + epsilon), shift = B + (bias - mean) * factor: what a BatchNormalization makes of a convolution's result
@@ -33,7 +33,7 @@ static mest_status forward(const mest_args *a, const mest_op *op)
     const mest_conv_affine_params *p = a->params;
     const mest_shape *y = &a->out[0].type->shape;
     mest_channel_affine(a->threads, y->dim[0], y->dim[1], mest_shape_span(y, 2, y->rank), a->n_in > 3 ? a->in[3].data : NULL,
-                        a->n_in > 2 ? a->in[2].data : NULL, &p->clamp, a->out[0].data);
+                        a->n_in > 2 ? a->in[2].data : NULL, &p->clamp, &p->act, a->out[0].data);
     return MEST_OK;
 }
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "ops/convolve.h"
+#include "ops/act.h"
 
 #include <string.h>
 
@@ -445,6 +446,7 @@ typedef struct ending {
     int64_t c, inner;
     const mest_real *factor, *shift;
     mest_clamp clamp;
+    mest_act act;
     mest_real *y;
 } ending;
 
@@ -460,11 +462,13 @@ static void ending_tile(void *context, size_t tile)
         const mest_real t = y[i] < e->clamp.lo ? e->clamp.lo : y[i];
         y[i] = t > e->clamp.hi ? e->clamp.hi : t;
     }
+    if (e->act.kind)
+        mest_act_reference(&e->act, y, y, e->inner);
 }
 
 void mest_channel_affine(const mest_threads *threads, int64_t n, int64_t c, int64_t inner, const mest_real *factor, const mest_real *shift,
-                         const mest_clamp *clamp, mest_real *y)
+                         const mest_clamp *clamp, const mest_act *act, mest_real *y)
 {
-    ending e = { .c = c, .inner = inner, .factor = factor, .shift = shift, .clamp = *clamp, .y = y };
+    ending e = { .c = c, .inner = inner, .factor = factor, .shift = shift, .clamp = *clamp, .act = *act, .y = y };
     mest_parallel(threads, (size_t)(n * c), ending_tile, &e);
 }

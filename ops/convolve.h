@@ -33,7 +33,7 @@ void mest_convolve_weight(const mest_threads *threads, const mest_convolution *v
 void mest_channel_sums(const mest_threads *threads, int64_t n, int64_t c, int64_t inner, const mest_real *x, mest_real *sums);
 /* y[n][c][...] = clamp(y * factor[c] + shift[c]) (factor NULL: 1; shift NULL: 0), `inner` positions. */
 void mest_channel_affine(const mest_threads *threads, int64_t n, int64_t c, int64_t inner, const mest_real *factor, const mest_real *shift,
-                         const mest_clamp *clamp, mest_real *y);
+                         const mest_clamp *clamp, const mest_act *act, mest_real *y);
 /* Multiply-adds of one of the three products. */
 static inline int64_t mest_convolution_macs(const mest_convolution *v)
 {

@@ -8,7 +8,7 @@
  *   mest.ConvGrad            X W dY                                   dX dW dB[M]
  *   ConvTranspose            X[N,C,..] W[C,M/G,..] B[M]?              Y[N,M,..]
  *   mest.ConvTransposeGrad   X W dY                                   dX dW dB[M]
- *   mest.ConvAffine          X W shift[M]? factor[M]?                 Y = clamp(Conv(X, W) * factor + shift); also mest.ConvTransposeAffine
+ *   mest.ConvAffine          X W shift[M]? factor[M]?                 Y = act(Conv(X, W) * factor + shift); also mest.ConvTransposeAffine
  *   mest.BatchNormFold       scale B mean var bias?                   factor[M] shift[M]
  *   Gemm                     A B C?                                   Y = alpha A' B' + beta C
  *   mest.GemmGrad            A B C? dY                                dA dB dC
@@ -20,6 +20,8 @@
  *                            unbiased variance, or ONNX's: params->biased; momentum as ONNX has it: running = running * momentum + batch * (1 - momentum))
  *                            moments, sums: float64, see ops/batchnorm.c
  *   mest.BatchNormAgain      X map S?                                 Y once more: (X - map[0]) map[1] + map[2] (+ S), the training form's bits
+ *   mest.BatchNormMap        scale B mean var                         map[3,C] of the form with running statistics
+ *   mest.BatchNormActGrad    X map dY                                 dZ = act'(Z) dY, Z = (X - map[0]) map[1] + map[2] made again
  *   mest.BatchNormGrad       X scale save_mean save_invstd dY Y? sums[2,C]?
  *                                                                     dX dscale dB map[4,C] dY' (Y: with a clamp only)
  *   mest.FusedConv, mest.FusedConvGrad                                see ops/fused_conv.c
@@ -78,12 +80,24 @@ typedef struct mest_clamp {
     mest_real lo, hi;
 } mest_clamp;
 
+/* The other activations that a layer does itself, in place of the node behind it (ops/act.h): what the operator of that name computes. Set by
+ * passes, never by a file; never with a clamp. */
+typedef enum mest_act_kind {
+    MEST_ACT_NONE, MEST_ACT_LEAKY_RELU, MEST_ACT_SIGMOID, MEST_ACT_TANH, MEST_ACT_HARD_SIGMOID, MEST_ACT_HARD_SWISH, MEST_ACT_SWISH, MEST_ACT_GELU,
+    MEST_ACT_GELU_TANH, MEST_ACT_MISH, MEST_ACT_KINDS
+} mest_act_kind;
+typedef struct mest_act {
+    mest_act_kind kind;
+    double alpha, beta;       /* attributes of the operator, where it has them */
+} mest_act;
+
 typedef struct mest_bn_params {
     double epsilon, momentum; /* ONNX: 1 - PyTorch's momentum */
     int64_t training_mode;
     int64_t spatial;          /* opset < 9, must be 1 */
     mest_clamp clamp;         /* pass bn_act: of Y; the gradients mask dY by where Y is inside */
     bool biased;              /* running variance by ONNX's rule, not PyTorch's; set by the runtime */
+    mest_act act;             /* pass bn_act: of Y; the gradient rules put mest.BatchNormActGrad in front of the normalisation's own */
 } mest_bn_params;
 
 /* Running statistics after a batch of `count` values a channel with this mean and sum of squared distances from it. One value has no unbiased
@@ -129,6 +143,7 @@ typedef struct mest_attention_params {
 typedef struct mest_conv_affine_params { /* mest.ConvAffine, mest.ConvTransposeAffine: made by passes */
     mest_conv_params conv;    /* first: what reads only this reads the params of Conv */
     mest_clamp clamp;         /* of Y */
+    mest_act act;             /* of Y */
 } mest_conv_affine_params;
 
 typedef struct mest_fused_conv_params { /* mest.FusedConv, mest.FusedConvGrad: made by passes */

@@ -52,6 +52,9 @@ mest_id mest_only_reader(const mest_pass_args *a, mest_id v);
 /* Is the node Relu or a Clip by constants: what a layer can do itself? Fills *clamp. */
 struct mest_clamp;
 bool mest_match_clamp(const mest_graph *g, const mest_node *n, struct mest_clamp *clamp);
+/* Is it another activation that a layer can do (match_act.c)? Fills *act. */
+struct mest_act;
+bool mest_match_act(const mest_graph *g, const mest_node *n, struct mest_act *act);
 /* ---- normalisations (match_norm.c) ---- */
 /* v is the mean of x over its last axes, which stay as 1: x and the first of them; otherwise MEST_NONE. */
 mest_id mest_match_mean(const mest_graph *g, mest_id v, int *axis);

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Activations with exponentials in them, and their gradients, as vector code: the references call the C library once an element. Elementwise, so
  * any layout will do as long as all operands share it. Formulas: ops/activation.c. */
-#include "ops/elements.h"
-#include "ops/gate_math.h"
+#include "ops/kernels/act_math.h"
 #include "ops/kernels/pixel.h"
 
 typedef struct job {
@@ -13,32 +12,6 @@ typedef struct job {
     int64_t length;            /* of a row */
     void (*row)(const struct job *j, const mest_real *x, const mest_real *dy, mest_real *y, int64_t n);
 } job;
-
-static inline mest_real gelu(mest_real x)
-{
-    mest_real density;
-    return x * mest_gate_normal(x, &density);
-}
-static inline mest_real gelu_slope(mest_real x)
-{
-    mest_real density, phi = mest_gate_normal(x, &density);
-    return phi + x * density;
-}
-#define R(x) ((mest_real)(x))
-#define SQRT_2_PI R(0.79788456080286535588)
-#define CUBIC R(0.044715)
-static inline mest_real gelu_tanh(mest_real x) { return R(0.5) * x * (1 + mest_gate_tanh(SQRT_2_PI * (x + CUBIC * x * x * x))); }
-static inline mest_real gelu_tanh_slope(mest_real x)
-{
-    const mest_real t = mest_gate_tanh(SQRT_2_PI * (x + CUBIC * x * x * x));
-    return R(0.5) * (1 + t) + R(0.5) * x * (1 - t * t) * SQRT_2_PI * (1 + 3 * CUBIC * x * x);
-}
-static inline mest_real swish(mest_real x, mest_real alpha) { return x * mest_gate_sigmoid(alpha * x); }
-static inline mest_real swish_slope(mest_real x, mest_real alpha)
-{
-    const mest_real s = mest_gate_sigmoid(alpha * x);
-    return s + alpha * x * s * (1 - s);
-}
 
 #define ROWS(name, expression)                                              \
     static void name##_row(const job *j, const mest_real *in, const mest_real *dy, mest_real *out, int64_t n) \
@@ -62,12 +35,12 @@ static inline mest_real swish_slope(mest_real x, mest_real alpha)
             out[i] = g * (slope);                                           \
         }                                                                   \
     }
-ROWS(gelu, gelu(x))
-GRADIENT_ROWS(gelu, gelu_slope(x))
-ROWS(gelu_tanh, gelu_tanh(x))
-GRADIENT_ROWS(gelu_tanh, gelu_tanh_slope(x))
-ROWS(swish, swish(x, alpha))
-GRADIENT_ROWS(swish, swish_slope(x, alpha))
+ROWS(gelu, act_gelu(x))
+GRADIENT_ROWS(gelu, act_gelu_slope(x))
+ROWS(gelu_tanh, act_gelu_tanh(x))
+GRADIENT_ROWS(gelu_tanh, act_gelu_tanh_slope(x))
+ROWS(swish, act_swish(x, alpha))
+GRADIENT_ROWS(swish, act_swish_slope(x, alpha))
 ROWS(sigmoid, mest_gate_sigmoid(x))
 ROWS(tanh, mest_gate_tanh(x))
 

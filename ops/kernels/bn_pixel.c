@@ -8,12 +8,13 @@
  * has more than a few dozen terms in sequence.
  *
  * With params->clamp, Y is cut off as it is written, and the gradients take that Y and read dY as 0 where it is not inside: the bits are
- * those of Relu or Clip and its gradient as nodes of their own.
+ * those of Relu or Clip and its gradient as nodes of their own. With params->act a piece of Y goes through the activation while it is in cache; its
+ * gradient is a node of its own (ops/kernels/act.c).
  *
  * Letters: N batch, C channels, H W image, v lanes, L period in elements. */
 #include <math.h>
 
-#include "ops/elements.h"
+#include "ops/kernels/act_math.h"
 #include "ops/kernels/pixel.h"
 
 typedef struct bn_plan {
@@ -142,6 +143,7 @@ typedef struct bn_run {
     mest_real *c;
     bool gradient;
     mest_clamp clamp;
+    const mest_act *act;        /* forward: of Y; NULL: none */
     bool spread_x;              /* gradient: the term with x exists */
 } bn_run;
 
@@ -330,12 +332,15 @@ static void apply_tile(void *context, size_t turn)
                 gradient_period(r->spread_x ? x + o : NULL, dy + o, gate ? gate + o : NULL, r->clamp, n, r->m, r->a, r->b, r->c, y + o);
             else
                 forward_period(x + o, addend ? addend + o : NULL, n, r->m, r->a, r->b, r->clamp, y + o);
+            if (r->act)
+                act_row(r->act, y + o, y + o, n);
         }
         if (r->gradient && lanes < p->g.v)
             px_zero_lanes(&r->gy, y, lanes);
     }
 }
 
+static const mest_act *act_of(const mest_bn_params *p) { return p->act.kind ? &p->act : NULL; }
 static const mest_real *values_of(const mest_args *a, int input) { return a->in[input].data; }
 
 static mest_status train_run(const mest_args *a)
@@ -377,6 +382,7 @@ static mest_status train_run(const mest_args *a)
     spread(&r.p, r.k1, r.a);
     spread(&r.p, r.k2, r.b);
     r.clamp = params->clamp;
+    r.act = act_of(params);
     r.y = a->out[0].data;
     r.gy = mest_pixel_geometry(a->out[0].type);
     mest_parallel(a->threads, (size_t)r.p.tiles, apply_tile, &r);
@@ -387,7 +393,8 @@ static mest_status train_run(const mest_args *a)
 static mest_status again_run(const mest_args *a)
 {
     const mest_bn_params *params = a->params;
-    bn_run r = {.p = plan_of(a->in[0].type), .threads = a->threads, .x = a->in[0].data, .y = a->out[0].data, .clamp = params->clamp};
+    bn_run r = {.p = plan_of(a->in[0].type), .threads = a->threads, .x = a->in[0].data, .y = a->out[0].data, .clamp = params->clamp,
+                .act = act_of(params)};
     const int64_t channels = r.p.g.c;
     const mest_real *map = values_of(a, 1);
     lay_out(&r, a->scratch);
@@ -412,7 +419,7 @@ static mest_status frozen_run(const mest_args *a)
 {
     const mest_bn_params *params = a->params;
     bn_run r = {.p = plan_of(a->in[0].type), .threads = a->threads, .x = a->in[0].data, .y = a->out[0].data,
-                .clamp = params->clamp};
+                .clamp = params->clamp, .act = act_of(params)};
     lay_out(&r, a->scratch);
     const mest_real *scale = values_of(a, 1), *bias = values_of(a, 2), *mean = values_of(a, 3), *var = values_of(a, 4);
     for (int64_t c = 0; c < r.p.g.c; c++) {
@@ -506,7 +513,7 @@ static mest_status frozen_grad_run(const mest_args *a) { return grad_run(a, true
 static bool with_clamp(const mest_kernel_query *q) { return ((const mest_bn_params *)q->params)->clamp.on; }
 static bool forward_fits(const mest_kernel_query *q, const char **why)
 {
-    if (with_clamp(q))
+    if (with_clamp(q) || ((const mest_bn_params *)q->params)->act.kind)
         *why = "with its activation";
     return px_pixel(q->in[0]) && (!q->out[0] || px_same_rows(q->in[0], q->out[0]));
 }

@@ -3,7 +3,8 @@
  *
  *   Conv            XNNPACK convolution. Weights are repacked when they have changed, which in training is every step; elsewhere what is packed
  *                   is kept where packing would take a tenth of the time
- *   mest.ConvAffine the same; the factor goes into the packed weights, the cut-off into XNNPACK (which makes NaN a number there)
+ *   mest.ConvAffine the same; the factor goes into the packed weights, the cut-off into XNNPACK (which makes NaN a number there); other
+ *                   activations go over the result
  *   mest.ConvGrad   dX: 1 x 1 kernels as a matrix product with the weights as they lie in memory (stride > 1: on the small grid, then
  *                   spread into zeros); others as a transposed convolution; depthwise by our own kernel, since XNNPACK's transposed
  *                   convolution of one channel per group is 20-60 times too slow.
@@ -12,6 +13,7 @@
  * Letters: N batch, C input channels, M output channels, G groups, H W image, R S kernel, P Q output image. */
 #include <string.h>
 
+#include "ops/act.h"
 #include "ops/kernels/nhwc.h"
 #include "ops/xnn/xnn.h"
 
@@ -24,7 +26,8 @@ typedef struct conv_state {
     mest_heap *heap;
     const mest_nhwc *own;
     route route;
-    bool affine;             /* factor and clamp */
+    bool affine;             /* factor and activation */
+    mest_act_fn act;         /* activations that are no clamp */
     bool fixed;              /* weights do not change; the fingerprint checks it */
     bool kept;               /* forward: they may, but not with every run: what is packed is kept while their version stays */
     uint64_t fingerprint;    /* of weights, or of their version, and of bias and factor */
@@ -106,7 +109,8 @@ static mest_status conv_prepare(const mest_kernel_query *q, void **state, size_t
 {
     conv_state *s;
     MEST_NEW(q->heap, s, 1, err, "convolution");
-    *s = (conv_state){.heap = q->heap, .xnn = {.heap = q->heap}, .affine = !strcmp(q->node->op->name, "mest.ConvAffine")};
+    *s = (conv_state){.heap = q->heap, .xnn = {.heap = q->heap}, .affine = !strcmp(q->node->op->name, "mest.ConvAffine"),
+                      .act = mest_act_for(q->cpu)};
     s->fixed = q->in_fixed[1] && (s->affine || q->n_in < 3 || !q->in[2] || q->in_fixed[2]); /* what follows from statistics: fingerprint */
     geometry_of(q, &s->k);
     s->kept = worth_keeping(q, &s->k);
@@ -115,6 +119,30 @@ static mest_status conv_prepare(const mest_kernel_query *q, void **state, size_t
     *state = s;
     *scratch_bytes = (size_t)weights_of(&s->k) * sizeof(float) + MEST_XNN_SLACK;
     return MEST_OK;
+}
+
+typedef struct ending {
+    const conv_state *s;
+    const mest_act *act;
+    mest_real *y;
+    int64_t rows, total, row; /* rows of a tile, of all, elements of one */
+} ending;
+
+static void ending_tile(void *context, size_t tile)
+{
+    const ending *e = context;
+    const int64_t from = (int64_t)tile * e->rows, to = from + e->rows < e->total ? from + e->rows : e->total;
+    e->s->act(e->act, e->y + from * e->row, e->y + from * e->row, (to - from) * e->row);
+}
+
+/* The activation over Y[N][P][Q][M]. */
+static void end_with(const conv_state *s, const mest_act *act, const mest_args *a)
+{
+    const mest_conv_geometry *k = &s->k;
+    enum { TILE = 16384 };
+    ending e = {.s = s, .act = act, .y = a->out[0].data, .total = k->n * k->p, .row = k->q * k->m};
+    e.rows = e.row >= TILE || e.row <= 0 ? 1 : TILE / e.row;
+    mest_parallel(a->threads, (size_t)((e.total + e.rows - 1) / e.rows), ending_tile, &e);
 }
 
 static mest_status conv_run(const mest_args *a)
@@ -146,6 +174,8 @@ static mest_status conv_run(const mest_args *a)
     }
     if (!mest_xnn_conv_bind(&s->xnn, k->n, k->h, k->w, a->in[0].data, a->out[0].data, a->threads) || !mest_xnn_run(&s->xnn, a->threads))
         return mest_run_fail(a, MEST_E_NOMEM, "XNNPACK could not run the convolution");
+    if (s->affine && ((const mest_conv_affine_params *)a->params)->act.kind)
+        end_with(s, &((const mest_conv_affine_params *)a->params)->act, a);
     if (!rests)
         mest_xnn_drop(&s->xnn); /* the weights will have changed when it runs next: what is packed would be held for nothing */
     return MEST_OK;

@@ -25,7 +25,7 @@ static mest_status run(mest_pass_args *a)
         const mest_node *n = &g->nodes[i];
         const mest_bn_params *params = n->params;
         mest_id other, add;
-        if (!mest_is_op(n, "mest.BatchNormTrain") || !mest_in_lanes(g, n->out[0]) || n->n_out < 4 || n->out[3] == MEST_NONE || params->clamp.on)
+        if (!mest_is_op(n, "mest.BatchNormTrain") || !mest_in_lanes(g, n->out[0]) || n->n_out < 4 || n->out[3] == MEST_NONE || params->clamp.on || params->act.kind)
             continue;
         add = find_add(a, n->out[0], &other);
         if (add == MEST_NONE)

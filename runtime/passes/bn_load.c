@@ -44,7 +44,8 @@ static mest_status run(mest_pass_args *a)
     for (mest_id i = 0; i < g->n_nodes; i++) {
         const mest_node *n = &g->nodes[i];
         const mest_id y = n->out[0];
-        if (!mest_is_op(n, "mest.BatchNormTrain") || !mest_in_lanes(g, y) || n->n_out < 4 || n->out[3] == MEST_NONE)
+        if (!mest_is_op(n, "mest.BatchNormTrain") || !mest_in_lanes(g, y) || n->n_out < 4 || n->out[3] == MEST_NONE ||
+            ((const mest_bn_params *)n->params)->act.kind) /* readers can cut off, and that alone */
             continue;
         mest_refit readers[READERS];
         int found = 0;

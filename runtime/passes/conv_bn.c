@@ -21,7 +21,7 @@ static mest_status run(mest_pass_args *a)
         mest_conv_affine_params *p = mest_pass_alloc(a, sizeof *p);
         if (!p)
             return MEST_E_NOMEM;
-        *p = (mest_conv_affine_params){.conv = *(const mest_conv_params *)conv->params, .clamp = bn->clamp};
+        *p = (mest_conv_affine_params){.conv = *(const mest_conv_params *)conv->params, .clamp = bn->clamp, .act = bn->act};
         const mest_id y = g->nodes[i].in[0], x = conv->in[0], w = conv->in[1], bias = conv->n_in > 2 ? conv->in[2] : MEST_NONE;
         const mest_id *norm = g->nodes[i].in;
         mest_id fold[5] = {norm[1], norm[2], norm[3], norm[4], bias}, made[2];

@@ -181,7 +181,7 @@ static mest_status ended(const mest_args *a, mest_status (*run)(const mest_args 
     MEST_TRY(run(&plain));
     const mest_shape *y = &a->out[0].type->shape;
     mest_channel_affine(a->threads, y->dim[0], y->dim[1], mest_shape_span(y, 2, y->rank), a->n_in > 3 ? a->in[3].data : NULL,
-                        a->n_in > 2 ? a->in[2].data : NULL, &((const mest_conv_affine_params *)a->params)->clamp, a->out[0].data);
+                        a->n_in > 2 ? a->in[2].data : NULL, &((const mest_conv_affine_params *)a->params)->clamp, &((const mest_conv_affine_params *)a->params)->act, a->out[0].data);
     return MEST_OK;
 }
 static mest_status conv_affine_run(const mest_args *a) { return ended(a, conv_run); }

@@ -20,6 +20,7 @@ typedef struct reading {
 
 typedef struct state {
     const mest_images_isa *isa;
+    mest_act_fn act;        /* activations that are no clamp */
     mest_images_kind kind;
     problem p;
     mest_pixels x, y;       /* channel lanes */
@@ -284,7 +285,7 @@ mest_status mest_images_prepare(const mest_kernel_query *q, mest_images_kind kin
     MEST_CHECK(s, err, MEST_E_NOMEM, "%s: no memory for the state of a kernel", q->node->name);
     const mest_conv_geometry *g = &s->p.g;
     mest_status status = MEST_OK;
-    *s = (state){.isa = isa, .kind = kind, .p = p, .images = p.g.n, .positions = p.g.p * p.g.q};
+    *s = (state){.isa = isa, .act = mest_act_for(q->cpu), .kind = kind, .p = p, .images = p.g.n, .positions = p.g.p * p.g.q};
     if (kind == MEST_IMAGES_PIXELS) {
         s->width = width_for(isa, s->positions);
         s->r = read_pixels(g, s->width);
@@ -338,6 +339,7 @@ typedef struct job {
     const state *s;
     const mest_real *x;  /* of one image */
     mest_real *y, *copy;
+    const mest_act *act; /* NULL: none, or a clamp */
     mest_lanes_forward f;
 } job;
 
@@ -412,6 +414,26 @@ static void copy_part(void *context, size_t part)
         copy_row(j, i / s->r.rows, i % s->r.rows);
 }
 
+/* Positions [first, last) of the outputs of list rows [r0, r1) from f->y on, and what follows their sums. */
+static void compute(const job *j, const mest_lanes_forward *f, int64_t first, int64_t last, int32_t r0, int32_t r1)
+{
+    const state *s = j->s;
+    const int64_t height = f->list.height, m0 = r0 * height, m1 = least(r1 * height, f->outs);
+    const bool pixels = s->kind == MEST_IMAGES_PIXELS;
+    if (pixels)
+        s->isa->pixels(f, s->width, first, last, r0, r1);
+    else
+        s->isa->channels(f, first, last, r0, r1);
+    if (!j->act || m0 >= m1 || first >= last)
+        return;
+    if (pixels)
+        for (int64_t m = m0; m < m1; m++)
+            s->act(j->act, f->y + m * f->y_row + first, f->y + m * f->y_row + first, last - first);
+    else
+        for (int64_t i = first; i < last; i++)
+            s->act(j->act, f->y + i * f->y_step + m0, f->y + i * f->y_step + m0, m1 - m0);
+}
+
 static void compute_part(void *context, size_t part)
 {
     const job *j = context;
@@ -420,19 +442,15 @@ static void compute_part(void *context, size_t part)
     const int32_t r0 = (int32_t)share(rows, rp, s->row_parts), r1 = (int32_t)share(rows, rp + 1, s->row_parts);
     const int64_t u0 = share(s->units, pp, s->position_parts), u1 = share(s->units, pp + 1, s->position_parts);
     const int64_t first = u0 * s->unit, last = least(u1 * s->unit, s->positions);
-    if (s->kind == MEST_IMAGES_PIXELS) {
-        s->isa->pixels(&j->f, s->width, first, last, r0, r1);
-        return;
-    }
-    if (s->r.whole) {
-        s->isa->channels(&j->f, first, last, r0, r1);
+    if (s->kind == MEST_IMAGES_PIXELS || s->r.whole) {
+        compute(j, &j->f, first, last, r0, r1);
         return;
     }
     mest_lanes_forward f = j->f;
     for (int64_t row = u0; row < u1; row++) {
         f.x = j->f.x + row * j->f.x_row;
         f.y = j->f.y + row * j->f.y_row;
-        s->isa->channels(&f, 0, s->unit, r0, r1);
+        compute(j, &f, 0, s->unit, r0, r1);
     }
 }
 
@@ -446,7 +464,9 @@ mest_status mest_images_run(const mest_args *a)
                                .list = mest_lanes_view(mest_derived_use(s->list), &s->key, a->in[1].data, 0, NULL, NULL)};
     if (s->p.affine) {
         j.f.factor = a->n_in > 3 ? a->in[3].data : NULL;
-        j.f.clamp = ((const mest_conv_affine_params *)a->params)->clamp;
+        const mest_conv_affine_params *params = a->params;
+        j.f.clamp = params->clamp;
+        j.act = params->act.kind ? &params->act : NULL;
     }
     for (int64_t n = 0; n < s->images; n++) {
         const mest_real *x = a->in[0].data;

@@ -246,6 +246,7 @@ mest_status mest_lanes_describe(const mest_kernel_query *q, mest_lanes_op op, co
     const char *why = "kernel does not fit";
     MEST_CHECK(mest_lanes_problem_of(q, op, &s->p, &why), err, MEST_E_INTERNAL, "%s: %s", q->node->name, why);
     s->isa = isa;
+    s->act = mest_act_for(q->cpu);
     s->sparse = q->in[1]->layout.kind == MEST_SPARSE;
     s->fixed = q->in_fixed && q->in_fixed[1];
     s->want_dx = s->p.gradient && q->out[0];

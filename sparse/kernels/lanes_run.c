@@ -28,9 +28,18 @@ static void pack_part(void *context, size_t part)
                           (int32_t)share(l.n_rows, (int64_t)part + 1, PACK_ROWS));
 }
 
+/* The activation over what a row of positions has got, while it is near: outputs of list rows [r0, r1). */
+static void activate(const state *s, const mest_lanes_forward *f, const mest_act *act, int64_t block, int64_t row, int32_t r0, int32_t r1)
+{
+    const int64_t height = f->list.height, m0 = r0 * height, m1 = r1 * height < f->outs ? r1 * height : f->outs;
+    mest_real *y = f->y + block * f->y_block + row * f->y_row + m0 * s->isa->v;
+    for (int64_t i = 0; i < f->run && m1 > m0; i++)
+        s->act(act, y + i * f->y_step, y + i * f->y_step, (m1 - m0) * s->isa->v);
+}
+
 /* Runs position part and row part `part` of a forward-like job. Its row of positions i is row first + i * step of Y, of X if `back`. */
-static void forward_part(const state *s, const mest_lanes_forward *f, bool back, int64_t first, int64_t step, int64_t part, int32_t position_parts,
-                         int32_t row_parts)
+static void forward_part(const state *s, const mest_lanes_forward *f, const mest_act *act, bool back, int64_t first, int64_t step, int64_t part,
+                         int32_t position_parts, int32_t row_parts)
 {
     const int64_t pp = part / row_parts, rp = part % row_parts, units = f->blocks * f->rows;
     const int32_t r0 = (int32_t)share(f->list.n_rows, rp, row_parts), r1 = (int32_t)share(f->list.n_rows, rp + 1, row_parts);
@@ -38,6 +47,8 @@ static void forward_part(const state *s, const mest_lanes_forward *f, bool back,
     for (int64_t u = share(units, pp, position_parts); u < share(units, pp + 1, position_parts); u++) {
         mest_lanes_inside(&own.list, &s->p.g, back, first + u % f->rows * step);
         s->isa->forward(&own, u / f->rows, u % f->rows, r0, r1);
+        if (act)
+            activate(s, f, act, u / f->rows, u % f->rows, r0, r1);
     }
 }
 
@@ -63,7 +74,7 @@ static void y_part(void *context, size_t part)
         f.x_step = s->x.block;
         f.y_step = s->y.block;
     }
-    forward_part(s, &f, false, 0, 1, (int64_t)part, s->position_parts, s->row_parts);
+    forward_part(s, &f, j->act, false, 0, 1, (int64_t)part, s->position_parts, s->row_parts);
 }
 
 /* dX alone: the forward pass over the transposed list, phase by phase. */
@@ -92,7 +103,7 @@ static void dx_part(void *context, size_t part)
             f.y_step = s->dx.block;
         }
         if (f.rows > 0 && f.run > 0)
-            forward_part(s, &f, true, py, g->stride_y, (int64_t)part, s->dx_position_parts, s->dx_row_parts);
+            forward_part(s, &f, NULL, true, py, g->stride_y, (int64_t)part, s->dx_position_parts, s->dx_row_parts);
     }
 }
 
@@ -272,7 +283,9 @@ mest_status mest_lanes_run(const mest_args *a)
         j.bias = p->bias >= 0 && a->n_in > p->bias ? a->in[p->bias].data : NULL;
         if (p->affine) {
             j.factor = a->n_in > 3 ? a->in[3].data : NULL;
-            j.clamp = ((const mest_conv_affine_params *)a->params)->clamp;
+            const mest_conv_affine_params *params = a->params;
+            j.clamp = params->clamp;
+            j.act = params->act.kind ? &params->act : NULL;
         }
     }
     if (s->sparse ? j.y || j.dx || j.dw : j.y || j.dx || (j.dw && !s->dense_dw))

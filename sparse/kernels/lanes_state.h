@@ -3,6 +3,7 @@
 #ifndef MEST_SPARSE_KERNELS_LANES_STATE_H
 #define MEST_SPARSE_KERNELS_LANES_STATE_H
 
+#include "ops/act.h"
 #include "sparse/kernels/lanes.h"
 
 typedef struct mest_lanes_problem {
@@ -10,7 +11,7 @@ typedef struct mest_lanes_problem {
     bool inputs_first, gradient;
     int x, dy, y_out; /* inputs X and dY (-1), output Y (-1) */
     int bias;         /* input (forward), output (gradient); -1 */
-    bool affine;      /* input 3 is a factor, params have a clamp */
+    bool affine;      /* input 3 is a factor, params have an activation */
 } mest_lanes_problem;
 
 /* From a query; false with a reason where the operator is used in a way that no list can express. */
@@ -20,6 +21,7 @@ int32_t mest_lanes_tile(const mest_lanes_isa *isa, const mest_lanes_problem *p, 
 
 typedef struct mest_lanes_state {
     const mest_lanes_isa *isa;
+    mest_act_fn act;                       /* activations that are no clamp */
     mest_lanes_problem p;
     bool sparse, want_dx, want_dw, fixed, packed, fold;
     mest_pixels x, y, dx;                  /* y: Y or dY */
@@ -53,6 +55,7 @@ typedef struct mest_lanes_job {
     const mest_real *w;            /* weight as given */
     const mest_real *x, *dy, *bias, *factor;
     mest_clamp clamp;
+    const mest_act *act;           /* NULL: none, or a clamp */
     mest_real *y, *dx, *dw, *db, *parts;
     const int32_t *perm;
     int64_t n_entries;             /* in use */

@@ -37,6 +37,16 @@ static const mest_gemm_params gemm_plain = { 1, 1, 0, 0 }, gemm_b = { 0.7, 1.3, 
 static const mest_bn_params bn = { .epsilon = 1e-5, .momentum = 0.9, .spatial = 1 },
     bn_relu = { .epsilon = 1e-5, .momentum = 0.9, .spatial = 1, .clamp = { true, 0, INFINITY } },
     bn_clip = { .epsilon = 1e-5, .momentum = 0.9, .spatial = 1, .clamp = { true, -0.3, 0.6 } };
+#define BN_ACT(name, ...) static const mest_bn_params name = { .epsilon = 1e-5, .momentum = 0.9, .spatial = 1, .act = { __VA_ARGS__ } }
+BN_ACT(bn_leaky, MEST_ACT_LEAKY_RELU, 0.2, 0);
+BN_ACT(bn_sigmoid, MEST_ACT_SIGMOID, 0, 0);
+BN_ACT(bn_tanh, MEST_ACT_TANH, 0, 0);
+BN_ACT(bn_hard_sigmoid, MEST_ACT_HARD_SIGMOID, 0.2, 0.5);
+BN_ACT(bn_hard_swish, MEST_ACT_HARD_SWISH, 0, 0);
+BN_ACT(bn_swish, MEST_ACT_SWISH, 1.5, 0);
+BN_ACT(bn_gelu, MEST_ACT_GELU, 0, 0);
+BN_ACT(bn_gelu_tanh, MEST_ACT_GELU_TANH, 0, 0);
+BN_ACT(bn_mish, MEST_ACT_MISH, 0, 0);
 static const mest_norm_params ln_last = { -1, 1e-5, 1 }, ln_two = { 1, 1e-3, 1 };
 typedef struct groupnorm_params { double epsilon; int64_t groups, stash_type; } groupnorm_params;
 static const groupnorm_params gn_instance = { 1e-5, 0, 1 }, gn_two = { 1e-3, 2, 1 };
@@ -61,6 +71,14 @@ static const mest_loss_params loss_any = { 0, -1 };
 static const mest_ce_params loss_last = { { 0, -1 }, false, 0 }, loss_smooth = { { 0.1, -1 }, false, 0 }, loss_middle = { { 0.2, 1 }, false, 0 },
                             loss_ignores = { { 0.1, 1 }, true, 2 };
 static const int64_t targets_4[] = { 2, 0, 4, 4 }, targets_6[] = { 1, 0, 2, 2, 1, 0 };
+
+/* An activation behind both forms, on an image and on a line past a piece of the slopes. */
+#define BN_ACT_CASES(text, p)                                                                                                                  \
+    { "image, " text, "BatchNormalization", .params = &p, .n_in = 5, .in = { VAR(2, 3, 3, 2), VAR(3), VAR(3), FIXED(3), FIXED_POSITIVE(3) } },   \
+    { "image, " text, "mest.BatchNormTrain", .params = &p, .n_out = 4, .skip_out = 14, .n_in = 5,                                               \
+      .in = { VAR(3, 2, 3, 3), VAR(2), VAR(2), FIXED(2), FIXED_POSITIVE(2) } },                                                                \
+    { "line, " text, "mest.BatchNormTrain", .params = &p, .n_out = 4, .skip_out = 14, .n_in = 5,                                                \
+      .in = { VAR(1, 2, 300), VAR(2), VAR(2), FIXED(2), FIXED_POSITIVE(2) } }
 
 const grad_case grad_cases_nn[] = {
     { "no padding, bias", "Conv", .params = &conv_plain, .n_in = 3, .in = { VAR(2, 3, 4, 5), VAR(4, 3, 3, 2), VAR(4) } },
@@ -114,6 +132,15 @@ const grad_case grad_cases_nn[] = {
     { "image, clip", "BatchNormalization", .params = &bn_clip, .n_in = 5, .in = { VAR(2, 3, 3, 2), VAR(3), VAR(3), FIXED(3), FIXED_POSITIVE(3) } },
     { "image, clip", "mest.BatchNormTrain", .params = &bn_clip, .n_out = 3, .skip_out = 6, .n_in = 5,
       .in = { VAR(3, 2, 3, 3), VAR(2), VAR(2), FIXED(2), FIXED_POSITIVE(2) } },
+    BN_ACT_CASES("leaky", bn_leaky),
+    BN_ACT_CASES("sigmoid", bn_sigmoid),
+    BN_ACT_CASES("tanh", bn_tanh),
+    BN_ACT_CASES("hard sigmoid", bn_hard_sigmoid),
+    BN_ACT_CASES("hard swish", bn_hard_swish),
+    BN_ACT_CASES("swish", bn_swish),
+    BN_ACT_CASES("gelu", bn_gelu),
+    BN_ACT_CASES("gelu tanh", bn_gelu_tanh),
+    BN_ACT_CASES("mish", bn_mish),
     { "rows, relu", "mest.BatchNormTrain", .params = &bn_relu, .n_out = 3, .skip_out = 6, .n_in = 5, .in = { VAR(6, 3), VAR(3), VAR(3), FIXED(3), FIXED_POSITIVE(3) } },
     { "last axis", "LayerNormalization", .params = &ln_last, .n_in = 3, .in = { VAR(2, 3, 6), VAR(6), VAR(6) } },
     { "two axes, no bias, all outputs", "LayerNormalization", .params = &ln_two, .n_out = 3, .skip_out = 6, .n_in = 2, .in = { VAR(2, 3, 4), VAR(3, 4) } },

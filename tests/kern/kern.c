@@ -81,15 +81,33 @@ static bool outputs_right(const problem *p, const mest_sparse *s, buffer out[3],
 /* Of output channel c, where an operator has factors. */
 static double factor_of(int64_t c) { return (double)(c % 5) * 0.75 - 1.25; }
 
-/* What follows the sum: times the factor, plus the bias (which is in the sum now), cut off. */
-static void expect_ending(const problem *p, const mest_clamp *clamp, bool with_factor, sums *e)
+static double activated(const mest_act *act, double x)
 {
+    switch (act->kind) {
+    case MEST_ACT_LEAKY_RELU: return x < 0 ? act->alpha * x : x;
+    case MEST_ACT_SIGMOID: return 1 / (1 + exp(-x));
+    case MEST_ACT_TANH: return tanh(x);
+    case MEST_ACT_HARD_SIGMOID: return fmax(0, fmin(1, act->alpha * x + act->beta));
+    case MEST_ACT_HARD_SWISH: return x * fmax(0, fmin(1, x / 6 + 0.5));
+    case MEST_ACT_SWISH: return x / (1 + exp(-act->alpha * x));
+    case MEST_ACT_GELU: return 0.5 * x * erfc(-x / sqrt(2));
+    case MEST_ACT_GELU_TANH: return 0.5 * x * (1 + tanh(0.79788456080286535588 * (x + 0.044715 * x * x * x)));
+    case MEST_ACT_MISH: return x * tanh(log1p(exp(x)));
+    case MEST_ACT_NONE: case MEST_ACT_KINDS: break;
+    }
+    return x;
+}
+
+/* What follows the sum: times the factor, plus the bias (which is in the sum now), and the activation, a clamp or another. */
+static void expect_ending(const problem *p, const mest_conv_affine_params *ending, bool with_factor, sums *e)
+{
+    const mest_clamp *clamp = &ending->clamp;
     const int64_t pixels = p->n_y / (p->g.n * p->n_b);
     for (int64_t i = 0; i < p->n_y; i++) {
         const int64_t c = i / pixels % p->n_b;
         const double bias = p->bias ? p->b[c] : 0, f = with_factor ? factor_of(c) : 1, y = (e->value[i] - bias) * f + bias;
-        e->magnitude[i] = e->magnitude[i] * fabs(f) + 2 * fabs(bias);
-        e->value[i] = !clamp->on ? y : y < (double)clamp->lo ? (double)clamp->lo : y > (double)clamp->hi ? (double)clamp->hi : y;
+        e->magnitude[i] = e->magnitude[i] * fabs(f) + 2 * fabs(bias) + (ending->act.kind ? 0.5 : 0); /* a sigmoid of little is a half */
+        e->value[i] = !clamp->on ? activated(&ending->act, y) : y < (double)clamp->lo ? (double)clamp->lo : y > (double)clamp->hi ? (double)clamp->hi : y;
     }
 }
 
@@ -149,7 +167,8 @@ static bool try_kernel(problem *p, const mest_kernel *k, int v, const mest_threa
         in[bias_in] = &b;
     }
     const bool affine = !strcmp(k->op, op_names[AFFINE]) || !strcmp(k->op, op_names[AFFINE + 1]), with_factor = affine && p->n_b % 3;
-    const mest_conv_affine_params ending = {.conv = p->conv, .clamp = {p->n_b % 2, (mest_real)-0.75, (mest_real)INFINITY}};
+    const mest_conv_affine_params ending = {.conv = p->conv, .clamp = {p->n_b % 2, (mest_real)-0.75, (mest_real)INFINITY},
+                                            .act = {p->n_b % 2 ? MEST_ACT_NONE : (mest_act_kind)pick(0, MEST_ACT_KINDS - 1), 0.2, 0.5}};
     const mest_type factors = {.dtype = MEST_F32, .shape = shape_of(1, p->n_b, 0, 0, 0)};
     if (with_factor)
         in[3] = &factors;
@@ -165,7 +184,7 @@ static bool try_kernel(problem *p, const mest_kernel *k, int v, const mest_threa
     if (mest_derived_create(&derived, &test_heap, &err) != MEST_OK)
         exit(2);
     mest_kernel_query q = {.node = &node, .params = params, .n_in = n_in, .n_out = p->gradient ? (p->op == MATMUL_GRAD ? 2 : 3) : 1, .in = in,
-                           .out = out, .sparse = patterns, .in_data = constants, .in_fixed = fixed, .cpu = ~0u, .threads = pool, .heap = &test_heap,
+                           .out = out, .sparse = patterns, .in_data = constants, .in_fixed = fixed, .cpu = cpu_features(), .threads = pool, .heap = &test_heap,
                            .derived = derived};
     draw_pattern(p, s);
     const char *why = "";
@@ -230,7 +249,7 @@ static bool try_kernel(problem *p, const mest_kernel *k, int v, const mest_threa
         }
         expect(p, e);
         if (affine)
-            expect_ending(p, &ending.clamp, with_factor, &e[0]);
+            expect_ending(p, &ending, with_factor, &e[0]);
         mest_tensor tin[4], tout[3];
         memset(tin, 0, sizeof tin);
         memset(tout, 0, sizeof tout);

@@ -99,7 +99,10 @@ static void draw_convolution(problem *p, bool large)
         for (int i = 0; i < dims; i++)
             at[k][i] = all[k][i + 2 - dims];
     p->conv = (mest_conv_params){.kernel_shape = {dims, v}, .strides = {dims, v + 2}, .dilations = {dims, v + 4}, .pads = {2 * dims, v + 6},
-                                 .group = g->group};
+                                 .output_padding = {dims, v + 10}, .group = g->group};
+    v[10] = (dims == 1 ? g->w + g->left + g->right - (g->s - 1) * g->dilation_x - 1 : g->h + g->top + g->bottom - (g->r - 1) * g->dilation_y - 1) %
+            (dims == 1 ? g->stride_x : g->stride_y); /* what the transposed operator must add to get this image back */
+    v[11] = (g->w + g->left + g->right - (g->s - 1) * g->dilation_x - 1) % g->stride_x;
     p->bias = pick(0, 1);
     p->weight_shape = dims == 1 ? shape_of(3, g->m, g->c / g->group, g->s, 0) : shape_of(4, g->m, g->c / g->group, g->r, g->s);
     p->rows = g->m;

@@ -50,6 +50,20 @@ START_TEST(normalization)
             }
         }
     }
+    /* with other activations */
+    for (int kind = 1; kind < MEST_ACT_KINDS; kind++) {
+        const mest_bn_params act = {.epsilon = 1e-5, .momentum = 0.9, .spatial = 1, .act = {(mest_act_kind)kind, kind == MEST_ACT_SWISH ? 1.5 : 0.2, 0.5}};
+        for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+            const int64_t n = shapes[i][0], c = shapes[i][1], h = shapes[i][2], w = shapes[i][3];
+            check(&(twin_case){"mest.BatchNormTrain", &act, {VALUE(n, c, h, w), PLAIN(c), PLAIN(c), PLAIN(c), POSITIVE(c)},
+                               {VALUE(n, c, h, w), PLAIN(c), PLAIN(c)}, .tolerance = 4e-6, .updates = 3 << 3});
+            check(&(twin_case){"mest.BatchNormAgain", &act, {VALUE(n, c, h, w), PLAIN(3, c)}, {VALUE(n, c, h, w)}, .tolerance = 4e-6});
+            check(&(twin_case){"BatchNormalization", &act, {VALUE(n, c, h, w), PLAIN(c), PLAIN(c), PLAIN(c), POSITIVE(c)}, {VALUE(n, c, h, w)},
+                               .tolerance = 4e-6});
+            check(&(twin_case){"mest.BatchNormActGrad", &act, {VALUE(n, c, h, w), PLAIN(3, c), GRADIENT(n, c, h, w)}, {GRADIENT(n, c, h, w)},
+                               .tolerance = 4e-6});
+        }
+    }
     check(&(twin_case){"mest.BatchNormTrain", &p, {VALUE(19, 10), PLAIN(10), PLAIN(10), PLAIN(10), POSITIVE(10)},
                        {VALUE(19, 10), PLAIN(10), PLAIN(10)}, .tolerance = 2e-6, .updates = 3 << 3});
 }
