@@ -6,6 +6,7 @@
 #include <math.h>
 
 #include "ops/kernels/pixel.h"
+#include "ops/kernels/vector.h"
 
 typedef struct pool_run {
     mest_pool_geometry k;
@@ -139,27 +140,65 @@ static mest_status forward_run(const mest_args *a, bool max)
 static mest_status max_run(const mest_args *a) { return forward_run(a, true); }
 static mest_status average_run(const mest_args *a) { return forward_run(a, false); }
 
+enum { GLOBAL_CHUNK = 512 };
+
 /* ---- gradients ---- */
 
-/* Cuts a pixel's channels x lanes into ranges so that there are at least 8 tiles. */
-static void cut(pool_run *r, const mest_pixels *g)
+/* Cuts a pixel's channels x lanes into ranges of at most `limit` so that there are at least `tiles` tiles. */
+static void cut(pool_run *r, const mest_pixels *g, int64_t tiles, int64_t limit)
 {
     const int64_t n = g->c * g->v;
-    r->chunks = px_max(px_min(px_ceil(n, 64), px_ceil(8, g->blocks)), px_ceil(n, 512));
+    r->chunks = px_max(px_min(px_ceil(n, 64), px_ceil(tiles, g->blocks)), (n - 1) / limit + 1);
     r->chunk = px_ceil(px_ceil(n, r->chunks), 16) * 16;
     r->chunks = px_ceil(n, r->chunk);
 }
 
-static void clear_range(const mest_pixels *g, mest_real *image, int64_t n)
+/* Clears the rows of dX that windows of output row p are the first to reach, from row `cleared` on; returns the next one. Just before they are written they
+ * come into the cache once; what lies below all windows goes with the last of them. */
+static int64_t clear_reached(const pool_run *r, mest_real *image, int64_t n, int64_t p, int64_t cleared)
 {
-    for (int64_t y = 0; y < g->h; y++)
+    const mest_pixels *g = &r->gdx;
+    const int64_t reached = p == r->k.p - 1 ? g->h : px_min(g->h, p * r->k.stride_y - r->k.top + (r->k.r - 1) * r->k.dilation_y + 1);
+    for (; cleared < reached; cleared++)
         for (int64_t x = 0; x < g->w; x++)
-            memset(image + y * g->row + x * g->pixel, 0, (size_t)n * sizeof *image);
+            memset(image + cleared * g->row + x * g->pixel, 0, (size_t)n * sizeof *image);
+    return cleared;
 }
 
-enum { GROUP = 32 };
+/* The taps of one window that are on the image, from the first: their number, elements from one to the next down and to the right. */
+typedef struct window { int64_t rows, columns, x_down, x_right, dx_down, dx_right; } window;
 
-/* dY goes to the first tap equal to Y: `rest` holds what has not found its tap yet. */
+/* dY goes to the first tap equal to Y: `rest` holds what has not found its tap yet. u vectors, which stay in registers over the window. */
+VEC_INLINE void give(const int u, const window *w, const mest_real *x, mest_real *dx, const mest_real *y, const mest_real *dy)
+{
+    vec top[4], rest[4];
+    typedef __typeof__(top[0] == rest[0]) mask;
+    for (int k = 0; k < u; k++) {
+        top[k] = VEC_LOAD(y + k * VL);
+        rest[k] = VEC_LOAD(dy + k * VL);
+    }
+    for (int64_t i = 0; i < w->rows; i++)
+        for (int64_t j = 0; j < w->columns; j++)
+            for (int k = 0; k < u; k++) {
+                const vec here = VEC_LOAD(x + i * w->x_down + j * w->x_right + k * VL);
+                const mask hit = (here == top[k]) | (here != here);
+                mest_real *to = dx + i * w->dx_down + j * w->dx_right + k * VL;
+                VEC_STORE(to, VEC_LOAD(to) + (vec)(hit & (mask)rest[k]));
+                rest[k] = (vec)(~hit & (mask)rest[k]);
+            }
+}
+
+static void give_one(const window *w, const mest_real *x, mest_real *dx, mest_real y, mest_real rest)
+{
+    for (int64_t i = 0; i < w->rows; i++)
+        for (int64_t j = 0; j < w->columns; j++) {
+            const mest_real here = x[i * w->x_down + j * w->x_right];
+            const bool hit = (here == y) | (here != here);
+            dx[i * w->dx_down + j * w->dx_right] += hit ? rest : 0;
+            rest = hit ? 0 : rest;
+        }
+}
+
 static void max_grad_tile(void *context, size_t tile)
 {
     const pool_run *r = context;
@@ -167,43 +206,25 @@ static void max_grad_tile(void *context, size_t tile)
     const int64_t block = (int64_t)tile / r->chunks, from = (int64_t)tile % r->chunks * r->chunk, n = px_min(r->chunk, k->c * r->gx.v - from);
     const mest_real *image = r->x + r->gx.origin + block * r->gx.block + from;
     mest_real *target = r->out + r->gdx.origin + block * r->gdx.block + from;
-    clear_range(&r->gdx, target, n);
-    for (int64_t p = 0; p < k->p; p++) {
+    for (int64_t p = 0, cleared = 0; p < k->p; p++) {
+        cleared = clear_reached(r, target, n, p, cleared);
         int64_t r0, r1, s0, s1;
         taps(p, k->stride_y, k->top, k->dilation_y, k->r, k->h, &r0, &r1);
         for (int64_t q = 0; q < k->q; q++) {
             taps(q, k->stride_x, k->left, k->dilation_x, k->s, k->w, &s0, &s1);
             const mest_real *y = r->y + r->gy.origin + block * r->gy.block + p * r->gy.row + q * r->gy.pixel + from;
             const mest_real *dy = r->dy + r->gdy.origin + block * r->gdy.block + p * r->gdy.row + q * r->gdy.pixel + from;
-            const int64_t iy = p * k->stride_y - k->top, ix = q * k->stride_x - k->left;
+            const int64_t iy = p * k->stride_y - k->top + r0 * k->dilation_y, ix = q * k->stride_x - k->left + s0 * k->dilation_x;
+            const window w = {r1 - r0, s1 - s0, k->dilation_y * r->gx.row, k->dilation_x * r->gx.pixel, k->dilation_y * r->gdx.row, k->dilation_x * r->gdx.pixel};
+            const mest_real *x = image + iy * r->gx.row + ix * r->gx.pixel;
+            mest_real *dx = target + iy * r->gdx.row + ix * r->gdx.pixel;
             int64_t e = 0;
-            for (; e + GROUP <= n; e += GROUP) { /* so few that Y and the rest stay in registers over the window */
-                mest_real top[GROUP], rest[GROUP];
-                for (int l = 0; l < GROUP; l++) {
-                    top[l] = y[e + l];
-                    rest[l] = dy[e + l];
-                }
-                for (int64_t i = r0; i < r1; i++)
-                    for (int64_t j = s0; j < s1; j++) {
-                        const mest_real *restrict x = image + (iy + i * k->dilation_y) * r->gx.row + (ix + j * k->dilation_x) * r->gx.pixel + e;
-                        mest_real *restrict dx = target + (iy + i * k->dilation_y) * r->gdx.row + (ix + j * k->dilation_x) * r->gdx.pixel + e;
-                        for (int l = 0; l < GROUP; l++) {
-                            const bool hit = (x[l] == top[l]) | (x[l] != x[l]);
-                            dx[l] += hit ? rest[l] : 0;
-                            rest[l] = hit ? 0 : rest[l];
-                        }
-                    }
-            }
-            for (; e < n; e++) {
-                mest_real rest = dy[e];
-                for (int64_t i = r0; i < r1; i++)
-                    for (int64_t j = s0; j < s1; j++) {
-                        const mest_real x = image[(iy + i * k->dilation_y) * r->gx.row + (ix + j * k->dilation_x) * r->gx.pixel + e];
-                        const bool hit = (x == y[e]) | (x != x);
-                        target[(iy + i * k->dilation_y) * r->gdx.row + (ix + j * k->dilation_x) * r->gdx.pixel + e] += hit ? rest : 0;
-                        rest = hit ? 0 : rest;
-                    }
-            }
+            for (; e + 4 * VL <= n; e += 4 * VL)
+                give(4, &w, x + e, dx + e, y + e, dy + e);
+            for (; e + VL <= n; e += VL)
+                give(1, &w, x + e, dx + e, y + e, dy + e);
+            for (; e < n; e++)
+                give_one(&w, x + e, dx + e, y[e], dy[e]);
         }
     }
 }
@@ -214,8 +235,8 @@ static void average_grad_tile(void *context, size_t tile)
     const mest_pool_geometry *k = &r->k;
     const int64_t block = (int64_t)tile / r->chunks, from = (int64_t)tile % r->chunks * r->chunk, n = px_min(r->chunk, k->c * r->gdx.v - from);
     mest_real *target = r->out + r->gdx.origin + block * r->gdx.block + from;
-    clear_range(&r->gdx, target, n);
-    for (int64_t p = 0; p < k->p; p++) {
+    for (int64_t p = 0, cleared = 0; p < k->p; p++) {
+        cleared = clear_reached(r, target, n, p, cleared);
         int64_t r0, r1, s0, s1;
         taps(p, k->stride_y, k->top, k->dilation_y, k->r, k->h, &r0, &r1);
         for (int64_t q = 0; q < k->q; q++) {
@@ -243,7 +264,7 @@ static mest_status max_grad_run(const mest_args *a)
     r.gy = mest_pixel_geometry(a->in[1].type);
     r.gdy = mest_pixel_geometry(a->in[2].type);
     r.gdx = mest_pixel_geometry(a->out[0].type);
-    cut(&r, &r.gdx);
+    cut(&r, &r.gdx, 4, INT64_MAX);
     mest_parallel(a->threads, (size_t)(r.gdx.blocks * r.chunks), max_grad_tile, &r);
     return MEST_OK;
 }
@@ -257,7 +278,7 @@ static mest_status average_grad_run(const mest_args *a)
         return mest_run_fail(a, MEST_E_SHAPE, "window does not fit");
     r.gdy = mest_pixel_geometry(a->in[0].type);
     r.gdx = mest_pixel_geometry(a->out[0].type);
-    cut(&r, &r.gdx);
+    cut(&r, &r.gdx, 8, GLOBAL_CHUNK);
     mest_parallel(a->threads, (size_t)(r.gdx.blocks * r.chunks), average_grad_tile, &r);
     return MEST_OK;
 }
@@ -272,7 +293,7 @@ static void global_tile(void *context, size_t tile)
     const int64_t block = (int64_t)tile / r->chunks, from = (int64_t)tile % r->chunks * r->chunk, n = px_min(r->chunk, g->c * g->v - from);
     mest_real *restrict y = r->out + r->gy.origin + block * r->gy.block + from;
     const mest_real factor = r->factor;
-    mest_real total[512], sum[512];
+    mest_real total[GLOBAL_CHUNK], sum[GLOBAL_CHUNK];
     memset(total, 0, sizeof total);
     for (int64_t row = 0; row < g->h; row++) {
         const mest_real *restrict x = r->x + g->origin + block * g->block + row * g->row + from;
@@ -309,7 +330,7 @@ static mest_status global_run(const mest_args *a, bool max, bool mean)
     r.gx = mest_pixel_geometry(a->in[0].type);
     r.gy = mest_pixel_geometry(a->out[0].type);
     r.factor = mean ? (mest_real)(1.0 / (double)(r.gx.h * r.gx.w)) : 1;
-    cut(&r, &r.gx);
+    cut(&r, &r.gx, 8, GLOBAL_CHUNK);
     mest_parallel(a->threads, (size_t)(r.gx.blocks * r.chunks), max ? global_max_tile : global_tile, &r);
     return MEST_OK;
 }
