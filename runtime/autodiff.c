@@ -280,18 +280,17 @@ static mest_status differentiate(mest_graph *g, const uint8_t *wanted, mest_id n
     }
     MEST_CHECK(n_missing == 0 || g->survey, err, MEST_E_UNSUPPORTED,
                "%d operator(s) between trainable parameters and the loss have no gradient: %s; freeze the parameters before them", n_missing, missing);
+    mest_id *first_reader = mest_region_alloc(&g->region, (size_t)v.n_forward, sizeof *first_reader);
+    MEST_CHECK(first_reader, err, MEST_E_NOMEM, "autodiff: out of memory");
+    for (mest_id x = 0; x < v.n_forward; x++)
+        first_reader[x] = n_nodes ? n_nodes - 1 : 0;
+    for (mest_id i = n_nodes - 1; i >= 0; i--)
+        for (int k = 0; k < g->nodes[i].n_in; k++)
+            if (g->nodes[i].in[k] != MEST_NONE && g->nodes[i].in[k] < v.n_forward)
+                first_reader[g->nodes[i].in[k]] = i;
     for (mest_id x = 0; x < n_wanted; x++)
-        if (wanted[x]) {
-            mest_id at = n_nodes ? n_nodes - 1 : 0;
-            for (mest_id i = 0; i < n_nodes; i++)
-                for (int k = 0; k < g->nodes[i].n_in; k++)
-                    if (g->nodes[i].in[k] == x) {
-                        at = i;
-                        i = n_nodes;
-                        break;
-                    }
-            MEST_TRY(settle(&v, x, at));
-        }
+        if (wanted[x])
+            MEST_TRY(settle(&v, x, first_reader[x]));
     return MEST_OK;
 }
 

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "runtime/session.h"
+#include "runtime/strmap.h"
 #include "runtime/survey.h"
 
 void mest_check_options_init(mest_check_options *options)
@@ -20,6 +21,8 @@ typedef struct planned { /* a node of the program */
     int64_t macs, bytes;
 } planned;
 
+enum { MOST_ADVICES = 64 }; /* that name what to freeze: each looks at the whole graph */
+
 typedef struct check {
     mest_session *s;
     mest_model *m;
@@ -30,6 +33,11 @@ typedef struct check {
     mest_program *p;       /* NULL: could not be planned */
     planned *node;         /* per node of the program */
     mest_id *forward_of;   /* per node of the model: forward node of the program, or MEST_NONE */
+    mest_id *first_of;     /* per node of the model: first node of the program that comes of it, forward or backward, or MEST_NONE */
+    mest_id *next_of;      /* per node of the program: the next one that comes of the same */
+    mest_id *reader;       /* per value of the model: the first node that reads it, or MEST_NONE */
+    uint8_t *before;       /* per value of the model: for freeze_advice */
+    int n_advices;
     uint8_t *learns;       /* per value of the model: a trainable parameter is before it */
     uint8_t *reaches;      /* per value of the model: the output of the loss depends on it, through nodes that have a gradient */
     uint8_t *used;         /* per value of the model: the output of the loss depends on it */
@@ -59,8 +67,16 @@ static mest_status analyse(check *c)
     c->learns = mest_region_alloc(c->region, n, 1);
     c->reaches = mest_region_alloc(c->region, n, 1);
     c->used = mest_region_alloc(c->region, n, 1);
-    if (!c->learns || !c->reaches || !c->used)
+    c->before = mest_region_alloc(c->region, n, 1);
+    c->reader = mest_region_alloc(c->region, n, sizeof *c->reader);
+    if (!c->learns || !c->reaches || !c->used || !c->before || !c->reader)
         return out_of_memory(c);
+    for (size_t i = 0; i < n; i++)
+        c->reader[i] = MEST_NONE;
+    for (mest_id i = g->n_nodes - 1; i >= 0; i--)
+        for (int k = 0; k < g->nodes[i].n_in; k++)
+            if (g->nodes[i].in[k] != MEST_NONE)
+                c->reader[g->nodes[i].in[k]] = i;
     for (int i = 0; i < g->n_values; i++)
         c->learns[i] = g->values[i].kind == MEST_VALUE_PARAM && c->m->params[g->values[i].param].role == MEST_ROLE_TRAINABLE;
     for (mest_id i = 0; i < g->n_nodes; i++) {
@@ -153,16 +169,26 @@ static mest_status read_plan(check *c)
     const mest_graph *g = c->p ? &c->p->graph : NULL;
     size_t n = (size_t)c->m->graph.n_nodes + 1;
     c->forward_of = mest_region_alloc(c->region, n, sizeof *c->forward_of);
+    c->first_of = mest_region_alloc(c->region, n, sizeof *c->first_of);
+    c->next_of = mest_region_alloc(c->region, (size_t)(g ? g->n_nodes : 0) + 1, sizeof *c->next_of);
     c->node = mest_region_alloc(c->region, (size_t)(g ? g->n_nodes : 0) + 1, sizeof *c->node);
-    if (!c->forward_of || !c->node)
+    if (!c->forward_of || !c->first_of || !c->next_of || !c->node)
         return out_of_memory(c);
     for (size_t i = 0; i < n; i++)
-        c->forward_of[i] = MEST_NONE;
+        c->forward_of[i] = c->first_of[i] = MEST_NONE;
     if (!g)
         return MEST_OK;
-    for (mest_id i = 0; i < g->n_nodes; i++)
-        if (g->nodes[i].phase == MEST_PHASE_FORWARD && g->nodes[i].source >= 0)
-            c->forward_of[g->nodes[i].source] = i;
+    for (mest_id i = g->n_nodes - 1; i >= 0; i--) {
+        const mest_node *nd = &g->nodes[i];
+        const bool forward = nd->phase == MEST_PHASE_FORWARD, backward = nd->phase == MEST_PHASE_BACKWARD && nd->forward != MEST_NONE;
+        const int32_t source = forward ? nd->source : backward ? g->nodes[nd->forward].source : -1;
+        if (source < 0)
+            continue;
+        if (forward && c->forward_of[source] == MEST_NONE)
+            c->forward_of[source] = i;
+        c->next_of[i] = c->first_of[source];
+        c->first_of[source] = i;
+    }
     mest_program_nodes(c->p, keep_node, c);
     return c->failed ? out_of_memory(c) : MEST_OK;
 }
@@ -190,16 +216,14 @@ static void add_plan(check *c, int32_t source, mest_check_node *r)
     const mest_graph *g = &c->p->graph;
     char kernels[256] = "";
     mest_id best = MEST_NONE;
-    for (mest_id i = 0; i < g->n_nodes; i++) {
-        const mest_node *n = &g->nodes[i];
+    for (mest_id i = c->first_of[source]; i != MEST_NONE; i = c->next_of[i]) {
         const planned *p = &c->node[i];
-        if (n->phase == MEST_PHASE_FORWARD && n->source == source) {
+        if (g->nodes[i].phase == MEST_PHASE_FORWARD) {
             best = stands_for(c, i, best) ? i : best;
             r->forward_macs += p->macs;
             r->bytes += p->bytes;
-        }
-        if (n->phase != MEST_PHASE_BACKWARD || n->forward == MEST_NONE || g->nodes[n->forward].source != source)
             continue;
+        }
         size_t used = strlen(kernels);
         r->backward_macs += p->macs;
         r->bytes += p->bytes;
@@ -228,11 +252,10 @@ static const char *taken_by(const check *c, mest_id node)
         return c->p->graph.nodes[producer].name;
     for (int hops = 0; hops < 16 && node != MEST_NONE; hops++) {
         mest_id next = MEST_NONE;
-        for (mest_id i = node + 1; i < g->n_nodes && next == MEST_NONE; i++)
-            for (int k = 0; k < g->nodes[i].n_in; k++)
-                for (int j = 0; j < g->nodes[node].n_out; j++)
-                    if (g->nodes[node].out[j] != MEST_NONE && g->nodes[i].in[k] == g->nodes[node].out[j])
-                        next = i;
+        for (int j = 0; j < g->nodes[node].n_out; j++) {
+            const mest_id v = g->nodes[node].out[j], by = v == MEST_NONE ? MEST_NONE : c->reader[v];
+            next = by != MEST_NONE && (next == MEST_NONE || by < next) ? by : next;
+        }
         if (next != MEST_NONE && c->forward_of[next] != MEST_NONE)
             return g->nodes[next].name;
         node = next;
@@ -252,11 +275,12 @@ static bool is_constant(const check *c, const mest_node *n)
 static const char *freeze_advice(check *c, const mest_node *node)
 {
     const mest_graph *g = &c->m->graph;
-    uint8_t *before = mest_region_alloc(c->region, (size_t)g->n_values + 1, 1);
+    uint8_t *before = c->before;
     char names[300] = "";
     int n = 0, shown = 0;
-    if (!before)
-        return NULL;
+    if (++c->n_advices > MOST_ADVICES)
+        return "freeze what comes before it with --freeze, or replace the operator before the export";
+    memset(before, 0, (size_t)g->n_values);
     for (int k = 0; k < node->n_in; k++)
         if (node->in[k] != MEST_NONE)
             before[node->in[k]] = 1;
@@ -387,15 +411,21 @@ static void report_parameters(check *c)
     const mest_graph *g = c->p ? &c->p->graph : NULL;
     int n = 0, without = 0, lost_names = 0;
     const char *first = NULL;
+    uint8_t *has_gradient = mest_region_alloc(c->region, (size_t)c->m->n_params + 1, 1);
+    if (!has_gradient) {
+        c->failed = true;
+        return;
+    }
+    for (int k = 0; g && k < g->n_values; k++)
+        if (g->values[k].kind == MEST_VALUE_PARAM && g->values[k].grad != MEST_NONE)
+            has_gradient[g->values[k].param] = 1;
     for (int i = 0; i < c->m->n_params; i++) {
         const mest_param *p = &c->m->params[i];
         if (p->role != MEST_ROLE_TRAINABLE)
             continue;
         n++;
         lost_names += !strncmp(p->name, "onnx::", 6);
-        bool has = !c->complete; /* not known then */
-        for (int k = 0; g && k < g->n_values && !has; k++)
-            has = g->values[k].kind == MEST_VALUE_PARAM && g->values[k].param == i && g->values[k].grad != MEST_NONE;
+        const bool has = !c->complete || has_gradient[i]; /* not known then */
         if (!has && !without++)
             first = p->name;
     }
@@ -433,19 +463,21 @@ static void report_blind_weights(check *c)
     const mest_graph *g = &c->m->graph;
     const char *first = NULL, *layer = NULL;
     int n = 0;
+    mest_strmap constants;
+    mest_strmap_init(&constants, c->region);
+    for (int32_t p = 0; p < c->m->n_params; p++)
+        if (c->m->params[p].role == MEST_ROLE_CONSTANT && !c->m->params[p].stated)
+            c->failed |= !mest_strmap_put(&constants, c->m->params[p].name, p);
     for (mest_id i = 0; i < g->n_nodes; i++) {
         const mest_node *nd = &g->nodes[i];
         for (int k = 0; k < nd->n_in; k++) {
             if (!(nd->op->sparse_in >> k & 1) || nd->in[k] == MEST_NONE || g->values[nd->in[k]].kind != MEST_VALUE_CONST || !any_out(c->used, nd))
                 continue;
-            for (int p = 0; p < c->m->n_params; p++) {
-                const mest_param *param = &c->m->params[p];
-                if (param->role != MEST_ROLE_CONSTANT || param->stated || strcmp(param->name, g->values[nd->in[k]].name))
-                    continue;
-                if (n++ == 0) {
-                    first = param->name;
-                    layer = nd->name;
-                }
+            const char *name = g->values[nd->in[k]].name;
+            const int32_t p = name ? mest_strmap_get(&constants, name) : -1;
+            if (p >= 0 && n++ == 0) {
+                first = c->m->params[p].name;
+                layer = nd->name;
             }
         }
     }

@@ -169,10 +169,43 @@ mest_id mest_append_update_node(mest_graph *g, const char *name, const char *op_
     return mest_infer_node(g, id, err) == MEST_OK ? id : MEST_NONE;
 }
 
+/* An update runs as soon as its gradient is complete and nobody reads the weight any more: gradients live short. Clipped ones stay at the end. */
+static mest_status order_updates(mest_graph *g, mest_id first_sum, mest_id first_update, bool clipped, mest_error *err)
+{
+    mest_heap *heap = g->region.heap;
+    size_t n_params = 1;
+    for (int i = 0; i < g->n_values; i++)
+        if (g->values[i].kind == MEST_VALUE_PARAM && (size_t)g->values[i].param >= n_params)
+            n_params = (size_t)g->values[i].param + 1;
+    double *key = mest_alloc(heap, (size_t)g->n_nodes, sizeof *key);
+    mest_id *last_read = mest_alloc(heap, n_params, sizeof *last_read); /* by parameter: the last node that does */
+    for (size_t i = 0; last_read && i < n_params; i++)
+        last_read[i] = MEST_NONE; /* before all nodes */
+    for (mest_id k = 0; last_read && k < first_sum; k++)
+        for (int j = 0; j < g->nodes[k].n_in; j++)
+            if (g->nodes[k].in[j] != MEST_NONE && g->values[g->nodes[k].in[j]].kind == MEST_VALUE_PARAM)
+                last_read[g->values[g->nodes[k].in[j]].param] = k;
+    for (mest_id i = 0; key && last_read && i < g->n_nodes; i++) {
+        key[i] = i >= first_sum && i < first_update ? g->values[g->nodes[i].in[0]].producer + 0.25 : i; /* sums, too, are taken at once */
+        if (i < first_update || clipped)
+            continue;
+        const mest_update_params *u = g->nodes[i].params;
+        mest_id last = g->values[g->nodes[i].in[0]].producer;
+        if (last >= first_sum)
+            last = g->values[g->nodes[last].in[0]].producer;
+        if (last_read[u->param] > last)
+            last = last_read[u->param];
+        key[i] = last + 0.5;
+    }
+    mest_status status = key && last_read ? mest_graph_order(g, key, err) : mest_fail(err, MEST_E_NOMEM, "optimizer: out of memory");
+    mest_free(heap, last_read, n_params, sizeof *last_read);
+    mest_free(heap, key, (size_t)g->n_nodes, sizeof *key);
+    return status;
+}
+
 mest_status mest_append_updates(mest_program *p, mest_error *err)
 {
     mest_graph *g = &p->graph;
-    mest_heap *heap = g->region.heap;
     mest_optimizer *o = p->spec.optimizer;
     mest_id scale = MEST_NONE;
     const mest_id first_sum = g->n_nodes;
@@ -211,24 +244,5 @@ mest_status mest_append_updates(mest_program *p, mest_error *err)
         MEST_CHECK(mest_append_update_node(g, name, "mest.Update", u, scale == MEST_NONE ? 1 : 2, in, 0, err) != MEST_NONE, err, MEST_E_NOMEM,
                    "optimizer: cannot add the update of '%s'", g->values[i].name);
     }
-    /* An update runs as soon as its gradient is complete and nobody reads the weight any more: gradients live short. */
-    double *key = mest_alloc(heap, (size_t)g->n_nodes, sizeof *key);
-    MEST_CHECK(key, err, MEST_E_NOMEM, "optimizer: out of memory");
-    for (mest_id i = 0; i < g->n_nodes; i++) {
-        key[i] = i >= first_sum && i < first_update ? g->values[g->nodes[i].in[0]].producer + 0.25 : i; /* sums, too, are taken at once */
-        if (i < first_update || scale != MEST_NONE)
-            continue;
-        const mest_update_params *u = g->nodes[i].params;
-        mest_id last = g->values[g->nodes[i].in[0]].producer;
-        if (last >= first_sum)
-            last = g->values[g->nodes[last].in[0]].producer;
-        for (mest_id k = 0; k < first_sum; k++)
-            for (int j = 0; j < g->nodes[k].n_in; j++)
-                if (g->nodes[k].in[j] != MEST_NONE && g->values[g->nodes[k].in[j]].kind == MEST_VALUE_PARAM && g->values[g->nodes[k].in[j]].param == u->param && k > last)
-                    last = k;
-        key[i] = last + 0.5;
-    }
-    mest_status status = mest_graph_order(g, key, err);
-    mest_free(heap, key, (size_t)g->n_nodes, sizeof *key);
-    return status;
+    return order_updates(g, first_sum, first_update, scale != MEST_NONE, err);
 }
