@@ -173,13 +173,10 @@ mest_status mest_host_turned_units(mest_host *host, int param, int64_t room, int
     MEST_CHECK(host->phase == MEST_HOST_STEP_END && host->perturbed && p->turned, err, MEST_E_STATE,
                "scheduler %s: turned_units is for step_end of a step that was disturbed", host->who);
     *n = 0;
-    for (int64_t i = 0; i < p->sparse->active_units; i++) {
-        if (!p->turned[i])
-            continue;
+    const uint8_t *at = p->turned, *end = at + p->sparse->active_units;
+    for (; at < end && (at = memchr(at, 1, (size_t)(end - at))) != NULL; at++, ++*n)
         if (*n < room)
-            p->sparse->format->units(p->sparse, i, 1, &units[*n]);
-        ++*n;
-    }
+            p->sparse->format->units(p->sparse, at - p->turned, 1, &units[*n]);
     return MEST_OK;
 }
 

@@ -109,6 +109,58 @@ static int64_t count_open(const taken_groups *start, int64_t *open)
     return all;
 }
 
+/* Goes to a group all of whose predecessors hold `level` units each; drop: the first of its units that go. */
+static void taken_seek(taken_groups *t, int64_t group, int64_t level, const int64_t *drop)
+{
+    const int64_t first = group * t->s->group_units * t->s->choices;
+    t->group = group;
+    t->drop = drop;
+    mest_cursor_seek(&t->active, group * level);
+    while (t->exclude < t->exclude_end && *t->exclude < first)
+        t->exclude++;
+    t->listed = first_listed(t);
+}
+
+/* Where each group was full and a few units went, as many grow there again: only groups that lost one are looked at. The result is that of a walk
+ * over all. */
+typedef struct lost_groups {
+    const int64_t *at, *end; /* what is dropped */
+    int64_t units, level;    /* ids of a group; units that each held */
+} lost_groups;
+
+static bool next_lost(lost_groups *l, taken_groups *t)
+{
+    if (l->at == l->end)
+        return false;
+    const int64_t group = *l->at / l->units;
+    taken_seek(t, group, l->level, l->at);
+    while (l->at < l->end && *l->at < (group + 1) * l->units)
+        l->at++;
+    return true;
+}
+
+static bool few_lost(const mest_sparse *s, const mest_change *change, int64_t n, lost_groups *l)
+{
+    if (!change || change->n_grow > 0 || n > change->n_drop || change->n_drop * 16 >= s->active_units)
+        return false;
+    *l = (lost_groups){ change->drop, change->drop + change->n_drop, s->group_units * s->choices, mest_sparse_group_most(s) };
+    return s->active_units == mest_groups(s) * l->level; /* no group holds more than the most, so each holds just that */
+}
+
+/* open[l] of levels below the one that groups were full at; how many units could grow up to it. */
+static int64_t count_lost(lost_groups l, taken_groups t, int64_t *open)
+{
+    int64_t all = 0, active;
+    memset(open, 0, (size_t)(l.level + 1) * sizeof *open);
+    while (next_lost(&l, &t)) {
+        const int64_t taken = taken_next(&t, NULL, &active), most = active + t.s->group_units - taken, end = most < l.level ? most : l.level;
+        for (int64_t level = active; level < end; level++)
+            open[level]++;
+        all += end > active ? end - active : 0;
+    }
+    return all;
+}
+
 mest_status mest_balance_sample(const mest_sparse *s, uint64_t seed, uint64_t stream, const mest_change *change, const int64_t *exclude,
                                 int64_t n_exclude, int64_t n, int64_t *out, mest_error *err)
 {
@@ -116,11 +168,17 @@ mest_status mest_balance_sample(const mest_sparse *s, uint64_t seed, uint64_t st
     int64_t level = 0, extra = n;
     taken_init(&start, s, change, exclude, n_exclude);
     int64_t *at_level = s->group_room; /* two lists of group_units each, not yet in use */
-    const int64_t all = count_open(&start, at_level);
+    lost_groups lost;
+    bool few = few_lost(s, change, n, &lost);
+    if (few) {
+        start.active.ahead = lost.level < MEST_CURSOR_ROOM ? lost.level : MEST_CURSOR_ROOM;
+        few = n <= count_lost(lost, start, at_level); /* else others would grow beyond that level */
+    }
+    const int64_t all = few ? n : count_open(&start, at_level), levels = few ? lost.level : s->group_units;
     MEST_CHECK(n >= 0 && n <= all, err, MEST_E_LIMIT, "%s: %" PRId64 " units to grow, but only %" PRId64 " are free", s->name, n, all);
     if (n == 0)
         return MEST_OK;
-    while (level < s->group_units && extra >= at_level[level]) /* all groups that can come to this level */
+    while (level < levels && extra >= at_level[level]) /* all groups that can come to this level */
         extra -= at_level[level++];
     const int64_t open = at_level[level];
     /* Which open groups get one more: ranks at the end of `out`, used up as fast as the front grows. */
@@ -129,8 +187,11 @@ mest_status mest_balance_sample(const mest_sparse *s, uint64_t seed, uint64_t st
     const mest_group_room room = mest_group_room_of(s);
     t = start;
     const int64_t groups = mest_groups(s);
-    for (int64_t g = 0; g < groups && done < n; g++) {
+    for (int64_t next = 0; next < groups && done < n; next++) {
         int64_t active;
+        if (few && !next_lost(&lost, &t))
+            break;
+        const int64_t g = few ? t.group : next;
         const int64_t taken = taken_next(&t, room.a, &active), most = active + s->group_units - taken;
         int64_t grow = (level < active ? active : level > most ? most : level) - active;
         if (active <= level && level < most) {

@@ -11,6 +11,7 @@ typedef struct mest_cursor {
     const mest_sparse *s;
     int64_t at;        /* position of the next unit */
     int64_t base, end; /* positions in the buffer: [base, end) */
+    int64_t ahead;     /* units that are fetched at a time */
     int64_t unit[MEST_CURSOR_ROOM];
 } mest_cursor;
 
@@ -18,6 +19,15 @@ static inline void mest_cursor_init(mest_cursor *c, const mest_sparse *s)
 {
     c->s = s;
     c->at = c->base = c->end = 0;
+    c->ahead = MEST_CURSOR_ROOM;
+}
+
+/* Goes to any position; what is fetched already is used again. */
+static inline void mest_cursor_seek(mest_cursor *c, int64_t at)
+{
+    c->at = at;
+    if (at < c->base)
+        c->end = at; /* nothing */
 }
 
 /* The unit at c->at without moving; INT64_MAX past the end. */
@@ -28,10 +38,18 @@ static inline int64_t mest_cursor_peek(mest_cursor *c)
     if (c->at >= c->end) {
         int64_t left = c->s->active_units - c->at;
         c->base = c->at;
-        c->end = c->at + (left < MEST_CURSOR_ROOM ? left : MEST_CURSOR_ROOM);
+        c->end = c->at + (left < c->ahead ? left : c->ahead);
         c->s->format->units(c->s, c->base, c->end - c->base, c->unit);
     }
     return c->unit[c->at - c->base];
+}
+
+/* Makes the counts and versions agree with a new pattern. */
+static inline void mest_sparse_changed(mest_sparse *s)
+{
+    s->stored = s->active_units * s->unit_elements;
+    s->version++;
+    s->value_version++;
 }
 
 /* Appends units one at a time through a buffer; flush at the end. */
@@ -68,9 +86,7 @@ static inline void mest_appender_finish(mest_appender *a)
 {
     mest_appender_flush(a);
     a->s->format->finish(a->s);
-    a->s->stored = a->s->active_units * a->s->unit_elements;
-    a->s->version++;
-    a->s->value_version++;
+    mest_sparse_changed(a->s);
 }
 
 /* Runs the code given last with row, col and e (row and column of M, position in storage) for each entry of active units [from, to) that is not padding:

@@ -33,6 +33,7 @@
 
 typedef struct mest_sparse mest_sparse;
 typedef struct mest_format mest_format;
+struct mest_moves;
 
 enum { MEST_UNIT_MOST = 256 }; /* elements of a unit */
 
@@ -69,6 +70,11 @@ struct mest_format {
     void (*units)(const mest_sparse *s, int64_t first, int64_t n, int64_t *out);
     /* Every invariant: counts, ranges, order, choices, padding zero. */
     mest_status (*check)(const mest_sparse *s, mest_error *err);
+    /* Both optional, for methods that move a few units in every step; NULL: units and append do it. */
+    /* Number of active units below `unit`. */
+    int64_t (*find)(const mest_sparse *s, int64_t unit);
+    /* The index after a change of a few units that has been checked, in place (moves.h). Values and counts are not touched. */
+    void (*edit)(mest_sparse *s, const struct mest_moves *moves);
 };
 
 struct mest_sparse {

@@ -3,6 +3,8 @@
 
 #include <inttypes.h>
 
+#include "sparse/moves.h"
+
 mest_status mest_rows_configure(mest_sparse *s, mest_error *err)
 {
     MEST_CHECK(s->rows <= INT32_MAX && s->cols <= INT32_MAX && s->unit_rows <= INT32_MAX && s->unit_cols <= INT32_MAX, err, MEST_E_LIMIT,
@@ -69,6 +71,49 @@ void mest_rows_units(const mest_sparse *s, int64_t first, int64_t n, int64_t *ou
         while (start[row + 1] <= first + i)
             row++;
         out[i] = row * s->unit_cols + col[first + i];
+    }
+}
+
+int64_t mest_rows_find(const mest_sparse *s, int64_t unit)
+{
+    if (unit <= 0 || s->active_units == 0)
+        return 0;
+    const int64_t row = unit / s->unit_cols;
+    if (row >= s->unit_rows)
+        return s->active_units;
+    const int32_t *start = mest_rows_start(s), *col = mest_rows_col(s), wanted = (int32_t)(unit - row * s->unit_cols);
+    int64_t low = start[row], high = start[row + 1];
+    while (low < high) {
+        const int64_t middle = low + (high - low) / 2;
+        if (col[middle] < wanted)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+typedef struct grown_columns { mest_sparse *s; const int64_t *unit; } grown_columns;
+
+static void put_column(void *context, int64_t i, int64_t at)
+{
+    const grown_columns *c = context;
+    mest_rows_col(c->s)[at] = (int32_t)(c->unit[i] % c->s->unit_cols);
+}
+
+void mest_rows_edit(mest_sparse *s, const mest_moves *moves)
+{
+    int32_t *start = mest_rows_start(s);
+    mest_moves_apply(moves, mest_rows_col(s), sizeof(int32_t)); /* columns of a row do not change with its place */
+    mest_moves_grown(moves, put_column, &(grown_columns){ s, moves->grow });
+    int64_t d = 0, g = 0, end = 0;
+    for (int64_t row = 0; row < s->unit_rows; row++) {
+        end += s->unit_cols;
+        while (d < moves->n_drop && moves->drop[d] < end)
+            d++;
+        while (g < moves->n_grow && moves->grow[g] < end)
+            g++;
+        start[row + 1] += (int32_t)(g - d);
     }
 }
 

@@ -13,10 +13,12 @@ void mest_rows_append(mest_sparse *s, const int64_t *units, int64_t n);
 void mest_rows_finish(mest_sparse *s);
 void mest_rows_units(const mest_sparse *s, int64_t first, int64_t n, int64_t *out);
 mest_status mest_rows_check(const mest_sparse *s, mest_error *err);
+int64_t mest_rows_find(const mest_sparse *s, int64_t unit);
+void mest_rows_edit(mest_sparse *s, const struct mest_moves *moves);
 
-/* The five members of a mest_format. */
+/* The seven members of a mest_format. */
 #define MEST_ROWS_INDEX                                                                                                    \
     .index_bytes = mest_rows_index_bytes, .append = mest_rows_append, .finish = mest_rows_finish, .units = mest_rows_units, \
-    .check = mest_rows_check
+    .check = mest_rows_check, .find = mest_rows_find, .edit = mest_rows_edit
 
 #endif

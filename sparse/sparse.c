@@ -194,6 +194,8 @@ void mest_sparse_set(mest_sparse *s, const int64_t *units, int64_t n, const mest
 int64_t mest_sparse_lower_bound(const mest_sparse *s, int64_t unit)
 {
     int64_t low = 0, high = s->active_units;
+    if (s->format->find)
+        return s->format->find(s, unit);
     while (low < high) {
         int64_t middle = low + (high - low) / 2, at;
         s->format->units(s, middle, 1, &at);

@@ -273,11 +273,28 @@ static void frequent(progress *p, const mest_event *e)
     }
 }
 
+/* The parts of an event's text, which "; " divides, that speak of `what`: a callback that moves units and takes samples away is told in two events. */
+static const char *parts_about(const char *text, const char *what, char *out, size_t size)
+{
+    out[0] = 0;
+    for (size_t used = 0; text && *text;) {
+        const char *end = strstr(text, "; ");
+        const int n = end ? (int)(end - text) : (int)strlen(text);
+        char part[256];
+        snprintf(part, sizeof part, "%.*s", n, text);
+        if (strstr(part, what) && used < size)
+            used += (size_t)snprintf(out + used, size - used, "%s%s", used ? "; " : "", part);
+        text = end ? end + 2 : NULL;
+    }
+    return out;
+}
+
 bool progress_event(void *user, const mest_event *event)
 {
     progress *p = user;
     const settings *s = p->t->s;
     bool lines = !s->quiet && strcmp(s->progress, "off") != 0;
+    char told[512];
     switch (event->kind) {
     case MEST_EVENT_STEP:
         p->steps++;
@@ -303,15 +320,18 @@ bool progress_event(void *user, const mest_event *event)
         break;
     case MEST_EVENT_MUTATION:
         log_event(p, event);
-        if (s->verbose)
-            tool_note(p->t, "epoch %" PRId64 ": %" PRId64 " units removed, %" PRId64 " grown%s%s", event->epoch + 1, event->removed,
-                      event->grown, event->text ? "; " : "", event->text ? event->text : "");
+        if (s->verbose && *parts_about(event->text, "units", told, sizeof told))
+            tool_note(p->t, "epoch %" PRId64 ": %s", event->epoch + 1, told);
+        else if (s->verbose)
+            tool_note(p->t, "epoch %" PRId64 ": %" PRId64 " units removed, %" PRId64 " grown", event->epoch + 1, event->removed, event->grown);
         break;
     case MEST_EVENT_SAMPLES:
         log_event(p, event);
-        if (lines)
-            tool_note(p->t, "epoch %" PRId64 ": %" PRId64 " of %" PRId64 " samples remain%s%s", event->epoch + 1, event->active_samples,
-                      event->n_samples, event->text ? "; " : "", event->text ? event->text : "");
+        if (lines) {
+            const bool more = *parts_about(event->text, "samples", told, sizeof told);
+            tool_note(p->t, "epoch %" PRId64 ": %" PRId64 " of %" PRId64 " samples are trained on%s%s", event->epoch + 1, event->active_samples,
+                      event->n_samples, more ? "; " : "", told);
+        }
         break;
     case MEST_EVENT_CHECKPOINT:
         log_event(p, event);

@@ -58,6 +58,55 @@ static tap_place tap_of(const mest_lanes_key *k, int64_t tap)
     return p;
 }
 
+/* Most columns of a weight for which the next walk has a table. */
+enum { COLUMNS = 2048 };
+typedef struct column_places { int32_t place[COLUMNS], off[COLUMNS]; } column_places;
+
+/* What a column of a weight and a row of it add to the place in `start`, and to the offset, of an entry. Only where the tile follows from one of both. */
+static bool splits(const mest_lanes_key *k, const mest_sparse *weight) { return k->group == 1 && weight->cols <= COLUMNS; }
+
+static void place_columns(const mest_lanes_key *k, const mest_sparse *weight, column_places *to)
+{
+    const int64_t tiles = n_tiles(k, read_channels(k)), rows = list_rows(k), parts = parts_of(k), lane = lane_bytes(k);
+    const int64_t taps = k->inputs_first ? 1 : (int64_t)k->r * k->s;
+    const bool reads = k->inputs_first == k->backward; /* the column says which channel is read, else which one is written */
+    for (int64_t tap = 0; tap < taps; tap++) {
+        const tap_place p = tap_of(k, tap);
+        for (int64_t channel = 0; channel * taps + tap < weight->cols; channel++) {
+            const int64_t col = channel * taps + tap, tile = reads ? channel / (k->tile > 0 ? k->tile : INT32_MAX) : 0;
+            const int64_t writes = reads ? 0 : k->backward ? channel : channel / k->height;
+            to->place[col] = (int32_t)(((p.phase * tiles + tile) * rows + writes) * parts + p.part);
+            to->off[col] = (int32_t)(p.at + (reads ? channel * lane : 0));
+        }
+    }
+}
+
+static void walk_columns(const mest_lanes_key *k, const mest_sparse *weight, const column_places *at, bool fill, int32_t *start, int32_t *off, int32_t *perm)
+{
+    const int64_t rows = list_rows(k), parts = parts_of(k), lane = lane_bytes(k), quads = k->height - 1;
+    const bool reads = k->inputs_first == k->backward;
+    int64_t last = -1;
+    int32_t row_place = 0, row_off = 0;
+    MEST_FOR_ENTRIES(weight, 0, weight->active_units, {
+        if (e & quads)
+            continue;
+        if (row != last) {
+            last = row;
+            row_place = (int32_t)(reads ? (k->backward ? row : row / k->height) * parts : row / (k->tile > 0 ? k->tile : INT32_MAX) * rows * parts);
+            row_off = (int32_t)(reads ? 0 : row * lane);
+        }
+        int32_t *place = &start[at->place[col] + row_place];
+        if (!fill) {
+            place[1]++;
+            continue;
+        }
+        off[*place] = at->off[col] + row_off;
+        if (perm)
+            perm[*place] = (int32_t)e;
+        ++*place;
+    });
+}
+
 /* Walks all entries in storage order; counts them per list row (fill false) or files them (fill true, start[i] being the next free
  * place of row i). */
 static void walk(const mest_lanes_key *k, const mest_sparse *weight, bool fill, int32_t *start, int32_t *off, int32_t *perm)
@@ -96,10 +145,20 @@ void mest_lanes_build(void *data, const mest_sparse *weight, const void *key)
     const layout l = layout_of(&k);
     int32_t *start = data, *off = (int32_t *)((char *)data + l.off), *perm = k.direct ? NULL : (int32_t *)((char *)data + l.perm);
     memset(start, 0, (size_t)l.n_start * sizeof *start);
-    walk(&k, weight, false, start, NULL, NULL);
+    column_places at;
+    const bool split = splits(&k, weight);
+    if (split)
+        place_columns(&k, weight, &at);
+    if (split)
+        walk_columns(&k, weight, &at, false, start, NULL, NULL);
+    else
+        walk(&k, weight, false, start, NULL, NULL);
     for (int64_t i = 1; i < l.n_start; i++)
         start[i] += start[i - 1];
-    walk(&k, weight, true, start, off, perm); /* leaves each start at its row's end, the next row's start */
+    if (split) /* filing leaves each start at its row's end, the next row's start */
+        walk_columns(&k, weight, &at, true, start, off, perm);
+    else
+        walk(&k, weight, true, start, off, perm);
     memmove(start + 1, start, (size_t)(l.n_start - 1) * sizeof *start);
     start[0] = 0;
     int32_t *runs = (int32_t *)((char *)data + l.runs);

@@ -53,8 +53,12 @@ static void run_edits(const char *format, const mest_shape *shape, uint64_t seed
     OK(mest_sparse_from_units(s, NULL, 0, NULL, err));
     uint64_t counter = 0;
     for (int round = 0; round < 30; round++) {
-        /* probabilities change from round to round: nothing, everything, a few */
+        /* probabilities change from round to round: nothing, everything, a part; each third round so few that they are moved in place */
         uint64_t p_drop = mest_rng_below(seed, 1, (uint64_t)round, 5) * 25, p_grow = mest_rng_below(seed, 2, (uint64_t)round, 4) * 20;
+        if (round % 3 == 2) {
+            p_drop = mest_rng_below(seed, 1, (uint64_t)round, 4);
+            p_grow = mest_rng_below(seed, 2, (uint64_t)round, 3);
+        }
         int64_t nd = 0, ng = 0, total = s->active_units;
         memset(held, 0, (size_t)(s->n_units / size + 1) * 8);
         for (int64_t id = 0; id < ids; id++)
@@ -129,6 +133,8 @@ START_TEST(edits_of_a_larger_weight)
 {
     run_edits("csr", &(mest_shape){ 2, { 33, 300 } }, 5);
     run_edits("block8", &(mest_shape){ 2, { 33, 300 } }, 6);
+    run_edits("nm2:4", &(mest_shape){ 2, { 33, 300 } }, 7);
+    run_edits("pattern", &(mest_shape){ 4, { 12, 40, 3, 3 } }, 8);
 }
 END_TEST
 

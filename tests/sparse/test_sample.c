@@ -246,6 +246,48 @@ START_TEST(growth_in_groups_is_uniform)
 }
 END_TEST
 
+/* Full groups that lost a few units are looked at alone; with room for one more in each group all are walked over. Both give the same. */
+static void few_and_all(const char *format, const mest_shape *shape, int64_t level)
+{
+    bench_heap b;
+    heap_open(&b);
+    mest_sparse *few = sparse_make(&b, format, shape, 0), *all = sparse_make(&b, format, shape, 0);
+    const int64_t groups = few->n_units / few->group_units, n = groups * level;
+    OK(mest_sparse_reserve(few, n, err));
+    OK(mest_sparse_reserve(all, n + groups, err));
+    MUST(mest_sparse_group_most(few) == level && mest_sparse_group_most(all) > level);
+    int64_t *active = calloc((size_t)n, 8), *drop = calloc((size_t)n, 8), *grow[2];
+    OK(mest_sparse_from_units(few, NULL, 0, NULL, err));
+    OK(mest_sparse_sample_inactive(few, 1, 2, NULL, NULL, 0, n, active, err)); /* the same number in each group */
+    OK(mest_sparse_from_units(few, active, n, NULL, err));
+    OK(mest_sparse_from_units(all, active, n, NULL, err));
+    for (int i = 0; i < 2; i++)
+        grow[i] = calloc((size_t)n, 8);
+    for (uint64_t round = 0; round < 60; round++) {
+        int64_t n_drop = 0;
+        for (int64_t i = 0; i < n; i++) /* in rows now and then, so that groups lose several */
+            if (mest_rng_below(round, 7, (uint64_t)(round % 2 ? i / 4 : i), 40) == 0 && n_drop < n / 17)
+                drop[n_drop++] = active[i];
+        const mest_change change = { drop, n_drop, NULL, 0 };
+        const int64_t exclude = round % 3 ? n_drop : 0, wanted = round % 5 == 4 ? n_drop / 2 : n_drop;
+        OK(mest_sparse_sample_inactive(few, round, 8, &change, drop, exclude, wanted, grow[0], err));
+        OK(mest_sparse_sample_inactive(all, round, 8, &change, drop, exclude, wanted, grow[1], err));
+        MUST(memcmp(grow[0], grow[1], (size_t)wanted * 8) == 0);
+    }
+    free(active), free(drop), free(grow[0]), free(grow[1]);
+    mest_sparse_destroy(few), mest_sparse_destroy(all);
+    heap_close(&b);
+}
+
+START_TEST(groups_that_lost_a_few)
+{
+    few_and_all("nm2:4", &(mest_shape){ 2, { 20, 64 } }, 2);
+    few_and_all("nm2:8", &(mest_shape){ 4, { 16, 32, 3, 3 } }, 2);
+    few_and_all("nm3:4x2", &(mest_shape){ 2, { 34, 64 } }, 3); /* no room for two that are not to come back: others must grow */
+    few_and_all("pattern", &(mest_shape){ 4, { 24, 64, 3, 3 } }, 12);
+}
+END_TEST
+
 /* Few and many draws take different ways; both must be uniform over the free units. */
 START_TEST(growth_is_uniform)
 {
@@ -381,4 +423,4 @@ START_TEST(random_patterns_and_values)
 }
 END_TEST
 
-RUN("sparse sampling", best_growth_is_balanced, samples_are_free_distinct_and_repeatable, growth_in_groups_is_uniform, growth_is_uniform, every_set_is_equally_likely, random_patterns_and_values)
+RUN("sparse sampling", best_growth_is_balanced, samples_are_free_distinct_and_repeatable, growth_in_groups_is_uniform, growth_is_uniform, groups_that_lost_a_few, every_set_is_equally_likely, random_patterns_and_values)
