@@ -139,7 +139,7 @@ mest_status mest_give_op(mest_vjp *v, int input, const char *op, const void *par
 
 mest_status mest_give_grads(mest_vjp *v, const char *op, const void *params, int n_in, const mest_id *in, int n)
 {
-    bool want[4];
+    bool want[4] = {false};
     mest_id out[4];
     for (int i = 0; i < n; i++)
         want[i] = mest_wants(v, i);
