@@ -411,6 +411,7 @@ void mest_channels_destroy(mest_model *m)
     mest_free(&m->heap, c->norm, (size_t)c->n_norm, sizeof *c->norm);
     mest_free(&m->heap, c->scratch, (size_t)c->scratch_count, sizeof *c->scratch);
     mest_free(&m->heap, c->map, (size_t)c->map_count, sizeof *c->map);
+    mest_free(&m->heap, c->index, c->index_size, 1);
     mest_region_free(&c->region);
     mest_free(&m->heap, c, 1, sizeof *c);
     m->channels = NULL;
@@ -445,11 +446,17 @@ mest_status mest_channels_reserve(mest_model *m, mest_error *err)
     }
     mest_free(&m->heap, c->scratch, (size_t)c->scratch_count, sizeof *c->scratch);
     mest_free(&m->heap, c->map, (size_t)c->map_count, sizeof *c->map);
+    mest_free(&m->heap, c->index, c->index_size, 1);
     c->scratch_count = largest;
     c->map_count = 2 * longest;
+    c->index_size = 0;
+    for (int32_t g = 0; g < c->n_groups; g++)
+        if (c->group[g].units->index_size > c->index_size)
+            c->index_size = c->group[g].units->index_size;
+    c->index = mest_alloc(&m->heap, c->index_size, 1);
     c->scratch = mest_alloc(&m->heap, (size_t)largest, sizeof *c->scratch);
     c->map = mest_alloc(&m->heap, (size_t)c->map_count, sizeof *c->map);
-    MEST_CHECK(c->scratch && c->map, err, MEST_E_NOMEM, "channels: no memory for edits");
+    MEST_CHECK(c->scratch && c->map && c->index, err, MEST_E_NOMEM, "channels: no memory for edits");
     return MEST_OK;
 }
 
@@ -532,13 +539,13 @@ mest_status mest_channels_edit(mest_model *m, mest_optimizer *o, int32_t index, 
 {
     mest_channels *c = m->channels;
     mest_channel_group *g = &c->group[index];
-    /* the units as they were, in the scratch of edits: their index is all that is asked of it */
+    MEST_CHECK(g->units->index_size <= c->index_size, err, MEST_E_INTERNAL, "%s: no room was planned for its index", g->name);
+    mest_sparse before = *g->units; /* the units as they were: their index is all that is asked of it */
+    before.index = c->index;
+    memcpy(before.index, g->units->index, g->units->index_size);
     MEST_TRY(mest_sparse_edit(g->units, drop, n_drop, grow, n_grow, follow, n_follow, scratch, err));
     if (n_drop == 0 && n_grow == 0)
         return MEST_OK;
-    mest_sparse before = *g->units;
-    before.index = scratch; /* mest_sparse_edit leaves the old index there */
-    before.active_units = g->units->active_units + n_drop - n_grow;
     for (int32_t k = 0; k < g->n_params; k++) {
         mest_param *p = &m->params[g->param[k]];
         const mest_axes *a = p->axes;

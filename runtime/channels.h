@@ -80,6 +80,8 @@ typedef struct mest_channels {
     int64_t scratch_count;
     int32_t *map;
     int64_t map_count;
+    void *index;                /* the largest index of a group's units, as it was before an edit */
+    size_t index_size;
 } mest_channels;
 
 /* ---- channels_find.c ---- */

@@ -364,6 +364,57 @@ START_TEST(a_change_of_channels)
 }
 END_TEST
 
+/* One channel of many goes: few enough to be moved in place. The others keep what they have. */
+START_TEST(one_channel_of_many)
+{
+    enum { MANY = 48 };
+    onnx_bytes g = {0};
+    onnx_node(&g, "Conv:x,a.weight:a:kernel_shape=3/3");
+    onnx_node(&g, "Relu:a:r");
+    onnx_node(&g, "Flatten:r:flat:axis=1");
+    onnx_node(&g, "Gemm:flat,fc.weight:y:transB=1");
+    onnx_weight(&g, "a.weight", 4, (int64_t[]){MANY, C, 3, 3}, pseudo);
+    onnx_weight(&g, "fc.weight", 2, (int64_t[]){CLASSES, MANY * 16}, pseudo);
+    onnx_value(&g, 11, "x", 3, (int64_t[]){C, SIDE, SIDE});
+    onnx_value(&g, 12, "y", 1, (int64_t[]){CLASSES});
+    onnx_save(&g, path);
+    mest_model *m = open_model(path, "filter", .25, false);
+    mest_session *s = open_session(m);
+    OK(mest_session_add_scheduler(s, "mest", "mode=em,freq=100", &err));
+    mest_metrics now = {.struct_size = sizeof now};
+    OK(mest_session_step(s, x, labels, BATCH, &now, &err));
+    mest_sparse *units = m->channels->group[0].units;
+    int64_t active[MANY];
+    const int64_t had = units->active_units;
+    ck_assert_int_eq(had, MANY * 3 / 4);
+    units->format->units(units, 0, had, active);
+    for (int round = 0; round < 3; round++) { /* the first, one between, the last */
+        const int64_t at = round == 0 ? 0 : round == 1 ? 17 : units->active_units - 1, left = units->active_units - 1;
+        units->format->units(units, 0, units->active_units, active);
+        const int64_t drop[1] = {active[at]};
+        bool which[MANY] = {0};
+        which[drop[0]] = true;
+        float **before = picture(s, -1), **slots = picture(s, 0);
+        OK(mest_channels_edit(m, &s->optimizer, 0, drop, 1, NULL, 0, NULL, 0, s->host.scratch, 7, 1, &err));
+        ck_assert_int_eq(units->active_units, left);
+        float **after = picture(s, -1), **slots_after = picture(s, 0);
+        for (int i = 0; i < m->n_params; i++) {
+            const mest_param *p = &m->params[i];
+            ck_assert(p->axes);
+            for (int64_t k = 0; k < mest_param_file_count(p); k++) {
+                const place old = place_of(p, 0, k, which);
+                const bool gone = old.made || old.read;
+                ck_assert_msg(after[i][k] == (gone ? 0 : before[i][k]), "%s [%d] of round %d", p->name, (int)k, round);
+                ck_assert_msg(slots_after[i][k] == (gone ? 0 : slots[i][k]), "state of %s [%d] of round %d", p->name, (int)k, round);
+            }
+        }
+        drop_picture(before, m->n_params), drop_picture(after, m->n_params), drop_picture(slots, m->n_params), drop_picture(slots_after, m->n_params);
+    }
+    mest_session_destroy(s);
+    mest_model_destroy(m);
+}
+END_TEST
+
 static void refused(const char *scheme, const char *dense, const char *text)
 {
     mest_model *m = NULL;
@@ -413,6 +464,7 @@ int main(void)
     tcase_add_test(t, what_belongs_together);
     tcase_add_test(t, small_layers_are_large_ones_with_zeros);
     tcase_add_test(t, a_change_of_channels);
+    tcase_add_test(t, one_channel_of_many);
     tcase_add_test(t, what_cannot_be);
     suite_add_tcase(suite, t);
     SRunner *runner = srunner_create(suite);
