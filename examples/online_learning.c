@@ -79,7 +79,7 @@ static mest_status publish(learner *l, int64_t right, mest_error *err)
         printf("%6lld samples: %5.1f %% of the last %d answered right; version %lld\n", (long long)l->seen, 100 * version.accuracy, PERIOD,
                (long long)info.id);
     else if (status == MEST_E_LIMIT || status == MEST_E_NUMERIC) { /* readers stay with the version they have */
-        printf("%6lld samples: %5.1f %% of the last %d answered right; not published: %s\n", (long long)l->seen, 100 * version.accuracy, PERIOD, err->msg);
+        printf("%6lld samples: %5.1f %% of the last %d answered right; %s\n", (long long)l->seen, 100 * version.accuracy, PERIOD, err->msg);
         *err = (mest_error){0};
         status = MEST_OK;
     }

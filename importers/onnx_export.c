@@ -339,6 +339,8 @@ static mest_status export_to(const mest_model *model, const char *path, void *me
     else if (path) {
         status = mest_outfile_commit(to.file, err);
         to.file = NULL;
+        if (status == MEST_OK)
+            onnx_warn_training(&w);
     }
 out:
     mest_outfile_abort(to.file);

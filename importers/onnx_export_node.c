@@ -2,6 +2,7 @@
 /* Nodes on their way out. Most are copied byte for byte; BatchNormalization and Dropout can be brought to the form for inference or for
  * training, since a runtime takes the file at its word: in training form it normalises with the statistics of the batch it is given. */
 #include "importers/onnx_write.h"
+#include "ops/nn.h"
 #include "runtime/channels.h"
 
 enum { NODE_OUTPUT = 2, NODE_OP = 4, NODE_ATTRIBUTE = 5, NODE_DOMAIN = 7, ATTRIBUTE_NAME = 1, ATTRIBUTE_I = 3, ATTRIBUTE_TYPE = 20, TYPE_INT = 2 };
@@ -241,6 +242,18 @@ mest_status onnx_put_added(onnx_writer *w)
         if (!strcmp(w->notes->dense[i].name, dropout_switch))
             return MEST_OK;
     return w->dropout_switch ? onnx_put_message(w, GRAPH_INITIALIZER, switch_body, NULL) : MEST_OK;
+}
+
+void onnx_warn_training(const onnx_writer *w)
+{
+    const mest_graph *g = &w->m->graph;
+    int n = 0;
+    for (mest_id i = 0; i < g->n_nodes && w->form == ONNX_FORM_AS_IS; i++)
+        n += strcmp(g->nodes[i].op->name, "BatchNormalization") == 0 && ((const mest_bn_params *)g->nodes[i].params)->training_mode;
+    if (n)
+        mest_logf((mest_heap *)(uintptr_t)&w->m->heap, MEST_LOG_WARNING, "export: %d BatchNormalization %s in training form, as in the file it came from: other "
+                  "runtimes normalise each batch by its own statistics; the form \"inference\" (--export-form inference) gives them the running ones", n,
+                  n == 1 ? "is" : "are");
 }
 
 /* Functions are copied as they are: nodes in them keep their form, which the user should know. */

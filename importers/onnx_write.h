@@ -76,6 +76,8 @@ mest_status onnx_put_node(onnx_writer *w, const mest_wire_field *node, int32_t n
 mest_status onnx_put_added(onnx_writer *w);
 /* Declared shape of a parameter, a ValueInfoProto. */
 mest_status onnx_param_info_body(onnx_writer *w, const void *param);
+/* A log line where the file keeps BatchNormalization in training form, which other runtimes take at its word. */
+void onnx_warn_training(const onnx_writer *w);
 mest_status onnx_warn_functions(onnx_writer *w, const mest_wire_field *function);
 
 /* onnx_export_head.c: a ValueInfoProto or a Constant node that another head changes; *done false: it does not, nothing was written. */

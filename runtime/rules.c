@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "runtime/rules.h"
 
+#include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -50,6 +51,8 @@ static mest_status next_rule(const char *what, const char **at, char separator, 
     r->scheme = scheme;
     r->sparsity = -1;
     char *colon = known(scheme) ? NULL : strrchr(scheme, ':'); /* "nm2:4" has a colon of its own */
+    if (colon && scheme[0] == 'n' && scheme[1] == 'm' && isdigit((unsigned char)scheme[2]) && strchr(scheme, ':') == colon)
+        colon = NULL; /* a wrong one: not a sparsity after it */
     if (colon) {
         char *end;
         *colon = 0;

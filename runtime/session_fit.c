@@ -163,13 +163,13 @@ static void note_choice(fitting *f)
         m->parts_share = f->whole_seconds > 0 ? parts * p->seconds / f->whole_seconds - 1 : 0;
         n = snprintf(m->chosen, sizeof m->chosen, "steps in parts of %" PRId64 " samples", s->part);
         if (f->whole_seconds > 0)
-            n += snprintf(m->chosen + n, sizeof m->chosen - (size_t)n, ", %.1f %% of a step", 100 * m->parts_share);
+            n += snprintf(m->chosen + n, sizeof m->chosen - (size_t)n, ", which takes %.1f %% more time", 100 * m->parts_share);
         n += snprintf(m->chosen + n, sizeof m->chosen - (size_t)n, "%s", mest_session_normalises(s) ? ", BatchNormalization over a part" : "");
     }
     if (p->n_halves)
         n += snprintf(m->chosen + n, sizeof m->chosen - (size_t)n, "%s%d activations as bf16, %d stay f32", n ? "; " : "", p->n_halves, p->n_floats);
     if (p->n_again)
-        snprintf(m->chosen + n, sizeof m->chosen - (size_t)n, "%s%d nodes computed again, %.1f %% of a step", n ? "; " : "", p->n_again, 100 * m->again_share);
+        snprintf(m->chosen + n, sizeof m->chosen - (size_t)n, "%s%d nodes computed again, which takes %.1f %% more time", n ? "; " : "", p->n_again, 100 * m->again_share);
 }
 
 /* ---- refusals ---- */

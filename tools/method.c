@@ -76,11 +76,13 @@ int tool_check_method(tool *t)
         return tool_refuse(t, EXIT_USAGE, "--method static takes no options");
     if (s->method && !fixed && !tool_wants_sparsity(s))
         tool_note(t, "--method %s moves only weights that the file holds sparsely, as --sparsity is 0", method);
-    if (fixed && (options_given(s, "mutate-every") || options_given(s, "mest-lambda")))
-        tool_note(t, "--mutate-every and --mest-lambda have no effect: the pattern is static");
-    else if (!mest && options_given(s, "mest-lambda"))
+    const bool every = options_given(s, "mutate-every"), lambda = options_given(s, "mest-lambda");
+    if (fixed && (every || lambda))
+        tool_note(t, "%s%s%s no effect: the pattern is static", every ? "--mutate-every" : "--mest-lambda", every && lambda ? " and --mest-lambda" : "",
+                  every && lambda ? " have" : " has");
+    else if (!mest && lambda)
         tool_note(t, "--mest-lambda has no effect: it is an option of MEST");
-    if (!mest && !fixed && options_given(s, "mutate-every") && !has_interval(name, &summary))
+    if (!mest && !fixed && every && !has_interval(name, &summary))
         tool_note(t, "--mutate-every has no effect: method %s has no interval (%s)", name, summary);
     return 0;
 }

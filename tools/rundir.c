@@ -188,12 +188,22 @@ int rundir_prepare_sweep(tool *t)
     return lock_folder(t, t->s->output_dir);
 }
 
+/* Would a model take the place of a file that is none by its name? */
+static bool replaces_other(const char *path)
+{
+    struct stat st;
+    const char *dot = strrchr(path, '.');
+    return stat(path, &st) == 0 && st.st_size > 0 && !(dot && strcmp(dot, ".onnx") == 0);
+}
+
 int rundir_prepare(tool *t)
 {
     const settings *s = t->s;
     int code = 0;
     if (s->output)
         code = rundir_check_writable(t, "output", s->output);
+    if (code == 0 && s->output && replaces_other(s->output))
+        code = tool_refuse(t, EXIT_USAGE, "--output: '%s' is there and its name does not end in .onnx: it is not replaced by a model", s->output);
     if (code == 0 && s->output_dir)
         code = prepare_folder(t);
     else if (code == 0 && s->output)

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "options.h"
 #include "report.h"
@@ -239,14 +240,15 @@ int tool_load_model(tool *t)
     return code ? code : thaw_head(t);
 }
 
-/* Options that say how weights become sparse, where nothing says how much. */
-static bool idle_sparsity(tool *t)
+/* Options that say how weights become sparse, where nothing says how much; tell: a note for each. */
+static bool idle_sparsity(tool *t, bool tell)
 {
     static const char *const how[] = {"scheme", "distribution", "patterns", "dense-layers", "start-dense"};
     bool any = false;
     for (size_t i = 0; i < sizeof how / sizeof *how; i++)
         if (!tool_wants_sparsity(t->s) && options_given(t->s, how[i])) {
-            tool_note(t, "--%s has no effect: without --sparsity, --ratios or --rules no weight is made sparse", how[i]);
+            if (tell)
+                tool_note(t, "--%s has no effect: without --sparsity, --ratios or --rules no weight is made sparse", how[i]);
             any = true;
         }
     return any;
@@ -257,7 +259,7 @@ int tool_sparsify(tool *t)
     const settings *s = t->s;
     mest_sparsity how;
     mest_error err = {0};
-    const bool idle = idle_sparsity(t); /* a name that is wrong is an error all the same */
+    const bool idle = idle_sparsity(t, false); /* a name that is wrong is an error all the same */
     if (!tool_wants_sparsity(s) && !s->from_scratch && !idle)
         return 0;
     mest_sparsity_init(&how);
@@ -274,6 +276,7 @@ int tool_sparsify(tool *t)
     how.tune = s->tune;
     if (mest_model_sparsify(t->model, &how, &err) != MEST_OK)
         return tool_fail(t, STAGE_PREPARE, &err);
+    idle_sparsity(t, true);
     t->sparsified = tool_wants_sparsity(s);
     return 0;
 }
@@ -362,6 +365,9 @@ int tool_create_session(tool *t)
     c->bn_stats = s->bn_stats;
     c->dropout = isnan(s->drop) ? -1 : s->drop;
     c->threads = (int)s->threads;
+    const long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    if (cores > 0 && s->threads > cores)
+        tool_note(t, "--threads %d on %ld core%s: threads that wait for a core make it slower", (int)s->threads, cores, cores == 1 ? "" : "s");
     c->seed = (uint64_t)s->seed;
     c->kernels = s->kernels;
     c->watch_patterns = s->json || s->output_dir; /* its numbers stand in events only */

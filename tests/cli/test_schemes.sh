@@ -69,7 +69,7 @@ schemes='csr         .9 1843 3686
     kept conv2.weight 8192 pattern
     says 2 'no parameter' "$model" --train $recipe --sparsity 0.9 --scheme 'konv2=pattern'
     says 2 'no sparse format' "$model" --train $recipe --sparsity 0.9 --scheme blok
-    says 2 'no sparse format' "$model" --train $recipe --scheme blok
+    says 2 'no sparse format' "$model" --train $data --scheme blok
     says 2 'below 0.5556' "$model" --train $recipe --sparsity 0.5 --scheme pattern
     says 2 'below 0.75' "$model" --train $recipe --sparsity 0.5 --scheme nm1:4
     gives 0 "$model" --train $recipe --epochs 1 --sparsity 0.9 --scheme nm1:3 -v -o x.onnx

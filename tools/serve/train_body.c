@@ -91,9 +91,9 @@ static bool read_values(train_call *c, const cJSON *list, const sample_spec *s, 
         if (*i == want)
             return refuse(f, 400, "more than %" PRId64 " values of labels for %" PRId64 " samples", want, c->n);
         if (s->classes && (!(v >= 0 && v < (double)s->n_classes) || v != floor(v)))
-            return refuse(f, 400, "label %" PRId64 " is no class number in 0..%" PRId64, *i, s->n_classes - 1);
+            return refuse(f, 400, "labels[%" PRId64 "] is %.9g, classes are 0..%" PRId64, *i, v, s->n_classes - 1);
         if (!s->classes && !(fabs(v) <= 3.4028234663852886e38))
-            return refuse(f, 400, "target %" PRId64 " is no finite number", *i);
+            return refuse(f, 400, "labels[%" PRId64 "] is no finite number", *i);
         if (s->classes)
             ((int64_t *)c->targets)[*i] = (int64_t)v;
         else
