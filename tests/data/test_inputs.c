@@ -98,7 +98,7 @@ START_TEST(names_places_and_own_steps_agree)
     ck_assert(n == m && !memcmp(by_place, by_name, (size_t)n * sizeof *by_name));
     open_model(NULL);
     mest_source_info info = {.struct_size = sizeof info, .n_inputs = 3,
-                             .input = {{"mask", MEST_SAMPLE_I64, 1, {3}}, {"ids", MEST_SAMPLE_I64, 1, {3}}, {"extra", MEST_SAMPLE_F32, 1, {2}}}};
+                             .input = {{"mask", MEST_SAMPLE_I64, 1, {3}, {0}}, {"ids", MEST_SAMPLE_I64, 1, {3}, {0}}, {"extra", MEST_SAMPLE_F32, 1, {2}, {0}}}};
     assert_ok(mest_session_expect(session, &info, &err));
     int64_t wide[4][3];
     for (int i = 0; i < 12; i++)
