@@ -342,13 +342,16 @@ static mest_status decide(job *j, int32_t i, mest_error *err)
     one->sparsity = r.sparsity >= 0 ? r.sparsity : ratio ? ratio->sparsity : s->ratios ? 0 : s->sparsity;
     one->given = r.sparsity >= 0 || ratio != NULL;
     const bool is_chosen = !strcmp(r.scheme, "auto");
-    if (one->sparsity < 0 && (mest_rule_structured(r.scheme) || is_chosen)) {
-        one->sparsity = 0;
-    } else if (one->sparsity < 0 && strcmp(r.scheme, "dense") != 0) { /* nobody said: what the scheme itself leaves out, once its weight is there */
+    bool says = false; /* what the scheme itself leaves out, once its weight is there, where nobody said */
+    if (one->sparsity < 0 && !mest_rule_structured(r.scheme) && !is_chosen && strcmp(r.scheme, "dense") != 0) {
         mest_scheme scheme;
         MEST_TRY(mest_scheme_find(r.scheme, &scheme, err));
-        if (!scheme.format->least_sparsity)
-            one->sparsity = 0;
+        says = scheme.format->least_sparsity != NULL;
+    }
+    if (one->sparsity < 0 && !says) {
+        MEST_CHECK(!r.named || strcmp(r.scheme, "dense") == 0, err, MEST_E_ARGUMENT,
+                   "sparsify: '%s' is to be %s, but nothing says how sparse: put it behind the scheme (%s:0.9), or give a sparsity for all", p->name, r.scheme, r.scheme);
+        one->sparsity = 0;
     }
     const bool named = r.named || ratio;
     if (one->sparsity == 0 || strcmp(r.scheme, "dense") == 0)

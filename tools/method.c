@@ -22,7 +22,9 @@ static bool is_mest(const char *name, size_t n, const char **mode)
 
 bool tool_scheme_says(const settings *s)
 {
-    return options_given(s, "scheme") && !options_given(s, "sparsity") && (strstr(s->scheme, "nm") || strstr(s->scheme, "pattern") || strchr(s->scheme, ':'));
+    if (options_given(s, "sparsity"))
+        return false;
+    return s->rules || (options_given(s, "scheme") && (strstr(s->scheme, "nm") || strstr(s->scheme, "pattern") || strchr(s->scheme, ':')));
 }
 
 bool tool_wants_sparsity(const settings *s) { return s->sparsity > 0 || s->rules || s->ratios || tool_scheme_says(s); }

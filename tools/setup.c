@@ -109,24 +109,6 @@ static int check_patterns(tool *t, const char *which, const char *patterns)
     return 0;
 }
 
-/* The patterns of PATTERN=SCHEME:SPARSITY;.. ; what is written wrongly is refused by the library, which says how. */
-static int check_rules(tool *t, const char *rules)
-{
-    for (const char *rule = rules; rule && *rule;) {
-        size_t n = strcspn(rule, ";"), pattern = strcspn(rule, "=;");
-        char text[256];
-        if (pattern < n && pattern > 0 && pattern < sizeof text && !memchr(rule, ',', pattern)) {
-            memcpy(text, rule, pattern);
-            text[pattern] = 0;
-            int code = check_patterns(t, "rules", text);
-            if (code)
-                return code;
-        }
-        rule += n + (rule[n] == ';');
-    }
-    return 0;
-}
-
 static int freeze(tool *t, const char *patterns, bool on)
 {
     for (const char *word = patterns; word && *word;) {
@@ -231,8 +213,6 @@ int tool_load_model(tool *t)
         code = check_patterns(t, "no-decay", s->no_decay);
     if (code == 0 && names)
         code = check_patterns(t, "dense-layers", s->dense_layers);
-    if (code == 0)
-        code = check_rules(t, s->rules);
     if (code == 0 && s->train_only)
         code = freeze(t, "*", true);
     if (code == 0)

@@ -153,7 +153,7 @@ typedef struct mest_sparsity {
                                * pattern, which trains fastest at this sparsity: docs/methods.md); NULL: csr. Or layer
                                * by layer "PATTERN=SCHEME[:SPARSITY],...,SCHEME": first match wins, a SCHEME alone is for all others */
     double sparsity;          /* 0..1 of each sparse parameter; 0 leaves everything dense; -1: what a scheme says by itself (nmN:M
-                               * 1 - N/M, pattern 5/9), and dense with the others */
+                               * 1 - N/M, pattern 5/9), and dense with the others (an error where a pattern of rules or scheme names the weight) */
     const char *dense_layers; /* comma-separated name patterns that stay dense; "auto": first conv, last layer, 1x1 shortcut
                                * convs, grouped convs; "none": every parameter of rank >= 2 becomes sparse */
     const char *rules;        /* "PATTERN=SCHEME:SPARSITY;..." overrides per parameter, first match wins; NULL: none. Patterns here and in

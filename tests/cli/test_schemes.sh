@@ -70,6 +70,11 @@ schemes='csr         .9 1843 3686
     says 2 'no parameter' "$model" --train $recipe --sparsity 0.9 --scheme 'konv2=pattern'
     says 2 'no sparse format' "$model" --train $recipe --sparsity 0.9 --scheme blok
     says 2 'no sparse format' "$model" --train $data --scheme blok
+    gives 0 "$model" --train $recipe --epochs 1 --rules 'conv2=nm2:4' -o x.onnx # what it leaves out by itself
+    kept conv2.weight 9216 nm2:4
+    kept conv3.weight 36864 dense
+    says 2 "'conv2.weight' is to be csr, but nothing says how sparse" "$model" --train $data --rules 'conv2=csr'
+    says 2 "'conv2.weight' is to be filter, but nothing says how sparse" "$model" --train $data --rules 'conv3=csr:.5;conv2=filter'
     says 2 'below 0.5556' "$model" --train $recipe --sparsity 0.5 --scheme pattern
     says 2 'below 0.75' "$model" --train $recipe --sparsity 0.5 --scheme nm1:4
     gives 0 "$model" --train $recipe --epochs 1 --sparsity 0.9 --scheme nm1:3 -v -o x.onnx
