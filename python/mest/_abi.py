@@ -171,16 +171,39 @@ def options(kind, given, keep):
     return s
 
 
+class Life:
+    """When a model may be freed: closed, and whatever was made of it closed before. The garbage collector finalizes
+    what refers to each other in any order, and weak references are gone by then, so this counts."""
+
+    def __init__(self):
+        self.users = 0
+        self.last = None  # frees the model
+
+    def check(self):
+        if self.users == 0 and self.last:
+            last, self.last = self.last, None
+            last()
+
+
 class Handle:
     """Owns one object of the library; `close`, or leaving a with statement, frees it."""
 
     _destroy = None
     _h = None
+    _life = None  # of the model that this was made of
+
+    def _made_of(self, model):
+        self._model, self._life = model, model._own_life
+        self._life.users += 1
+        model._users.add(self)
 
     def close(self):
         h, self._h = self._h, None
         if h:
             plain(self._destroy, h)
+            if self._life:
+                self._life.users -= 1
+                self._life.check()
 
     @property
     def handle(self):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Models: an ONNX file and its weights."""
 import ctypes
+import functools
 import os
 import weakref
 from dataclasses import dataclass
@@ -63,6 +64,7 @@ class Model(_abi.Handle):
         trainable (names of Constant outputs or buffers that are parameters after all), read_files."""
         keep = []
         self._users = weakref.WeakSet()  # sessions, predictors, versions: the library wants them to go first
+        self._own_life = _abi.Life()
         o = _abi.options(_abi.ModelOptions, options, keep)
         h = ctypes.c_void_p()
         if hasattr(source, "getbuffer"):
@@ -79,7 +81,10 @@ class Model(_abi.Handle):
         """Frees the model, and before it whatever was made of it."""
         for user in list(getattr(self, "_users", ())):
             user.close()
-        super().close()
+        h, self._h = self._h, None
+        if h:
+            self._own_life.last = functools.partial(_abi.plain, self._destroy, h)
+            self._own_life.check()
 
     def _list(self, what):
         found = []

@@ -18,8 +18,8 @@ class Version(_abi.Handle):
     _destroy = "mest_snapshot_release"
 
     def __init__(self, model, handle):
-        self._model, self._h = model, handle
-        model._users.add(self)
+        self._h = handle
+        self._made_of(model)
         info = _abi.new(_abi.VersionInfo)
         _abi.call("mest_snapshot_describe", handle, ctypes.byref(info))
         for field in ("id", "parent", "epoch", "step", "time_ms", "samples", "loss", "accuracy", "bytes", "copied_bytes"):
@@ -69,8 +69,8 @@ class Predictor(_abi.Handle):
         o = _abi.options(_abi.PredictorOptions, options, keep)
         h = ctypes.c_void_p()
         _abi.call("mest_predictor_create", ctypes.byref(h), model.handle, ctypes.byref(o))
-        self._h, self._model = h.value, model
-        model._users.add(self)
+        self._h = h.value
+        self._made_of(model)
         self.version = 0  # of the last call
 
         def shapes(what, names):

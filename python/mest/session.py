@@ -71,8 +71,8 @@ class Session(_abi.Handle):
         self._output = config.get("output")
         h = ctypes.c_void_p()
         _abi.call("mest_session_create", ctypes.byref(h), model.handle, ctypes.byref(c))
-        self._h, self._model = h.value, model
-        model._users.add(self)
+        self._h = h.value
+        self._made_of(model)
         self._inputs = model.inputs
         for s in scheduler if isinstance(scheduler, list) else [scheduler] if scheduler else []:
             name, options = (s, {}) if isinstance(s, str) else s

@@ -246,6 +246,15 @@ def test_everything_may_be_dropped_in_any_order(digits):
     gc.collect()
 
 
+def test_garbage_that_refers_to_itself_is_freed_in_order(digits):
+    for _ in range(10):  # the collector finalizes model and session in any order
+        model = sparse_model()
+        session = recipe(model)
+        model.box = session.box = [model, session]
+        del model, session
+        gc.collect()
+
+
 def test_straight_from_torch(digits, tmp_path):
     """torch.onnx.export into memory, fine-tuned sparse, back into an ordinary file that ONNX Runtime agrees on."""
     torch = pytest.importorskip("torch")
