@@ -67,6 +67,10 @@ mest_status onnx_next_field(onnx_writer *w, mest_wire *wire, mest_wire_field *f)
 {
     const char *wrong = mest_wire_next(wire, f);
     MEST_CHECK(!wrong, w->err, MEST_E_FORMAT, "onnx '%s': byte %zu: %s (has the file changed since it was loaded?)", w->source->path, f->start, wrong);
+    if (wire->at > w->walked + MEST_FORGET_BYTES || wire->at < w->walked) { /* stepping over tensors touches pages, too, and a touch maps up to 2 MiB */
+        mest_model_forget(w->m);
+        w->walked = wire->at;
+    }
     return MEST_OK;
 }
 

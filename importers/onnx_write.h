@@ -33,6 +33,7 @@ typedef struct onnx_writer {
     const mest_mapping *source;
     onnx_sink *to;            /* NULL: only count */
     uint64_t n;               /* bytes written or counted */
+    size_t walked;            /* where in the original file its pages were last let go */
     mest_strmap sparse;       /* names written as sparse initializers, to place in `described` */
     uint8_t *described;       /* they have a value_info */
     bool any_sparse;

@@ -139,7 +139,7 @@ static void FOLD_NAME(tile)(void *context, size_t tile)
         int64_t row = (int64_t)tile / chunks, begin = (int64_t)tile % chunks * FOLD_CHUNK;
         int64_t n = p->inner - begin < FOLD_CHUNK ? p->inner - begin : FOLD_CHUNK;
         const T *x = (const T *)p->in + fold_offset(p, row) + begin;
-        ACC acc[FOLD_CHUNK], w[FOLD_CHUNK];
+        ACC acc[FOLD_CHUNK], w[FOLD_CHUNK] = {0};
         int64_t at = row * p->inner + begin;
         for (int64_t j = 0; j < n; j++) {
             acc[j] = FOLD_NAME(identity)(p->kind);

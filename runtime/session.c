@@ -44,6 +44,7 @@ void mest_train_config_init(mest_train_config *c)
     c->recompute = "auto";
     c->tune = "off";
     c->activations = "f32";
+    c->freeze_front = "off";
 }
 
 static bool one_of(const char *text, const char *const *names)
@@ -85,6 +86,8 @@ static mest_status check_config(const mest_train_config *c, mest_error *err)
     mest_tune_mode mode;
     MEST_CHECK(one_of(c->activations, (const char *const[]){"f32", "bf16", "auto", NULL}), err, MEST_E_ARGUMENT, "config: activations '%s' is not one of f32, bf16, auto",
                c->activations ? c->activations : "");
+    MEST_CHECK(one_of(c->freeze_front, (const char *const[]){"off", "auto", NULL}), err, MEST_E_ARGUMENT, "config: freeze_front '%s' is not one of off, auto",
+               c->freeze_front ? c->freeze_front : "");
     MEST_TRY(mest_tune_parse(c->tune, &mode, err));
     return mest_passes_check(c->no_fuse, err);
 }
@@ -172,7 +175,7 @@ mest_status mest_session_create(mest_session **session, mest_model *model, const
     s->part = own.micro_batch > 0 ? own.micro_batch : own.batch;
     const char **texts[] = {&s->config.loss, &s->config.optimizer, &s->config.no_decay, &s->config.schedule, &s->config.batch_norm, &s->config.kernels,
                             &s->config.no_fuse, &s->config.output, &s->config.recompute, &s->config.bn_stats, &s->config.tune, &s->config.tune_cache,
-                            &s->config.activations};
+                            &s->config.activations, &s->config.freeze_front};
     mest_status status = MEST_OK;
     for (size_t i = 0; i < sizeof texts / sizeof *texts && status == MEST_OK; i++)
         if (*texts[i] && !(*texts[i] = mest_region_strdup(&s->region, *texts[i])))

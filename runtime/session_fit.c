@@ -2,27 +2,14 @@
 /* How a limit on memory is obeyed: what is tried, in which order, and what a refusal says. docs/memory.md has the order for people. */
 #include <inttypes.h>
 #include <math.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
-#include "runtime/session.h"
-
-typedef struct need {   /* sizes of what runs in a run; 0: none */
-    int64_t train[2], eval[2];
-} need;
-
-typedef struct fitting { /* one call of mest_session_fit */
-    mest_session *s;
-    int64_t samples, held;      /* to train on (0: whatever number, -1: no training), to evaluate */
-    int64_t coming, pipeline;   /* bytes of the loaders that are not allocated yet; of all */
-    need n;
-    mest_memory_plan m;
-    double whole_seconds;       /* modelled time of a step that is not in parts */
-    mest_error *err;
-} fitting;
+#include "runtime/session_fit.h"
 
 /* Full parts, and the rest of the last batch. */
-static void training_sizes(fitting *f)
+static void training_sizes(mest_fitting *f)
 {
     const mest_train_config *c = &f->s->config;
     const int64_t part = f->s->part, rest = c->drop_last || f->samples <= 0 ? 0 : f->samples % c->batch;
@@ -32,14 +19,14 @@ static void training_sizes(fitting *f)
         f->n.train[0] = f->n.train[1] = 0;
 }
 
-static void evaluation_sizes(fitting *f)
+static void evaluation_sizes(mest_fitting *f)
 {
     const int64_t batch = f->s->config.eval_batch;
     f->n.eval[0] = f->held >= batch ? batch : 0;
     f->n.eval[1] = f->held > 0 ? f->held % batch : 0;
 }
 
-static mest_status build(fitting *f)
+mest_status mest_fit_build(mest_fitting *f)
 {
     mest_program *p;
     for (int k = 0; k < 2; k++) {
@@ -50,6 +37,9 @@ static mest_status build(fitting *f)
     }
     f->m = (mest_memory_plan){.struct_size = sizeof f->m};
     mest_memory_account(f->s, f->coming, f->pipeline, &f->m);
+    f->m.optimizer_bytes -= f->released;
+    f->m.heap_bytes -= f->released;
+    f->m.process_bytes -= f->released;
     return MEST_OK;
 }
 
@@ -61,31 +51,30 @@ static const mest_program *training_program(const mest_session *s)
     return s->programs[first] ? s->programs[first] : s->programs[first + 1];
 }
 
-static bool exceeds(const fitting *f) { return f->m.limit_bytes && f->m.process_bytes > f->m.limit_bytes; }
-static int64_t arena_room(const mest_memory_plan *m) { return m->limit_bytes - (m->process_bytes - m->arena_bytes); }
+static int64_t arena_room(const mest_fitting *f) { return f->m.limit_bytes - f->margin - (f->m.process_bytes - f->m.arena_bytes); }
 
 /* Half of the samples of an evaluation, as long as it is what does not fit. */
-static mest_status shrink_evaluation(fitting *f)
+static mest_status shrink_evaluation(mest_fitting *f)
 {
     mest_session *s = f->s;
-    while (exceeds(f) && (int64_t)mest_memory_arena(s, false) > arena_room(&f->m) && s->config.eval_batch > 1 && f->held > 0) {
+    while (mest_fit_exceeds(f) && (int64_t)mest_memory_arena(s, false) > arena_room(f) && s->config.eval_batch > 1 && f->held > 0) {
         s->config.eval_batch = (s->config.eval_batch + 1) / 2;
         mest_session_drop_evaluation(s);
         evaluation_sizes(f);
-        MEST_TRY(build(f));
+        MEST_TRY(mest_fit_build(f));
     }
     return MEST_OK;
 }
 
 /* Recomputation of activations: as little as the limit needs; the last round: the least memory there is, which is what a refusal names. */
-static mest_status recompute(fitting *f)
+static mest_status recompute(mest_fitting *f)
 {
     mest_session *s = f->s;
-    for (int round = 0; round < 4 && exceeds(f) && s->memory.recompute == MEST_RECOMPUTE_LIMIT; round++) {
-        const int64_t room = arena_room(&f->m); /* second runs are nodes too: the graph grows a little with each round */
+    for (int round = 0; round < 4 && mest_fit_exceeds(f) && s->memory.recompute == MEST_RECOMPUTE_LIMIT; round++) {
+        const int64_t room = arena_room(f); /* second runs are nodes too: the graph grows a little with each round */
         s->memory.arena_limit = room > 0 && round < 3 ? (size_t)room : 0;
         mest_session_drop_training(s);
-        MEST_TRY(build(f));
+        MEST_TRY(mest_fit_build(f));
     }
     return MEST_OK;
 }
@@ -111,12 +100,12 @@ bool mest_session_normalises(const mest_session *s)
 }
 
 /* Steps in parts, the largest ones that do, each with as much recomputation as it needs. */
-static mest_status divide(fitting *f)
+static mest_status divide(mest_fitting *f)
 {
     mest_session *s = f->s;
     const int64_t least = mest_session_normalises(s) ? STATISTICS_SAMPLES : 1;
-    while (exceeds(f) && smaller_part(s) >= least) {
-        const int64_t room = arena_room(&f->m);
+    while (mest_fit_exceeds(f) && smaller_part(s) >= least) {
+        const int64_t room = arena_room(f);
         const double shrunk = (double)mest_memory_arena(s, true) * (double)smaller_part(s) / (double)s->part;
         const bool hopeless = 0.5 * shrunk > (double)room && smaller_part(s) / 2 >= least; /* another half may do */
         MEST_TRY(mest_session_set_part(s, smaller_part(s), f->err));
@@ -124,29 +113,62 @@ static mest_status divide(fitting *f)
             continue;
         s->memory.arena_limit = SIZE_MAX;
         training_sizes(f);
-        MEST_TRY(build(f));
+        MEST_TRY(mest_fit_build(f));
         MEST_TRY(recompute(f));
     }
     return MEST_OK;
 }
 
-/* The same as before with activations as bfloat16, from whole steps on. */
-static mest_status halve(fitting *f)
+/* Whole steps, nothing dropped. */
+static mest_status begin_anew(mest_fitting *f, bool halves)
 {
     mest_session *s = f->s;
-    s->memory.halves = true;
+    s->memory.halves = halves;
     s->memory.arena_limit = SIZE_MAX;
-    const bool may_divide = s->config.micro_batch == 0 && !s->part_stays;
-    if (may_divide)
+    if (s->config.micro_batch == 0 && !s->part_stays)
         MEST_TRY(mest_session_set_part(s, s->config.batch, f->err));
     mest_session_drop_training(s);
     training_sizes(f);
-    MEST_TRY(build(f));
-    MEST_TRY(recompute(f));
-    return may_divide ? divide(f) : MEST_OK;
+    MEST_TRY(mest_fit_build(f));
+    const mest_program *p = training_program(s);
+    if (!halves && s->part == s->config.batch && p)
+        f->whole_seconds = p->seconds * (double)s->part / (double)p->spec.batch;
+    return MEST_OK;
 }
 
-static void note_choice(fitting *f)
+static mest_status obey(mest_fitting *f)
+{
+    MEST_TRY(recompute(f));
+    return f->s->config.micro_batch == 0 && !f->s->part_stays ? divide(f) : MEST_OK;
+}
+
+/* The same as before with activations as bfloat16, from whole steps on. */
+static mest_status obey_halved(mest_fitting *f)
+{
+    if (!mest_fit_exceeds(f) || strcmp(f->s->config.activations, "auto") || f->s->part_stays)
+        return MEST_OK;
+    MEST_TRY(begin_anew(f, true));
+    return obey(f);
+}
+
+mest_status mest_fit_try(mest_fitting *f)
+{
+    MEST_TRY(begin_anew(f, !strcmp(f->s->config.activations, "bf16")));
+    MEST_TRY(obey(f));
+    return obey_halved(f);
+}
+
+/* Adds to what was chosen, as far as there is room. */
+static void say(mest_memory_plan *m, const char *format, ...)
+{
+    const size_t n = strlen(m->chosen);
+    va_list list;
+    va_start(list, format);
+    vsnprintf(m->chosen + n, sizeof m->chosen - n, format, list);
+    va_end(list);
+}
+
+static void note_choice(mest_fitting *f)
 {
     mest_session *s = f->s;
     mest_memory_plan *m = &f->m;
@@ -157,19 +179,20 @@ static void note_choice(fitting *f)
         return;
     m->n_again = p->n_again;
     m->again_share = p->seconds > 0 ? p->again_seconds / p->seconds : 0;
-    int n = 0;
+    if (f->n_front)
+        say(m, "%d parameters in front of '%.60s' frozen", f->n_front, f->front_name);
     if (s->part < s->config.batch) {
         const double parts = (double)s->config.batch / (double)p->spec.batch;
         m->parts_share = f->whole_seconds > 0 ? parts * p->seconds / f->whole_seconds - 1 : 0;
-        n = snprintf(m->chosen, sizeof m->chosen, "steps in parts of %" PRId64 " samples", s->part);
+        say(m, "%ssteps in parts of %" PRId64 " samples", *m->chosen ? "; " : "", s->part);
         if (f->whole_seconds > 0)
-            n += snprintf(m->chosen + n, sizeof m->chosen - (size_t)n, ", which takes %.1f %% more time", 100 * m->parts_share);
-        n += snprintf(m->chosen + n, sizeof m->chosen - (size_t)n, "%s", mest_session_normalises(s) ? ", BatchNormalization over a part" : "");
+            say(m, ", which takes %.1f %% more time", 100 * m->parts_share);
+        say(m, "%s", mest_session_normalises(s) ? ", BatchNormalization over a part" : "");
     }
     if (p->n_halves)
-        n += snprintf(m->chosen + n, sizeof m->chosen - (size_t)n, "%s%d activations as bf16, %d stay f32", n ? "; " : "", p->n_halves, p->n_floats);
+        say(m, "%s%d activations as bf16, %d stay f32", *m->chosen ? "; " : "", p->n_halves, p->n_floats);
     if (p->n_again)
-        snprintf(m->chosen + n, sizeof m->chosen - (size_t)n, "%s%d nodes computed again, which takes %.1f %% more time", n ? "; " : "", p->n_again, 100 * m->again_share);
+        say(m, "%s%d nodes computed again, which takes %.1f %% more time", *m->chosen ? "; " : "", p->n_again, 100 * m->again_share);
 }
 
 /* ---- refusals ---- */
@@ -188,20 +211,25 @@ static int64_t with_room(int64_t bytes)
     return (int64_t)(ceil(((double)bytes * 1.005 + (768 << 10)) / step) * step) + 1;
 }
 
-/* What it would come to with another choice, in the refusal's words; nothing if that is no less than `so_far`. */
-static mest_status tell_alternative(fitting *f, int64_t so_far, const char *how, char *hint, size_t size)
+/* What was built last as another choice, in the refusal's words; nothing if that is no less than `so_far`. */
+static void add_hint(const mest_fitting *f, int64_t so_far, const char *how, char *hint, size_t size)
 {
     const size_t n = strlen(hint);
     char text[32];
-    mest_session_drop_training(f->s);
-    training_sizes(f);
-    MEST_TRY(build(f));
     if (f->m.process_bytes < so_far && n < size)
         snprintf(hint + n, size - n, "; %s %s", how, megabytes(with_room(f->m.process_bytes), text, sizeof text));
+}
+
+static mest_status tell_alternative(mest_fitting *f, int64_t so_far, const char *how, char *hint, size_t size)
+{
+    mest_session_drop_training(f->s);
+    training_sizes(f);
+    MEST_TRY(mest_fit_build(f));
+    add_hint(f, so_far, how, hint, size);
     return MEST_OK;
 }
 
-static mest_status tell_alternatives(fitting *f, int64_t so_far, char *hint, size_t size)
+static mest_status tell_alternatives(mest_fitting *f, int64_t so_far, char *hint, size_t size)
 {
     mest_session *s = f->s;
     const mest_recompute_kind asked = s->memory.recompute;
@@ -217,6 +245,11 @@ static mest_status tell_alternatives(fitting *f, int64_t so_far, char *hint, siz
         status = tell_alternative(f, so_far, "with activations bf16", hint, size);
         s->memory.halves = false;
     }
+    if (status == MEST_OK && !mest_fit_no_front(s) && strcmp(s->config.freeze_front, "auto")) {
+        status = mest_fit_least_front(f);
+        if (status == MEST_OK)
+            add_hint(f, so_far, "with all but the last layer frozen (freeze-front auto)", hint, size);
+    }
     const int64_t half = smaller_part(s);
     if (status == MEST_OK && f->samples >= 0 && s->config.micro_batch && half > 0) {
         char how[80];
@@ -230,7 +263,7 @@ static mest_status tell_alternatives(fitting *f, int64_t so_far, char *hint, siz
     return status;
 }
 
-static mest_status refuse(fitting *f)
+static mest_status refuse(mest_fitting *f)
 {
     char limit[32], needed[32], do_text[32], hint[400] = "";
     const mest_memory_plan m = f->m;
@@ -268,37 +301,36 @@ static mest_status take_arena(mest_session *s, size_t bytes, mest_error *err)
 mest_status mest_session_fit(mest_session *s, int64_t samples, int64_t held, int64_t coming, int64_t pipeline, mest_error *err)
 {
     mest_memory_state *state = &s->memory;
-    fitting f = {.s = s, .samples = samples, .held = held, .coming = coming, .pipeline = pipeline, .err = err};
+    mest_fitting f = {.s = s, .samples = samples, .held = held, .coming = coming, .pipeline = pipeline, .err = err};
     if (samples >= 0)
         MEST_TRY(mest_session_prepare(s, err));
     training_sizes(&f);
     evaluation_sizes(&f);
     if (state->planned && samples == state->samples && held == state->held) { /* what ran since is no reason to refuse: it was counted */
-        MEST_TRY(build(&f));
+        MEST_TRY(mest_fit_build(&f));
         return take_arena(s, (size_t)state->plan.arena_bytes, err);
     }
     state->planned = false;
     mest_arena_free(&s->arena); /* what an evaluation left: nothing in it outlives a run */
     mest_model_forget(s->model);
-    MEST_TRY(build(&f));
+    MEST_TRY(mest_fit_build(&f));
     if (s->part == s->config.batch && training_program(s))
         f.whole_seconds = training_program(s)->seconds * (double)s->part / (double)training_program(s)->spec.batch;
     MEST_TRY(shrink_evaluation(&f));
     if (samples >= 0) {
-        MEST_TRY(recompute(&f));
-        if (s->config.micro_batch == 0 && !s->part_stays)
-            MEST_TRY(divide(&f));
-        if (exceeds(&f) && !strcmp(s->config.activations, "auto") && !s->part_stays)
-            MEST_TRY(halve(&f));
+        MEST_TRY(obey(&f));
+        MEST_TRY(obey_halved(&f));
+        if (mest_fit_exceeds(&f) && !strcmp(s->config.freeze_front, "auto") && !mest_fit_no_front(s))
+            MEST_TRY(mest_fit_freeze_front(&f));
     }
     note_choice(&f);
     state->plan = f.m;
-    if (exceeds(&f))
+    if (mest_fit_exceeds(&f))
         return refuse(&f);
     state->planned = true;
     state->samples = samples;
     state->held = held;
     if (f.m.limit_bytes)
-        state->arena_limit = (size_t)arena_room(&f.m) > (size_t)f.m.arena_bytes ? (size_t)arena_room(&f.m) : (size_t)f.m.arena_bytes;
+        state->arena_limit = (size_t)arena_room(&f) > (size_t)f.m.arena_bytes ? (size_t)arena_room(&f) : (size_t)f.m.arena_bytes;
     return take_arena(s, (size_t)f.m.arena_bytes, err);
 }

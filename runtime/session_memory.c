@@ -17,6 +17,10 @@
 enum { CODE_BYTES = 768 << 10, THREAD_BYTES = 64 << 10, LOADER_BYTES = 128 << 10 };
 /* Allocated for a moment by schedulers, checkpoints and exports. */
 enum { MOMENT_BYTES = 128 << 10 };
+/* Pages of a file that a touch maps at once, where the system's cache has it in such pieces (Linux 6.18, ext4: seen). */
+enum { TOUCH_BYTES = 2 << 20 };
+/* Of the units of a parameter that an update moves at most, in percent: the largest default of the schedulers is 30. */
+enum { MOVED_PERCENT = 30 };
 
 mest_status mest_recompute_parse(const char *text, mest_recompute_kind *kind, double *share, mest_error *err)
 {
@@ -80,13 +84,24 @@ size_t mest_memory_arena(const mest_session *s, bool training)
     return training && s->memory.peak_arena > most ? s->memory.peak_arena : most;
 }
 
-/* Pages of the model file that are in memory at once while a checkpoint or an export reads it, with the arena still there. */
+/* Pages of the model file that are in memory at once while a checkpoint or an export reads it, with the arena still there: pieces of
+ * MEST_FORGET_BYTES may lie across two that come at a touch. */
 static int64_t file_pages(const mest_model *model)
 {
     int64_t bytes = 0;
     for (const mest_mapping *map = model->mappings; map; map = map->next)
         bytes += (int64_t)map->size;
-    return bytes < MEST_FORGET_BYTES ? bytes : MEST_FORGET_BYTES;
+    return bytes < 2 * TOUCH_BYTES ? bytes : 2 * TOUCH_BYTES;
+}
+
+/* What schedulers propose is held for all parameters until it is applied: ids of the units that go and of those that come. */
+static int64_t proposals(const mest_session *s)
+{
+    int64_t units = 0;
+    for (int i = 0; i < s->model->n_params && mest_schedulers_count(s->schedulers) > 0; i++)
+        if (s->model->params[i].sparse)
+            units += s->model->params[i].sparse->cap_units;
+    return units * MOVED_PERCENT / 100 * 2 * (int64_t)sizeof(int64_t);
 }
 
 void mest_memory_account(const mest_session *s, int64_t coming, int64_t pipeline, mest_memory_plan *m)
@@ -107,7 +122,7 @@ void mest_memory_account(const mest_session *s, int64_t coming, int64_t pipeline
     m->derived_bytes = (int64_t)mest_derived_bytes(s->derived);
     m->optimizer_bytes = mest_optimizer_bytes(&s->optimizer);
     const int64_t now = atomic_load(&s->heap->current_bytes) - (int64_t)s->arena.bytes;
-    m->heap_bytes = now + m->arena_bytes + coming + MOMENT_BYTES;
+    m->heap_bytes = now + m->arena_bytes + coming + MOMENT_BYTES + proposals(s);
     if (mest_schedulers_watch_steps(s->schedulers)) /* they may look at gradients of weights that are not stored */
         m->heap_bytes += mest_gradient_reader_bytes(&s->host, s->threads.n > 1 ? s->threads.n : 1, s->part < s->config.batch);
     m->other_bytes = now - (pipeline - coming) - m->weight_bytes - m->index_bytes - m->derived_bytes - m->optimizer_bytes;

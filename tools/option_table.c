@@ -183,6 +183,8 @@ const option option_table[] = {
     CHOICE("activations", false, "f32|bf16|auto", "f32", activations,
            "how activations wait for the backward part; bf16: in half the bytes, rounded, where nothing needs all bits;\n"
            "auto: f32, unless a limit cannot be obeyed otherwise"),
+    CHOICE("freeze-front", false, "off|auto", "off", freeze_front,
+           "auto: layers in front are frozen, as few as will do, where a limit cannot be obeyed otherwise"),
 
     GROUP("guest", "A good guest (--train)"),
     {"time-limit", 0, true, OPT_TIME, "TIME", "0", AT(time_limit), 0, 1e9, 0,

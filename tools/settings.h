@@ -84,7 +84,7 @@ typedef struct settings {
     double cpu_share, min_battery, max_temp;
     const char *pause_file, *sys_root;
 
-    const char *kernels, *program, *no_fuse, *recompute, *micro_batch, *activations;
+    const char *kernels, *program, *no_fuse, *recompute, *micro_batch, *activations, *freeze_front;
     bool no_xnnpack, nice;
 
     /* talk */

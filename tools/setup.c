@@ -363,6 +363,7 @@ int tool_create_session(tool *t)
         return tool_refuse(t, EXIT_USAGE, "--micro-batch %s is neither auto nor off nor a number of samples that divides %" PRId64, s->micro_batch, c->batch);
     c->recompute = s->recompute;
     c->activations = s->activations;
+    c->freeze_front = s->freeze_front;
     c->memory_limit = s->memory_limit;
     if (mest_session_create(&t->session, t->model, c, &err) != MEST_OK)
         return tool_fail(t, STAGE_PREPARE, &err);

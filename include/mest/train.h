@@ -94,6 +94,9 @@ typedef struct mest_train_config {
                              * "auto": only where memory_limit cannot be obeyed otherwise. Copied */
     int64_t ignore_index;   /* ce: rows with this target do not count, neither in loss and gradient (means are over the others) nor in the accuracy, as with
                              * PyTorch's cross_entropy; a batch of nothing else has loss 0. Default -100 */
+    const char *freeze_front; /* "auto": where memory_limit cannot be obeyed otherwise, the fewest parameters in front (from the input on, never the last layer) are frozen,
+                             * which keep no activations, gradients and optimizer state then (mest/memory.h: chosen names them). They stay so when the run is resumed.
+                             * Not where whole channels are removed. "off" (default): never. Copied */
 } mest_train_config;
 
 MEST_API void mest_train_config_init(mest_train_config *config);

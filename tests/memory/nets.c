@@ -238,6 +238,9 @@ mest_status net_half(const net *n, const mest_train_config *c, const char *from,
     if (status == MEST_OK && from)
         status = mest_session_resume(s, from, &r->error);
     o.max_epochs = to ? 1 : 0;
+    r->memory.struct_size = sizeof r->memory;
+    if (status == MEST_OK && c->memory_limit)
+        status = mest_session_plan_memory(s, &source, NULL, &r->memory, &r->error);
     if (status == MEST_OK)
         status = mest_session_train(s, &source, &o, &r->error);
     if (status == MEST_OK && to)

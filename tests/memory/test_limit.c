@@ -119,9 +119,65 @@ static int sweep_parts(const net *n, net_how how)
     return 1;
 }
 
+/* Layers in front are frozen where nothing else is left, only if that is allowed, and a resumed run goes on with it: 1 if it came to that,
+ * 2 if a resumed run was compared as well. */
+static int sweep_front(const net *n, net_how how)
+{
+    net_result r, other;
+    int64_t least, frozen;
+    how.plan_first = true;
+    how.config.batch = 38;
+    how.samples = 38;
+    how.epochs = 2;
+    how.config.memory_limit = 1 << 20;
+    how.config.freeze_front = "off";
+    check(net_train(n, &how, &r) == MEST_E_LIMIT, n, "front", 0, r.error.msg);
+    least = would_do(r.error.msg);
+    const bool told = strstr(r.error.msg, "freeze-front");
+    net_result_free(&r);
+    how.config.freeze_front = "auto";
+    check(net_train(n, &how, &r) == MEST_E_LIMIT, n, "front", 0, r.error.msg);
+    frozen = would_do(r.error.msg);
+    check(frozen <= least && (told || frozen > least - (1 << 20)), n, "front", (double)least, r.error.msg);
+    net_result_free(&r);
+    if (frozen > least - (3 << 20)) /* one layer, or weights so large that activations are nothing */
+        return 0;
+    how.config.memory_limit = frozen + (512 << 10); /* this process has a little more from run to run */
+    const bool works = net_train(n, &how, &r) == MEST_OK;
+    check(works && strstr(r.memory.chosen, "frozen"), n, "front", (double)frozen, works ? r.memory.chosen : r.error.msg);
+    check(r.memory.process_bytes <= how.config.memory_limit && (int64_t)r.peak <= r.memory.heap_bytes, n, "front", (double)frozen, "more than the limit");
+    net_result_free(&r);
+    how.config.memory_limit = least + (512 << 10); /* enough without */
+    const bool free_of_it = net_train(n, &how, &r) == MEST_OK;
+    check(free_of_it && !strstr(r.memory.chosen, "frozen"), n, "front", (double)least, free_of_it ? r.memory.chosen : r.error.msg);
+    net_result_free(&r);
+    char path[64];
+    snprintf(path, sizeof path, "front-%s.ckpt", n->name);
+    for (char *c = path; *c; c++)
+        *c = *c == '/' || *c == ' ' ? '-' : *c;
+    if (how.scheme || !how.config.epochs)
+        return 1;
+    /* What is free beside the heap differs from run to run, and so may the number of layers: bits are compared where the same ones were chosen. */
+    how.config.memory_limit = frozen + (least - frozen) / 3;
+    const bool whole = net_half(n, &how.config, NULL, NULL, &r) == MEST_OK, begun = net_half(n, &how.config, NULL, path, &other) == MEST_OK;
+    check(whole && begun, n, "front, first half", (double)how.config.memory_limit, begun ? r.error.msg : other.error.msg);
+    int frozen_whole = 0, frozen_half = 0;
+    (void)sscanf(r.memory.chosen, "%d parameters", &frozen_whole);
+    (void)sscanf(other.memory.chosen, "%d parameters", &frozen_half);
+    net_result_free(&other);
+    const bool same = frozen_whole > 0 && frozen_whole == frozen_half && r.memory.micro_batch == other.memory.micro_batch;
+    how.config.memory_limit += 2 << 20; /* for that, too */
+    check(net_half(n, &how.config, path, NULL, &other) == MEST_OK, n, "front, second half", (double)how.config.memory_limit, other.error.msg);
+    check(!same || r.weights == other.weights, n, "front, resumed", (double)frozen, "other bits than without an interruption");
+    net_result_free(&other);
+    net_result_free(&r);
+    remove(path);
+    return same ? 2 : 1;
+}
+
 int main(int argc, char **argv)
 {
-    int in_parts = 0;
+    int in_parts = 0, with_front = 0, resumed = 0;
     char path[600];
     (void)mallopt(M_MMAP_THRESHOLD, 256 << 10); /* what is freed leaves the process, as with the library's own allocator */
     (void)mallopt(M_TRIM_THRESHOLD, 64 << 10);
@@ -139,6 +195,11 @@ int main(int argc, char **argv)
         how.epochs = 1;
         how.config.micro_batch = -1; /* what leads to other bits comes after */
         sweep(n, how, "dense");
+        how.config.epochs = 2;
+        const int front = sweep_front(n, how);
+        with_front += front > 0;
+        resumed += front > 1;
+        how.config.epochs = 1;
         how.scheme = "block4";
         how.scheduler = true;
         how.config.clip_norm = 1;
@@ -155,6 +216,8 @@ int main(int argc, char **argv)
     if (argc == 1) {
         const net none = {.name = "all"};
         check(in_parts > 0, &none, "parts", 0, "no network that needs them was tried");
+        check(resumed > 0, &none, "front", 0, "no resumed run with the same layers frozen was compared");
+        check(with_front > 0, &none, "front", 0, "no network for which layers in front must be frozen was tried");
     }
     printf("%d passed, %d failed, %d skipped\n", passed, failed, skipped);
     return failed ? 1 : 0;
