@@ -75,6 +75,9 @@ def resnet20(epochs):
                  sparse("mest-ems+forgetting", "csr", s, ems(s, 1), *forget), sparse("rigl", "csr", s, "--method rigl")]
         rows += [dense()] if s == .9 else []
         rows += [sparse("mest-ems", scheme, s, ems(s, 1)) for scheme in ("block4", "pattern")]
+        for scheme in ("block4", "pattern"):
+            rows += [sparse("static", scheme, s, "--method static"), sparse("set-zero", scheme, s, SET_ZERO), sparse("rigl", scheme, s, "--method rigl"),
+                     sparse("mest-ems+forgetting", scheme, s, ems(s, 1), *forget)]
     rows += [sparse("mest-em", scheme, .5, em) for scheme in ("filter", "channel")]
     rows += [sparse("mest-em", scheme, .9, em) for scheme in ("block8", "block16", "punched8x4")]
     return rows + [sparse("mest-em", scheme, s, em) for scheme, s in (("nm1:4", .75), ("nm2:8", .75))]
@@ -82,7 +85,8 @@ def resnet20(epochs):
 
 def finetune():
     rows = [sparse("mest-em", scheme, .9, "--method mest-em --mutate-every 1") for scheme in ("csr", "block4", "pattern")]
-    rows += [sparse("static", "csr", .9, "--method static"), sparse("mest-ems", "csr", .9, ems(.9, 1)), sparse("rigl", "csr", .9, "--method rigl"),
+    rows += [sparse(name, scheme, .9, switch) for scheme in ("csr", "block4", "pattern") for name, switch in (("static", "--method static"), ("mest-ems", ems(.9, 1)))]
+    rows += [sparse("rigl", "csr", .9, "--method rigl"),
              sparse("mest-em", "nm2:4", .5, "--method mest-em --mutate-every 1"), sparse("mest-em", "filter", .5, "--method mest-em --mutate-every 1")]
     return rows
 

@@ -45,6 +45,7 @@ typedef struct mest_onnx_note {
     int32_t param;         /* -1: not a parameter, written as it is */
     bool external;         /* not a parameter: payload lies in another file and is folded in */
     int32_t mirror;        /* the values of this parameter are written, transposed unless repeated; -1: no such thing */
+    bool left_out;         /* not written: nodes read another one (moved) */
     int64_t repeats;       /* written so many times one after the other; 0: once, as it is */
     mest_payload payload;
 } mest_onnx_note;
@@ -78,6 +79,7 @@ typedef struct onnx_tensor {
     bool claimed;          /* an alias has taken over the name because nobody uses the initializer directly */
     bool stands_for;       /* made by the exporter, it has been found to be one parameter of the program */
     const struct onnx_tensor *mirror; /* this is its transposed copy, or repeats it, and is used no more */
+    bool twin;             /* of `mirror`, and as it is: not written again */
     int64_t repeats;       /* the file holds that many copies of it one after the other; 0: it is as the file has it */
     int32_t direct;        /* uses other than by an Identity that is resolved */
     mest_id value;         /* MEST_NONE until somebody uses it */
@@ -196,8 +198,12 @@ bool mest_onnx_is_filler(const char *op, int32_t input, const mest_payload *p);
 /* Warns of parameters that are nowhere. After the roles are decided. */
 void mest_onnx_tell_lost(onnx_importer *im);
 
-/* onnx_retie.c: transposed copies of embedding tables become Transpose nodes. After merged parameters are untied. */
-mest_status mest_onnx_retie(onnx_importer *im);
+/* Do the calls of both nodes name the same parameter that is not in the file, for this input? */
+bool mest_onnx_same_origin(const onnx_importer *im, const onnx_node *a, const onnx_node *b, int32_t input);
+
+/* onnx_retie.c: transposed copies of embedding tables become Transpose nodes, equal copies of one weight become one. After merged
+ * parameters are untied. */
+mest_status mest_onnx_retie(onnx_importer *im, mest_onnx_notes *notes);
 /* onnx_spread.c. Parameters that the exporter spread over a fixed batch are one row again. */
 mest_status mest_onnx_spread(onnx_importer *im);
 

@@ -375,7 +375,7 @@ static mest_status make_notes(onnx_importer *im, mest_onnx_notes *notes)
     for (int32_t i = 0; i < im->n_tensors; i++) {
         const onnx_tensor *t = &im->tensors[i];
         list[i] = (mest_onnx_note){ .name = t->name, .param = t->param, .external = t->external, .payload = t->payload,
-                                    .repeats = t->repeats, .mirror = t->mirror ? t->mirror->param : -1 };
+                                    .repeats = t->repeats, .left_out = t->twin, .mirror = t->mirror ? t->mirror->param : -1 };
     }
     notes->n_dense = (int32_t)im->pb->graph->n_initializer;
     notes->n_sparse = im->n_tensors - notes->n_dense;
@@ -412,7 +412,7 @@ static mest_status build(onnx_importer *im)
     MEST_TRY(mest_onnx_resolve_aliases(im, notes));
     MEST_TRY(mest_onnx_promote_constants(im, notes));
     MEST_TRY(mest_onnx_untie_merged(im, notes));
-    MEST_TRY(mest_onnx_retie(im));
+    MEST_TRY(mest_onnx_retie(im, notes));
     MEST_TRY(mest_onnx_spread(im));
     MEST_TRY(make_values(im));
     for (int32_t i = 0; i < im->n_nodes; i++)

@@ -167,6 +167,13 @@ static int32_t lost_parameter(const onnx_importer *im, const Onnx__NodeProto *no
     return stat ? -1 : first;
 }
 
+bool mest_onnx_same_origin(const onnx_importer *im, const onnx_node *a, const onnx_node *b, int32_t input)
+{
+    const Onnx__NodeProto *pa = proto_of(im, a->origin), *pb = proto_of(im, b->origin);
+    int32_t lost = pa && pb && !strcmp(a->op, b->op) ? lost_parameter(im, pa, a->op, input, "", false, NULL) : -1;
+    return lost >= 0 && lost == lost_parameter(im, pb, b->op, input, "", false, NULL);
+}
+
 /* Does the call name this parameter or buffer, and is the input the place for it? */
 static bool calls_it(const onnx_importer *im, const Onnx__NodeProto *node, const char *op, int32_t input, const char *target)
 {

@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A language model's head often is its embedding, transposed. Where an exporter folds the Transpose, the file holds the weight twice, and
- * each would go its own way in training. A matrix that a MatMul takes and that is, bit for bit, the transposed table of a Gather becomes a
- * Transpose of that table again; export writes both. */
+/* One weight that stands in the file twice would go two ways in training.
+ * A language model's head often is its embedding, transposed: where an exporter folds the Transpose, the file holds both. A matrix that a MatMul
+ * takes and that is, bit for bit, the transposed table of a Gather becomes a Transpose of that table again; export writes both.
+ * A layer that the network calls several times (the layers of ALBERT) has its weight folded once a call: matrices of equal bits whose nodes
+ * come, by the newer exporter's word, from calls with the same parameter are one again; export writes one, and the nodes read it. */
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "importers/onnx.h"
 
@@ -66,15 +69,82 @@ static mest_status retie(onnx_importer *im, onnx_tensor *t, const onnx_tensor *t
     return MEST_OK;
 }
 
-mest_status mest_onnx_retie(onnx_importer *im)
+/* ---- copies as they are ---- */
+
+static bool is_copy(const onnx_tensor *a, const onnx_tensor *b)
 {
-    int32_t n_nodes = im->n_nodes;
+    const size_t size = mest_dtype_file_size(a->payload.dtype);
+    if (a->payload.dtype != b->payload.dtype || a->shape.dim[0] != b->shape.dim[0] || a->shape.dim[1] != b->shape.dim[1])
+        return false;
+    return !memcmp(a->payload.raw, b->payload.raw, (size_t)a->payload.count * size);
+}
+
+/* Do only these nodes of the graph itself read it, all as the same input? Others could not be told in the file to read another one. */
+static bool only_products(const onnx_importer *im, const onnx_tensor *t)
+{
+    for (int32_t i = 0; i < im->n_nodes; i++) {
+        const onnx_node *n = &im->nodes[i];
+        for (int32_t k = 0; k < n->n_in && !n->skip; k++)
+            if (!strcmp(n->in_names[k], t->name) && (n->inlined || n->origin < 0 || k != 1 || strcmp(n->op, "MatMul")))
+                return false;
+    }
+    return !onnx_find_symbol(im, t->name)->is_output;
+}
+
+static const onnx_tensor *find_twin(const onnx_importer *im, const onnx_node *node, const onnx_tensor *t)
+{
+    for (const onnx_node *n = im->nodes; n < node; n++) {
+        const onnx_tensor *first = !n->skip && !*n->domain && !strcmp(n->op, "MatMul") ? tensor_of(im, n, 1) : NULL;
+        if (first && first != t && first->kind == KIND_UNKNOWN && !first->mirror && mest_onnx_same_origin(im, n, node, 1) && is_copy(first, t))
+            return first;
+    }
+    return NULL;
+}
+
+static mest_status unite(onnx_importer *im, mest_onnx_notes *notes, onnx_tensor *t, const onnx_tensor *first)
+{
+    onnx_symbol *one = onnx_find_symbol(im, first->name);
+    t->mirror = first;
+    t->twin = true;
+    for (int32_t i = 0; i < im->n_nodes; i++) {
+        onnx_node *n = &im->nodes[i];
+        for (int32_t k = 0; k < n->n_in && !n->skip; k++) {
+            if (strcmp(n->in_names[k], t->name))
+                continue;
+            if (!MEST_REGION_GROW(&im->m->region, notes->moved, notes->n_moved, notes->cap_moved))
+                return out_of_memory(im);
+            notes->moved[notes->n_moved++] = (mest_onnx_move){ .node = n->origin, .input = k, .param = first->param, .again = true };
+            n->in_names[k] = first->name;
+            one->uses++;
+        }
+    }
+    mest_logf(&im->m->heap, MEST_LOG_INFO, "'%s' is a copy of '%s' (the exporter folded it once a call): they are one weight again", t->name, first->name);
+    return MEST_OK;
+}
+
+static int by_place(const void *a, const void *b)
+{
+    const mest_onnx_move *x = a, *y = b;
+    return x->node != y->node ? (x->node > y->node) - (x->node < y->node) : (x->input > y->input) - (x->input < y->input);
+}
+
+mest_status mest_onnx_retie(onnx_importer *im, mest_onnx_notes *notes)
+{
+    const int32_t n_nodes = im->n_nodes, n_moved = notes->n_moved;
     for (int32_t i = 0; i < n_nodes && !im->keep_aliases; i++) {
         const onnx_node *n = &im->nodes[i];
         onnx_tensor *t = !n->skip && !*n->domain && !strcmp(n->op, "MatMul") ? tensor_of(im, n, 1) : NULL;
         const onnx_tensor *table = t && !t->mirror && !onnx_find_symbol(im, t->name)->is_output ? find_table(im, t) : NULL;
-        if (table)
+        if (table) {
             MEST_TRY(retie(im, t, table));
+            continue;
+        }
+        const bool made = t && !t->mirror && t->kind == KIND_UNKNOWN && im->n_lost > 0 && only_products(im, t);
+        const onnx_tensor *first = made ? find_twin(im, n, t) : NULL;
+        if (first)
+            MEST_TRY(unite(im, notes, t, first));
     }
+    if (notes->n_moved > n_moved)
+        qsort(notes->moved, (size_t)notes->n_moved, sizeof *notes->moved, by_place);
     return MEST_OK;
 }

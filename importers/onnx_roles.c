@@ -403,8 +403,9 @@ mest_status mest_onnx_roles(onnx_importer *im)
         }
     for (int32_t i = 0; i < im->n_tensors; i++)
         if (im->tensors[i].mirror)
-            im->m->params[im->tensors[i].param].role_reason = im->tensors[i].repeats ? "copies of a parameter, one a sample; that is used instead"
-                                                                                     : "transposed copy of an embedding, which is used instead";
+            im->m->params[im->tensors[i].param].role_reason = im->tensors[i].twin      ? "copy of a weight that the network uses twice; the other one is used instead"
+                                                              : im->tensors[i].repeats ? "copies of a parameter, one a sample; that is used instead"
+                                                                                       : "transposed copy of an embedding, which is used instead";
     mest_onnx_tell_lost(im);
 out:
     mest_free(&im->m->heap, uses, n, sizeof *uses);

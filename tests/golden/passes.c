@@ -15,8 +15,9 @@
 #include "runtime/tensor.h"
 
 /* The proof is in double: only the constants of the file are rounded there (1 / sqrt 2, 1/6), and what the API hands out as float. In float,
- * where kernels and layouts may differ with the nodes, sums are rounded in another order. */
-static const double most_output = MEST_REAL_IS_DOUBLE ? 2e-7 : 5e-6, most_gradient = MEST_REAL_IS_DOUBLE ? 1e-6 : 1e-4;
+ * where kernels and layouts may differ with the nodes and the processor, sums are rounded in another order; a bias in front of a
+ * BatchNormalization, whose gradient is 0, has nothing but that. */
+static const double most_output = MEST_REAL_IS_DOUBLE ? 2e-7 : 5e-6, most_gradient = MEST_REAL_IS_DOUBLE ? 1e-6 : 5e-4;
 
 enum { BATCH = 5, STEPS = 10, MANY = 64 };
 enum { SURE_STEPS = 4 }; /* in float; later on rounding may decide on which side of a Relu's kink a number falls */
@@ -264,6 +265,15 @@ static void compare_dense(const char *file, const char *loss, const char *level,
     forget(&twin);
 }
 
+/* Passes that depend on the kernels that dense weights get, so on the processor: the list need not name them. */
+static int by_kernel(const result *r)
+{
+    int n = 0;
+    for (int i = 0; i < r->n_pass; i++)
+        n += !strcmp(r->pass[i].name, "conv_moments") || !strcmp(r->pass[i].name, "conv_grad") || !strcmp(r->pass[i].name, "bn_load") || !strcmp(r->pass[i].name, "bn_add");
+    return n;
+}
+
 /* list: what each pass must find, as NAME=COUNT .. */
 static void check_level(const char *name_of_file, const char *path, const char *loss, const char *scheme, const char *level, char *list)
 {
@@ -301,7 +311,7 @@ static void check_level(const char *name_of_file, const char *path, const char *
     char found[400] = "";
     for (int i = 0; i < on.n_pass; i++)
         snprintf(found + strlen(found), sizeof found - strlen(found), " %s=%d", on.pass[i].name, on.pass[i].count);
-    verdict(n_expected == on.n_pass, file, "all", "the list must name every pass that does something", found);
+    verdict(n_expected + (scheme ? 0 : by_kernel(&on)) >= on.n_pass && n_expected <= on.n_pass, file, "all", "the list must name every pass that does something", found);
     for (int i = on.n_pass > 1 ? -1 : 0; i < on.n_pass; i++) {
         const char *name = i < 0 ? "all" : on.pass[i].name;
         if (train(path, loss, scheme, level, name, NULL, &off, &err) == MEST_OK)
