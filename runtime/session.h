@@ -118,7 +118,12 @@ mest_status mest_memory_look(mest_session *s, const mest_source *source, int64_t
 /* memory_report.c: the parts of a plan that belong to a step, from the program that needs most. */
 void mest_memory_step(const mest_session *s, mest_memory_plan *plan);
 
-/* session.c */
+/* session_config.c */
+enum { MEST_DEFAULT_BATCH = 32 };
+mest_status mest_session_check_config(const mest_train_config *c, mest_error *err);
+mest_status mest_session_check_output(const mest_model *m, const char *name, mest_error *err); /* is there an output of that name? NULL: the first */
+
+/* session.c, session_programs.c, session_numbers.c */
 void mest_session_follow_channels(mest_session *s); /* layers that have other sizes now: programs are dropped */
 mest_status mest_session_prepare(mest_session *s, mest_error *err);  /* optimizer slots, host scratch */
 /* The program for n samples, built if needed. Not to be called inside the step loop with a new size. */

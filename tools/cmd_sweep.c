@@ -79,11 +79,39 @@ static int first_failure(const sweep *s)
     return 0;
 }
 
+static bool says_it(const sweep_run *r, const char *label, int column) { return r->label[column] && strcmp(r->label[column], label) == 0; }
+
+/* Has the run something, on some axis, that no run before it has? */
+static bool is_new(const sweep *s, int run)
+{
+    bool any = run == 0;
+    for (int c = 0; c < s->n_columns && !any; c++) {
+        const char *label = s->run[run].label[c];
+        any = label != NULL;
+        for (int i = 0; i < run && any; i++)
+            any = !says_it(&s->run[i], label, c);
+    }
+    return any;
+}
+
+/* A scheme that there is not, or a pattern that names no layer, is to be known before the first hours have gone: every value of every axis is
+ * tried with the model once. */
+static int try_values(tool *t, const sweep *s)
+{
+    int code = 0;
+    for (int i = 0; i < s->n_runs && code == 0; i++)
+        if (s->run[i].state != SWEEP_DONE && is_new(s, i))
+            code = sweep_check_run(t, s, &s->run[i], true);
+    return code;
+}
+
 static int perform(tool *t, sweep *s)
 {
     int n[4], code = sweep_read(t, s, t->s->sweep);
     if (code == 0)
         code = sweep_expand(t, s);
+    if (code == 0 && !t->s->dry_run)
+        code = try_values(t, s);
     if (code == 0 && !t->s->dry_run)
         code = rundir_prepare_sweep(t);
     if (code == 0)

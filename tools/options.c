@@ -20,73 +20,6 @@ typedef struct parser {
 
 /* ---- names ---- */
 
-/* Edit distance with the swap of two neighbours as one edit, of texts up to 31 characters; more is "far". */
-static int distance(const char *a, size_t na, const char *b, size_t nb)
-{
-    int row[3][32]; /* row i-2, i-1 and i of the table, in turn */
-    if (na > 31 || nb > 31)
-        return 99;
-    for (size_t j = 0; j <= nb; j++)
-        row[0][j] = (int)j;
-    for (size_t i = 1; i <= na; i++) {
-        int *now = row[i % 3], *last = row[(i + 2) % 3], *before = row[(i + 1) % 3];
-        now[0] = (int)i;
-        for (size_t j = 1; j <= nb; j++) {
-            int best = last[j - 1] + (a[i - 1] != b[j - 1]);
-            if (last[j] + 1 < best)
-                best = last[j] + 1;
-            if (now[j - 1] + 1 < best)
-                best = now[j - 1] + 1;
-            if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] && before[j - 2] + 1 < best)
-                best = before[j - 2] + 1;
-            now[j] = best;
-        }
-    }
-    return row[na % 3][nb];
-}
-
-/* Is a word at this distance worth proposing? */
-static bool is_near(int edits, size_t length) { return edits <= 1 + (int)length / 4; }
-
-const char *options_nearest_word(const char *words, const char *text, size_t *length)
-{
-    const char *best = NULL;
-    int least = 99;
-    size_t n_text = strlen(text);
-    for (const char *w = words; *w;) {
-        size_t n = strcspn(w, "|");
-        int edits = distance(w, n, text, n_text);
-        if (n_text >= 2 && n_text < n && strncmp(w, text, n_text) == 0)
-            edits = 1; /* the beginning of a word is near, however short */
-        if (edits < least) {
-            least = edits;
-            best = w;
-            *length = n;
-        }
-        w += n + (w[n] == '|');
-    }
-    return best && is_near(least, n_text) ? best : NULL;
-}
-
-static const char *nearest_option(const char *text, size_t n_text)
-{
-    const char *best = NULL;
-    int least = 99;
-    for (int i = 0; i < option_count; i++) {
-        const char *name = option_table[i].name;
-        if (!name)
-            continue;
-        int edits = distance(name, strlen(name), text, n_text);
-        if (n_text >= 3 && n_text < strlen(name) && strncmp(name, text, n_text) == 0)
-            edits = 1;
-        if (edits < least) {
-            least = edits;
-            best = name;
-        }
-    }
-    return is_near(least, n_text) ? best : NULL;
-}
-
 static int find_long(const char *name, size_t length)
 {
     for (int i = 0; i < option_count; i++)
@@ -320,6 +253,9 @@ static bool take(parser *p, int index, const char *joined)
             p->next += !joined;
             return store(p, o, word);
         }
+        size_t n;
+        if (o->argument && !strpbrk(word, "./") && options_nearest_word(o->argument + 1, word, &n)) /* a name of a file has one of them */
+            return REFUSE(p, "--%s: '%s' is not the word that may follow; did you mean '%.*s'?", o->name, word, (int)strlen(o->argument) - 2, o->argument + 1);
         if (joined)
             return REFUSE(p, o->argument ? "--%s: the only word that may follow is '%.*s'" : "--%s takes no argument", o->name,
                           o->argument ? (int)strlen(o->argument) - 2 : 0, o->argument ? o->argument + 1 : "");
@@ -348,7 +284,7 @@ static bool take_long(parser *p, const char *word)
     int index = find_long(word, length);
     if (index >= 0)
         return take(p, index, word[length] ? word + length + 1 : NULL);
-    const char *near = nearest_option(word, length);
+    const char *near = options_nearest_option(word, length);
     if (near)
         return REFUSE(p, "unknown option '--%.*s'; did you mean '--%s'?", (int)length, word, near);
     return REFUSE(p, "unknown option '--%.*s'", (int)length, word);

@@ -58,6 +58,8 @@ bool options_given(const settings *s, const char *name);
 /* Help: the common options, one group, or everything ("all"). False: no such group. */
 bool options_help(FILE *out, const char *group, int columns);
 
+/* options_near.c. The option that somebody may have meant by `text`, which is none; NULL: no idea. */
+const char *options_nearest_option(const char *text, size_t n_text);
 /* The word of `words` ("a|b|c") nearest to `text`, or NULL if none is near; `length` gets its length. */
 const char *options_nearest_word(const char *words, const char *text, size_t *length);
 

@@ -81,6 +81,9 @@ const option *sweep_option(const char *name);
 int sweep_read(tool *t, sweep *s, const char *path);
 /* Every combination, checked as the command line would be. */
 int sweep_expand(tool *t, sweep *s);
+/* What the command line would say to the run; with_model: also whether its model can be read and made sparse as it says. Says what is wrong, and
+ * with which run. */
+int sweep_check_run(tool *t, const sweep *s, const sweep_run *r, bool with_model);
 /* Which runs are done or begun in the folder; a run there that was made with other options is refused, unless --overwrite. */
 int sweep_look(tool *t, sweep *s, const char *folder);
 /* The results of a finished run, from its folder; false: it is not finished. */

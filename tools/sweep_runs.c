@@ -138,8 +138,7 @@ static int make_run(tool *t, sweep *s, const sweep_grid *grid, const int *at, sw
     return r->name ? 0 : no_memory(t);
 }
 
-/* What the command line would say to it; says so, and which run it is. */
-static int check_run(tool *t, const sweep *s, const sweep_run *r)
+int sweep_check_run(tool *t, const sweep *s, const sweep_run *r, bool with_model)
 {
     static settings told;
     static tool probe;
@@ -158,6 +157,11 @@ static int check_run(tool *t, const sweep *s, const sweep_run *r)
     told.quiet = true;
     tool_init(&probe, &told);
     int code = tool_check_settings(&probe);
+    if (code == 0 && with_model)
+        code = tool_load_model(&probe);
+    if (code == 0 && with_model)
+        code = tool_sparsify(&probe);
+    tool_close(&probe);
     if (code)
         tool_note(t, "that is from '%s', %s", s->path, text);
     return code;
@@ -187,7 +191,7 @@ static int add_run(tool *t, sweep *s, const sweep_grid *grid, const int *at)
         return tool_refuse(t, EXIT_USAGE, "--sweep: %s: two runs with different options are both %s", s->path, sweep_describe(s, r, text, sizeof text));
     }
     if (code == 0)
-        code = check_run(t, s, r);
+        code = sweep_check_run(t, s, r, false);
     s->n_runs += code == 0;
     return code;
 }

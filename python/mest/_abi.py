@@ -80,7 +80,11 @@ def library_path():
     return os.environ.get("MEST_LIBRARY") or ctypes.util.find_library("mest") or "libmest.so.1"
 
 
-_lib = ctypes.CDLL(library_path())
+try:
+    _lib = ctypes.CDLL(library_path())
+except OSError as e:
+    raise ImportError(f"{e}: this package is a binding to libmest, which has to be installed (the Debian package libmest1, or meson install); "
+                      "MEST_LIBRARY may name the file, as BUILD/libmest.so.1 of a build") from e
 _lib.mest_version.restype = ctypes.c_int
 if _lib.mest_version() < 100:
     raise ImportError(f"{library_path()} is of version {_lib.mest_version()}, 0.1.0 is the first that fits")

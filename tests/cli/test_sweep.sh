@@ -126,6 +126,8 @@ wrong() {
 }
 echo 'grid: {lr: [0.1, fast]}' | wrong "lr=fast: --lr: 'fast' is not a number"
 echo 'grid: {metod: [set]}' | wrong "line 13: unknown option '--metod'; did you mean '--method'?"
+echo 'grid: {scheme: [csr, blok4], sparsity: 0.5}' | wrong "'blok4'"
+echo 'grid: {sparsity: [0.5, 0.6], freeze: ["nothing*"]}' | wrong "--freeze: 'nothing*' matches no parameter"
 echo 'grid: {method: [zet]}' | wrong "'zet' is none of static"
 echo 'grid: {seed: [1, 1]}' | wrong "has the value '1' twice"
 echo 'grid: {seed: []}' | wrong "'seed' has no values"

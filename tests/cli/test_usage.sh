@@ -56,6 +56,9 @@ says 2 "there is a model already" m.onnx n.onnx --info
 says 2 "unknown option '--sparsty'; did you mean '--sparsity'?" m.onnx --train --sparsty 0.9
 says 2 "did you mean '--weight-decay'?" m.onnx --train --weight-deacy 1
 says 2 "did you mean '--threads'?" m.onnx --thread 1
+says 2 "did you mean '--lr'?" m.onnx --train --learning-rate 0.1
+says 2 "did you mean '--opt'?" m.onnx --train --optimizer sgd
+says 2 "'memroy' is not the word that may follow; did you mean 'memory'?" m.onnx --explain memroy
 says 2 "unknown option '--qqqqqqqqqqq'" m.onnx --qqqqqqqqqqq
 lacks err 'did you mean'
 says 2 "unknown option '-z'" m.onnx -z
