@@ -149,7 +149,8 @@ bool mest_xnn_maxpool_bind(mest_xnn *x, int64_t n, int64_t h, int64_t w, int64_t
 #endif
 }
 
-double mest_xnn_flops(unsigned cpu) { return cpu & MEST_CPU_AVX512 ? 100e9 : cpu & MEST_CPU_AVX2 ? 60e9 : 15e9; }
+/* Measured in networks: Zen 4; Zen 3, where matrix products and convolutions of Debian's library reach 19 to 36 GFLOP/s (docs/results/performance.md). */
+double mest_xnn_flops(unsigned cpu) { return cpu & MEST_CPU_AVX512 ? 100e9 : cpu & MEST_CPU_AVX2 ? 30e9 : 15e9; }
 
 uint64_t mest_xnn_fingerprint(const float *values, int64_t n, const float *more, int64_t n_more)
 {

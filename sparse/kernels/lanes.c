@@ -108,9 +108,12 @@ static void backward(const mest_lanes_backward *j, int64_t block, int64_t row, i
 
 static void weight(const mest_lanes_weight *j, int64_t unit0, int64_t unit1, int64_t m0, int64_t m1, mest_real *dw)
 {
-    for (int64_t m = m0; m < m1; m += WEIGHT_M)
-        for (int64_t column = 0; column < j->taps * j->c; column += 4)
-            weight_tile(j, unit0, unit1, m, m1, column, dw);
+    /* Inputs of as many columns as stay in the first-level cache while all outputs go by. */
+    const int64_t columns = j->taps * j->c, tile = 128 / V;
+    for (int64_t first = 0; first < columns; first += tile)
+        for (int64_t m = m0; m < m1; m += WEIGHT_M)
+            for (int64_t column = first; column < first + tile && column < columns; column += 4)
+                weight_tile(j, unit0, unit1, m, m1, column, dw);
 }
 
 static void channel_sums(const mest_pixels *p, const mest_real *dy, int64_t c0, int64_t c1, mest_real *db)

@@ -23,7 +23,7 @@ enum { V = 16, RUN_SINGLE = 8, RUN_QUAD = 6, RUN_BACKWARD = 8, WEIGHT_M = 6 };
 #elif defined(MEST_ISA_AVX2)
 #define MEST_LANES_CPU MEST_CPU_AVX2
 #define FLOPS_PER_SECOND 32e9
-enum { V = 8, RUN_SINGLE = 8, RUN_QUAD = 3, RUN_BACKWARD = 4, WEIGHT_M = 2 };
+enum { V = 8, RUN_SINGLE = 8, RUN_QUAD = 3, RUN_BACKWARD = 4, WEIGHT_M = 3 };
 #define VECTOR_BYTES (8 * sizeof(mest_real))
 #elif defined(MEST_ISA_NEON)
 #define MEST_LANES_CPU MEST_CPU_NEON
@@ -387,12 +387,27 @@ INLINE void weight_tile(const mest_lanes_weight *j, int64_t unit0, int64_t unit1
         const int64_t block = unit / j->rows, row = unit % j->rows;
         const char *xp = (const char *)(j->x + block * j->x_block + row * j->x_row), *dp = (const char *)(j->dy + block * j->dy_block + row * j->dy_row);
         for (int64_t i = 0; i < j->run; i++, xp += xs, dp += dys) {
-            vec in[4];
-            UNROLL for (int b = 0; b < 4; b++) in[b] = LOAD(xp + at_c[b]);
-            UNROLL for (int a = 0; a < WEIGHT_M; a++)
-            {
-                vec t = LOAD(dp + at_m[a]);
-                UNROLL for (int b = 0; b < 4; b++) acc[a][b] += t * in[b];
+            if (WEIGHT_M < 4) { /* 16 registers: 12 sums, three gradients, one input at a time */
+                vec t[WEIGHT_M];
+                UNROLL for (int a = 0; a < WEIGHT_M; a++)
+                {
+                    t[a] = LOAD(dp + at_m[a]);
+                    KEEP(t[a]);
+                }
+                UNROLL for (int b = 0; b < 4; b++)
+                {
+                    vec in = LOAD(xp + at_c[b]);
+                    KEEP(in);
+                    UNROLL for (int a = 0; a < WEIGHT_M; a++) acc[a][b] += t[a] * in;
+                }
+            } else {
+                vec in[4];
+                UNROLL for (int b = 0; b < 4; b++) in[b] = LOAD(xp + at_c[b]);
+                UNROLL for (int a = 0; a < WEIGHT_M; a++)
+                {
+                    vec t = LOAD(dp + at_m[a]);
+                    UNROLL for (int b = 0; b < 4; b++) acc[a][b] += t * in[b];
+                }
             }
         }
     }

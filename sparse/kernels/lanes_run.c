@@ -182,8 +182,14 @@ static void weight_part(void *context, size_t part)
     }
     const int64_t units = w.blocks * w.rows, m0 = 4 * share(quads, rp, s->row_parts), m1 = 4 * share(quads, rp + 1, s->row_parts);
     const int64_t end = share(units, pp + 1, s->position_parts), step = mest_ceil_div(WEIGHT_POSITIONS, w.run > 0 ? w.run : 1);
-    for (int64_t u = share(units, pp, s->position_parts); u < end; u += step)
-        s->isa->weight(&w, u, u + step < end ? u + step : end, m0, m1 < w.m ? m1 : w.m, j->parts + pp * s->entries);
+    const mest_lanes_weight all = w;
+    for (int64_t at = 0; at < all.run; at += w.run) { /* long rows (images of one position: all of them are one) are cut, too */
+        w.run = all.run - at < 2 * WEIGHT_POSITIONS ? all.run - at : WEIGHT_POSITIONS;
+        w.x = all.x + at * w.x_step;
+        w.dy = all.dy + at * w.dy_step;
+        for (int64_t u = share(units, pp, s->position_parts); u < end; u += step)
+            s->isa->weight(&w, u, u + step < end ? u + step : end, m0, m1 < w.m ? m1 : w.m, j->parts + pp * s->entries);
+    }
 }
 
 static void weight_collect_part(void *context, size_t part)
