@@ -120,6 +120,10 @@ static void draw_matrices(problem *p)
         g->n = pick(1, 2) == 1 ? pick(1, 16) : pick(200, 300);
         g->c = pick(100, 300);
         g->m = pick(100, 300);
+    } else if (gemm && pick(0, 40) == 0) { /* a row of positions so long that passes cut it */
+        g->n = pick(300, 1700);
+        g->c = pick(1, 30);
+        g->m = pick(1, 12);
     }
     p->gemm = (mest_gemm_params){.alpha = 1, .beta = 1, .trans_b = gemm && (plain || pick(0, 1))};
     p->c_kind = gemm ? (int)pick(0, plain ? 2 : 6) : 0;
