@@ -83,7 +83,7 @@ static mest_status find_place(const lottery *l, const mest_epoch *e, place *at, 
 {
     const int64_t all = e->n_epochs, first = (all + l->rounds * l->rewind) / (l->rounds + 1), each = first - l->rewind;
     if (all <= 0 || each < 1)
-        return mest_plugin_fail(err, MEST_E_ARGUMENT, "scheduler lottery: %lld rounds of pruning and one before need at least %lld epochs, the run has %lld",
+        return mest_plugin_fail(err, MEST_E_ARGUMENT, "scheduler lottery: %lld rounds of pruning and one before need at least %lld epochs, the run has %lld (rounds=N: fewer rounds)",
                                 (long long)l->rounds, (long long)(l->rounds + 1 + l->rewind), (long long)all);
     at->round = e->epoch < first ? 0 : 1 + (e->epoch - first) / each;
     at->round = at->round < l->rounds ? at->round : l->rounds;

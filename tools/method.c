@@ -29,11 +29,24 @@ bool tool_scheme_says(const settings *s)
 
 bool tool_wants_sparsity(const settings *s) { return s->sparsity > 0 || s->rules || s->ratios || tool_scheme_says(s); }
 
+/* Does a scheduler of --scheduler move weights, or may it? Of a shared object that is not known before it is loaded. */
+static bool is_moved(const settings *s)
+{
+    char name[64];
+    for (int i = 0; i < s->scheduler.n; i++) {
+        const char *text = s->scheduler.v[i];
+        snprintf(name, sizeof name, "%.*s", (int)strcspn(text, ":"), text);
+        if (strchr(text, '/') || (mest_scheduler_flags(name) & MEST_SCHEDULER_MOVES_WEIGHTS))
+            return true;
+    }
+    return false;
+}
+
 const char *tool_method(const settings *s)
 {
     if (s->method)
         return strcmp(s->method, "mest") == 0 ? "mest-em" : s->method;
-    return tool_wants_sparsity(s) && s->scheduler.n == 0 ? "mest-em" : "static";
+    return tool_wants_sparsity(s) && !is_moved(s) ? "mest-em" : "static";
 }
 
 /* The name in front of ":options". */

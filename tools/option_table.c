@@ -124,7 +124,7 @@ const option option_table[] = {
            "--sparsity is that of each weight, or of all together by the Erdos-Renyi rule, with or without kernels"),
     TEXT("ratios", 0, false, "FILE", NULL, ratios, "YAML with prune_ratios, a sparsity for each name; all other weights stay dense"),
     TEXT("patterns", 0, false, "FILE", "(eight of 4 in 9)", patterns, "masks of the pattern scheme: numbers, or rows of three like x.x"),
-    TEXT("method", 0, true, "NAME[:K=V,..]", "(mest-em if anything is sparse)", method,
+    TEXT("method", 0, true, "NAME[:K=V,..]", "(mest-em if anything is sparse and no --scheduler moves it)", method,
          "how the pattern moves: static (not at all); MEST: mest-vanilla, mest-em (elastic mutation), mest-ems (soft memory\n"
          "bound); set, deepr, dsr, rigl, snfs; from all weights: magnitude, lottery, snip, grasp. With options, as rigl:rate=.2"),
     INT("mutate-every", 0, true, "N", "5", mutate_every, 1, BIG, "epochs between mutations (MEST; others count steps unless this is given)"),

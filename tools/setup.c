@@ -47,6 +47,8 @@ int tool_check_settings(tool *t)
     char word[64], known[128];
     if (log_unknown(s->log, word, sizeof word))
         return tool_refuse(t, EXIT_USAGE, "--log: '%s' is none of %s", word, log_known(known, sizeof known));
+    if (options_given(s, "log") && !s->output_dir)
+        tool_note(t, "--log has no effect: logs are written to the folder of --output-dir");
     if (s->val && s->val_split > 0)
         return tool_refuse(t, EXIT_USAGE, "--val and --val-split exclude each other");
     if (s->new_head > 0 && s->mode != MODE_TRAIN && s->mode != MODE_CHECK && s->mode != MODE_EXPLAIN)

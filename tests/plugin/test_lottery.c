@@ -107,7 +107,7 @@ START_TEST(the_rate_says_how_many_rounds)
     open_method(&w, "lottery", "", true, 3);
     mest_epoch e = world_epoch(&w, 0, 11);
     ck_assert_int_eq(mest_schedulers_epoch_begin(w.list, &e, NULL, &error), MEST_E_ARGUMENT);
-    ck_assert_str_eq(error.msg, "scheduler lottery: 11 rounds of pruning and one before need at least 12 epochs, the run has 11");
+    ck_assert_str_eq(error.msg, "scheduler lottery: 11 rounds of pruning and one before need at least 12 epochs, the run has 11 (rounds=N: fewer rounds)");
     world_close(&w);
     open_method(&w, "lottery", "rate=.5", true, 3); /* .5^4 is below .1 */
     for (int64_t at = 0; at < 5; at++) {
