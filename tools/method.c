@@ -29,14 +29,24 @@ bool tool_scheme_says(const settings *s)
 
 bool tool_wants_sparsity(const settings *s) { return s->sparsity > 0 || s->rules || s->ratios || tool_scheme_says(s); }
 
+/* NAME[:OPTIONS]: length of the name. A path may hold a colon before its last slash; values of options may hold slashes. */
+static size_t name_length(const char *text)
+{
+    const size_t first = strcspn(text, ":");
+    if (!memchr(text, '/', first))
+        return first;
+    const char *object = strstr(text, ".so:"), *slash = strrchr(text, '/');
+    return object ? (size_t)(object - text) + 3 : (size_t)(slash - text) + strcspn(slash, ":");
+}
+
 /* Does a scheduler of --scheduler move weights, or may it? Of a shared object that is not known before it is loaded. */
 static bool is_moved(const settings *s)
 {
     char name[64];
     for (int i = 0; i < s->scheduler.n; i++) {
         const char *text = s->scheduler.v[i];
-        snprintf(name, sizeof name, "%.*s", (int)strcspn(text, ":"), text);
-        if (strchr(text, '/') || (mest_scheduler_flags(name) & MEST_SCHEDULER_MOVES_WEIGHTS))
+        snprintf(name, sizeof name, "%.*s", (int)name_length(text), text);
+        if (strchr(name, '/') || (mest_scheduler_flags(name) & MEST_SCHEDULER_MOVES_WEIGHTS))
             return true;
     }
     return false;
@@ -110,13 +120,10 @@ static int add_scheduler(tool *t, const char *name, const char *options)
     return 0;
 }
 
-/* NAME[:OPTIONS]; a path may hold a colon before its last slash. */
 static int add_named(tool *t, const char *text)
 {
     char name[4096];
-    const char *slash = strrchr(text, '/');
-    size_t n = (size_t)(slash ? slash - text : 0);
-    n += strcspn(text + n, ":");
+    const size_t n = name_length(text);
     if (n == 0 || n >= sizeof name)
         return tool_refuse(t, EXIT_USAGE, "--scheduler: '%s' has no name", text);
     memcpy(name, text, n);

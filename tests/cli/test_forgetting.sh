@@ -42,7 +42,7 @@ is() { if [ "$1" = "$2" ]; then pass; else fail "$3: $1 instead of $2"; fi; }
     gives 0 "$model" --train $recipe --output-dir imported --scheduler forgetting:import=order.csv,max_forgets=0 --method mest-em
     is "$(removed imported)" "$never" 'imported'
     is "$(steps imported)" $((8 * ((640 - never + 31) / 32))) 'steps of a run that begins with fewer samples'
-    gives 0 "$model" --train $recipe --output-dir again --scheduler forgetting:import=order.csv,epoch=1,count=100,export=again.csv --method mest-em
+    gives 0 "$model" --train $recipe --output-dir again --scheduler forgetting:import=order.csv,epoch=1,count=100,export=./again.csv --method mest-em
     if cmp -s order.csv again.csv; then pass; else fail 'an imported order is not what is exported'; fi
 
     # the same share of every class
