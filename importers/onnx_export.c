@@ -121,10 +121,6 @@ static mest_status graph_body(onnx_writer *w, const mest_wire_field *graph)
                 MEST_TRY(onnx_put_node(w, &f, at, notes->n_moved ? notes->moved + first : NULL, next_move - first));
             continue;
         } else if (f.number == GRAPH_INITIALIZER && dense < notes->n_dense) {
-            if (notes->dense[dense].left_out) {
-                dense++;
-                continue;
-            }
             MEST_TRY(onnx_put_initializer(w, &notes->dense[dense++], &f, false));
             continue;
         } else if (f.number == GRAPH_SPARSE && sparse < notes->n_sparse) {

@@ -95,7 +95,7 @@ static const onnx_tensor *find_twin(const onnx_importer *im, const onnx_node *no
 {
     for (const onnx_node *n = im->nodes; n < node; n++) {
         const onnx_tensor *first = !n->skip && !*n->domain && !strcmp(n->op, "MatMul") ? tensor_of(im, n, 1) : NULL;
-        if (first && first != t && first->kind == KIND_UNKNOWN && !first->mirror && mest_onnx_same_origin(im, n, node, 1) && is_copy(first, t))
+        if (first && first != t && first->kind == KIND_UNKNOWN && !first->mirror && is_copy(first, t) && mest_onnx_same_origin(im, n, node, 1))
             return first;
     }
     return NULL;
@@ -139,9 +139,9 @@ mest_status mest_onnx_retie(onnx_importer *im, mest_onnx_notes *notes)
             MEST_TRY(retie(im, t, table));
             continue;
         }
-        const bool made = t && !t->mirror && t->kind == KIND_UNKNOWN && im->n_lost > 0 && only_products(im, t);
+        const bool made = t && !t->mirror && t->kind == KIND_UNKNOWN && im->n_lost > 0;
         const onnx_tensor *first = made ? find_twin(im, n, t) : NULL;
-        if (first)
+        if (first && only_products(im, t))
             MEST_TRY(unite(im, notes, t, first));
     }
     if (notes->n_moved > n_moved)

@@ -345,6 +345,8 @@ mest_status onnx_put_param(onnx_writer *w, const mest_param *p, const mest_wire_
 
 mest_status onnx_put_initializer(onnx_writer *w, const mest_onnx_note *note, const mest_wire_field *f, bool is_sparse)
 {
+    if (note->left_out)
+        return MEST_OK;
     if (note->mirror >= 0 || note->repeats) {
         tensor_job job = { .p = &w->m->params[note->mirror >= 0 ? note->mirror : note->param], .old = f, .transposed = !note->repeats, .repeats = note->repeats };
         return onnx_put_message(w, GRAPH_INITIALIZER, tensor_body, &job);

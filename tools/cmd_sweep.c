@@ -100,7 +100,7 @@ static int try_values(tool *t, const sweep *s)
 {
     int code = 0;
     for (int i = 0; i < s->n_runs && code == 0; i++)
-        if (s->run[i].state != SWEEP_DONE && is_new(s, i))
+        if (is_new(s, i))
             code = sweep_check_run(t, s, &s->run[i], true);
     return code;
 }

@@ -59,12 +59,12 @@ static const char *elsewhere(const char *text, size_t n)
         { "learning-rate", "lr" },     { "learning_rate", "lr" },        { "optimizer", "opt" },           { "optim", "opt" },
         { "lr-schedule", "sched" },    { "lr-scheduler", "sched" },      { "schedule", "sched" },          { "batch", "batch-size" },
         { "bs", "batch-size" },        { "num-epochs", "epochs" },       { "iterations", "max-steps" },    { "num-steps", "max-steps" },
-        { "wd", "weight-decay" },      { "workers", "threads" },         { "num-threads", "threads" },     { "jobs", "threads" },
+        { "wd", "weight-decay" },      { "workers", "threads" },         { "num-threads", "threads" },
         { "dataset", "data" },         { "train-data", "data" },         { "validation", "val" },          { "validation-split", "val-split" },
         { "test", "eval" },            { "evaluate", "eval" },           { "predict", "infer" },           { "inference", "infer" },
         { "density", "sparsity" },     { "label-smoothing", "smoothing" }, { "dropout", "drop" },          { "clip", "clip-grad" },
         { "clip-norm", "clip-grad" },  { "out", "output" },              { "save", "output" },             { "checkpoint", "output-dir" },
-        { "memory-limit", "mem-limit" }, { "normalize", "normalise" },   { "num-classes", "new-head" },    { "pruning", "method" },
+        { "normalize", "normalise" },   { "num-classes", "new-head" },    { "pruning", "method" },
     };
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (strlen(names[i][0]) == n && !memcmp(names[i][0], text, n))
