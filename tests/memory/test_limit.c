@@ -89,13 +89,13 @@ static int sweep_parts(const net *n, net_how how)
 {
     net_result whole, parts, r;
     how.plan_first = true;
-    how.config.batch = 32;
-    how.samples = 80;
+    how.config.batch = 128; /* so many that what parts save is far more than what the process wanders by */
+    how.samples = 192;
     how.config.micro_batch = -1;
     how.config.recompute = "least";
     how.config.memory_limit = 0;
     bool good = net_train(n, &how, &whole) == MEST_OK;
-    how.config.micro_batch = 8;
+    how.config.micro_batch = 32;
     good = good && net_train(n, &how, &parts) == MEST_OK;
     check(good, n, "parts", 0, "without a limit");
     const int64_t room = good ? whole.memory.process_bytes - parts.memory.process_bytes : 0;
@@ -110,7 +110,7 @@ static int sweep_parts(const net *n, net_how how)
     check(works, n, "parts", (double)how.config.memory_limit, works ? "" : r.error.msg);
     if (works) {
         obeyed(n, "parts", &how, &r, &r);
-        check(r.memory.micro_batch < 32 && strstr(r.memory.chosen, "parts of"), n, "parts", (double)how.config.memory_limit, r.memory.chosen);
+        check(r.memory.micro_batch < 128 && strstr(r.memory.chosen, "parts of"), n, "parts", (double)how.config.memory_limit, r.memory.chosen);
     }
     net_result_free(&r);
     how.config.micro_batch = -1; /* forbidden: the refusal says what parts would bring */
@@ -126,8 +126,8 @@ static int sweep_front(const net *n, net_how how)
     net_result r, other;
     int64_t least, frozen;
     how.plan_first = true;
-    how.config.batch = 38;
-    how.samples = 38;
+    how.config.batch = 76;
+    how.samples = 76;
     how.epochs = 2;
     how.config.memory_limit = 1 << 20;
     how.config.freeze_front = "off";
