@@ -78,7 +78,7 @@ mest_status mest_session_create(mest_session **session, mest_model *model, const
     s->part = own.micro_batch > 0 ? own.micro_batch : own.batch;
     const char **texts[] = {&s->config.loss, &s->config.optimizer, &s->config.no_decay, &s->config.schedule, &s->config.batch_norm, &s->config.kernels,
                             &s->config.no_fuse, &s->config.output, &s->config.recompute, &s->config.bn_stats, &s->config.tune, &s->config.tune_cache,
-                            &s->config.activations, &s->config.freeze_front};
+                            &s->config.activations, &s->config.freeze_front, &s->config.recipe};
     mest_status status = MEST_OK;
     for (size_t i = 0; i < sizeof texts / sizeof *texts && status == MEST_OK; i++)
         if (*texts[i] && !(*texts[i] = mest_region_strdup(&s->region, *texts[i])))

@@ -186,6 +186,11 @@ bool mest_session_normalises(const mest_session *s); /* session_fit.c */
 /* Section "part", where steps are in parts: a run goes on with what it began with, and refuses other wishes. */
 mest_status mest_session_write_part(const mest_session *s, mest_checkpoint_writer *w, mest_error *err);
 mest_status mest_session_read_part(mest_session *s, const mest_checkpoint *file, mest_error *err);
+/* session_recipe.c. The first line in which n bytes of a checkpoint and this run's text differ is MEST_E_STATE. */
+mest_status mest_session_compare_lines(const char *theirs, size_t n, const char *mine, const char *path, mest_error *err);
+/* config.recipe in a checkpoint, and compared with it. */
+mest_status mest_session_write_recipe(const mest_session *s, mest_checkpoint_writer *w, mest_error *err);
+mest_status mest_session_compare_recipe(const mest_session *s, const mest_checkpoint *file, mest_error *err);
 /* Bytes of one sample of input k as the caller gives it. */
 size_t mest_session_sample_bytes(const mest_session *s, const mest_program *p, int k, int64_t batch);
 

@@ -11,6 +11,7 @@
  *   kernels      only if kernels were chosen by measurement: the times (session_tune.c)
  *   bf16         only if activations are stored as bfloat16
  *   part         only if steps are in parts: samples of one (session_parts.c)
+ *   recipe       only if the caller gave one: its text (session_recipe.c)
  *   remembered   only if a scheduler remembers weights to go back to: the sparse parameters' values, then the others'
  */
 #include <inttypes.h>
@@ -77,19 +78,6 @@ static int identity_text(mest_session *s, char *text, size_t size)
         n += snprintf(text + n, size - (size_t)n, "%.60s=%s %.6g\n", s->model->channels->group[g].name, s->model->channels->group[g].units->name,
                       s->model->channels->group[g].target);
     return n;
-}
-
-/* The first line in which the two texts differ. */
-static mest_status compare_identity(const char *file, const char *mine, const char *path, mest_error *err)
-{
-    while (*file || *mine) {
-        size_t a = strcspn(file, "\n"), b = strcspn(mine, "\n");
-        if (a != b || memcmp(file, mine, a))
-            return mest_fail(err, MEST_E_STATE, "checkpoint '%s' is of another run: it has '%.*s', this run has '%.*s'", path, (int)a, file, (int)b, mine);
-        file += a + (file[a] == '\n');
-        mine += b + (mine[b] == '\n');
-    }
-    return MEST_OK;
 }
 
 /* ---- writing ---- */
@@ -185,6 +173,7 @@ static mest_status write_all(mest_session *s, mest_checkpoint_writer *w, const c
     }
     MEST_TRY(mest_session_write_tuning(s, w, err));
     MEST_TRY(mest_session_write_part(s, w, err));
+    MEST_TRY(mest_session_write_recipe(s, w, err));
     if (mest_session_remembers(s)) {
         MEST_TRY(mest_checkpoint_begin(w, "remembered", err));
         MEST_TRY(mest_session_write_remembered(s, write_bytes, &st));
@@ -334,7 +323,8 @@ static mest_status read_all(mest_session *s, const mest_checkpoint *file, char *
         MEST_CHECK(s->classes, err, MEST_E_NOMEM, "resume: out of memory");
     }
     identity_text(s, identity, IDENTITY_MAX);
-    MEST_TRY(compare_identity(theirs, identity, mest_checkpoint_path(file), err));
+    MEST_TRY(mest_session_compare_lines(theirs, strlen(theirs), identity, mest_checkpoint_path(file), err));
+    MEST_TRY(mest_session_compare_recipe(s, file, err));
     MEST_TRY(mest_section_find(&sec, file, "state", err));
     int64_t numbers[8];
     double loss_sum;

@@ -74,6 +74,7 @@ mest_status mest_session_check_config(const mest_train_config *c, mest_error *er
          "config: micro_batch %" PRId64 " does not divide the batch of %" PRId64, c->micro_batch, c->batch);
     WANT(c->threads >= 0 && c->threads <= 1024, "config: threads %d is not in 0..1024", c->threads);
 #undef WANT
+    MEST_CHECK(!c->recipe || strlen(c->recipe) <= 64 << 10, err, MEST_E_ARGUMENT, "config: the recipe is longer than 64 KiB");
     mest_tune_mode mode;
     MEST_CHECK(one_of(c->activations, (const char *const[]){"f32", "bf16", "auto", NULL}), err, MEST_E_ARGUMENT, "config: activations '%s' is not one of f32, bf16, auto",
                c->activations ? c->activations : "");

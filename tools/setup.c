@@ -367,6 +367,7 @@ int tool_create_session(tool *t)
     c->activations = s->activations;
     c->freeze_front = s->freeze_front;
     c->memory_limit = s->memory_limit;
+    c->recipe = t->data.info ? t->recipe : NULL;
     if (mest_session_create(&t->session, t->model, c, &err) != MEST_OK)
         return tool_fail(t, STAGE_PREPARE, &err);
     /* shapes of the samples decide what a file leaves open, before anything is planned */

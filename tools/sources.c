@@ -212,6 +212,8 @@ int tool_open_sources(tool *t, bool validation)
         code = read_shapes(t, &o);
     if (code == 0)
         code = open_one(t, &t->data, &t->data_info, s->data, &o);
+    if (code == 0)
+        tool_recipe(t, &o);
     if (code || !validation || (!s->val && s->val_split <= 0))
         return code;
     /* The network must see the held-out samples as it sees those it learns from. */

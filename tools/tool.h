@@ -58,6 +58,7 @@ typedef struct tool {
     bool logging;    /* any of them is open */
     int lock_fd;     /* output_dir/lock, -1: none */
     bool line_open;  /* a progress bar stands on the last line of the terminal */
+    char recipe[4096]; /* how data are prepared and weights begin, for checkpoints */
     char checkpoint[4096], run_model[4096], summary[4096]; /* paths in output_dir; "" without one */
 } tool;
 
@@ -100,6 +101,9 @@ int tool_check_sources(tool *t, bool targets);
 const char *tool_model_normalisation(const tool *t);
 /* "--scale-input 255 --mean 0.49,.. --std 0.24,.." of the source; "" if it does not normalise. */
 void tool_normalisation_text(const mest_source *source, char *text, size_t size);
+/* recipe.c. Fills t->recipe: how samples are made of the data that were opened with these options, and weights of the file. A resumed run must have it in common with the
+ * one before. */
+void tool_recipe(tool *t, const mest_source_options *o);
 
 /* signals.c: SIGINT and SIGTERM ask the session to stop after the step; a second one, or one without a session, ends at once. */
 void signals_install(void);

@@ -97,6 +97,8 @@ typedef struct mest_train_config {
     const char *freeze_front; /* "auto": where memory_limit cannot be obeyed otherwise, the fewest parameters in front (from the input on, never the last layer) are frozen,
                              * which keep no activations, gradients and optimizer state then (mest/memory.h: chosen names them). They stay so when the run is resumed.
                              * Not where whole channels are removed. "off" (default): never. Copied */
+    const char *recipe;     /* what makes a run this one beside the settings above, in lines of the caller's: how its data are prepared, say. They are stored in checkpoints, and one
+                             * with other lines is not resumed. NULL (default): none are stored, and none are compared. At most 64 KiB. Copied */
 } mest_train_config;
 
 MEST_API void mest_train_config_init(mest_train_config *config);

@@ -51,7 +51,7 @@ TrainConfig = _struct("mest_train_config", "i64 batch eval_batch; bool shuffle d
                       "text optimizer; real lr momentum; bool nesterov; real weight_decay beta1 beta2 eps; text no_decay; real clip_norm; "
                       "text schedule; real min_lr gamma; i64 step_epochs warmup_epochs; real warmup_lr; bool schedule_per_step; text batch_norm; "
                       "real dropout; int threads; u64 seed; text kernels; bool use_xnnpack keep_gradients; text no_fuse output recompute; "
-                      "bool watch_patterns; text bn_stats; real lr_decay; text tune tune_cache; bool nice; i64 memory_limit micro_batch; text activations; i64 ignore_index; text freeze_front")
+                      "bool watch_patterns; text bn_stats; real lr_decay; text tune tune_cache; bool nice; i64 memory_limit micro_batch; text activations; i64 ignore_index; text freeze_front recipe")
 MetricsStruct = _struct("mest_metrics", "real loss accuracy; i64 samples steps; real seconds reserved[6]")
 EventStruct = _struct("mest_event", "int kind; i64 epoch n_epochs step n_steps total_step n_total_steps; real lr; "
                       "mest_metrics batch train validation; real sparsity; i64 removed grown active_samples n_samples peak_bytes; text text; "

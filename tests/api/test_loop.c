@@ -12,6 +12,8 @@ static unsigned char one[1 << 20], two[1 << 20];
 
 typedef struct job { mest_model *m; mest_session *s; mest_source train, validation; } job;
 
+static const char *recipe;
+
 static job begin(int64_t epochs, const char *schedule)
 {
     job j = {.m = load_digits()};
@@ -20,6 +22,7 @@ static job begin(int64_t epochs, const char *schedule)
     c.epochs = epochs;
     c.schedule = schedule;
     c.shuffle = false;
+    c.recipe = recipe;
     MUST(mest_session_create(&j.s, j.m, &c, err));
     MUST(mest_session_add_scheduler(j.s, "mest", "mode=em,freq=1", err));
     open_digits(&j.train, false);
@@ -176,6 +179,33 @@ START_TEST(checkpoints_between_ends)
 }
 END_TEST
 
+/* What the caller says of its data stands in the checkpoint: other lines are another run; one who says nothing is not asked. */
+START_TEST(recipes_of_the_caller)
+{
+    static const char *const texts[] = {"scale 16\nflip 0", "scale 16\nflip 0.5", "scale 16", "scale 16\nflip 0\nmore", "", "scale 16\nflip 0", NULL};
+    char path[] = "/tmp/mest-api-XXXXXX", want[100];
+    close(mkstemp(path));
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        recipe = texts[i];
+        job j = begin(4, "cosine");
+        const bool same = i == 5 || !recipe;
+        if (i == 0) {
+            MUST(mest_session_checkpoint(j.s, path, err));
+        } else if (same) {
+            MUST(mest_session_resume(j.s, path, err));
+        } else {
+            ck_assert_int_eq(mest_session_resume(j.s, path, &e), MEST_E_STATE);
+            snprintf(want, sizeof want, "it has '%s', this run has '%s'", i == 4 ? "scale 16" : i == 3 ? "" : "flip 0",
+                     i == 1 ? "flip 0.5" : i == 3 ? "more" : "");
+            ck_assert_msg(strstr(e.msg, want) != NULL, "%s, not %s", e.msg, want);
+        }
+        finish(&j, two);
+    }
+    recipe = NULL;
+    unlink(path);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("api loop");
@@ -184,6 +214,7 @@ int main(void)
     tcase_add_test(t, all_ways_are_one);
     tcase_add_test(t, learning_rates);
     tcase_add_test(t, checkpoints_between_ends);
+    tcase_add_test(t, recipes_of_the_caller);
     suite_add_tcase(suite, t);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);

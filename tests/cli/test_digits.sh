@@ -93,6 +93,10 @@ same() { if cmp -s "$1" "$2"; then pass; else fail "$1 and $2 differ"; fi; }
     same straight/model.onnx killed/model.onnx
     json killed/log.jsonl
     says 2 '' "$model" --train $recipe --lr 0.01 --epochs 6 --output-dir killed --resume -q
+    # ---- so are other samples, or other weights, from the same data and model ----
+    for other in '--scale-input 255' '--mean .5' '--std .25' '--augment flip' '--hflip .1' '--augment pad1' --from-scratch --start-dense; do
+        says 2 'is of another run' "$model" --train $recipe $other --epochs 6 --output-dir killed --resume -q
+    done
 
     # ---- logs in other forms; a resumed run goes on in the table and begins an event file of its own ----
     gives 0 "$model" --train $recipe --epochs 6 --mutate-every 1 --max-steps 60 --output-dir forms --log csv,tensorboard -q
