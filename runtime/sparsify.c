@@ -2,6 +2,8 @@
 /* Initializers to sparse parameters, by rule, straight from the mapped file. */
 #include "runtime/sparsify.h"
 
+#include <inttypes.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -20,9 +22,42 @@ static const char *instead_of(const mest_scheme *scheme, const mest_weight_use *
     return strcmp(scheme->format->family, "pattern") != 0 ? NULL : u->shape.dim[0] >= 4 ? "block4" : "csr";
 }
 
-/* An empty sparse weight for the rule's scheme, or for what stands in for it. sparse stays NULL where the weight must stay dense. */
-static mest_status open_sparse(mest_model *m, int32_t index, const mest_rule *r, const mest_patterns *patterns, mest_weight_plan *one, mest_error *err)
+typedef struct job {
+    mest_model *m;
+    const mest_sparsity *s;
+    mest_graph graph;          /* as layers see their weights */
+    mest_ratios ratios;
+    mest_patterns patterns;    /* n == 0: the default */
+    mest_weight_plan *plans;               /* one a parameter */
+    bool structured;           /* some are to lose channels */
+    int asked, made;           /* weights that are to be sparse; those that will be */
+    char why[400];             /* why one of the others will not */
+    mest_log_level why_level;
+    mest_tuner *tuner;         /* times for scheme "auto"; NULL: models of cost */
+} job;
+
+static void stays_dense(job *j, mest_log_level level, const mest_param *p, const char *format, ...) MEST_PRINTF(4, 5);
+
+static void stays_dense(job *j, mest_log_level level, const mest_param *p, const char *format, ...)
 {
+    char why[300];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(why, sizeof why, format, args);
+    va_end(args);
+    mest_logf(&j->m->heap, level, "'%s' stays dense: %s", p->name, why);
+    if (*j->why && level >= j->why_level) /* what is wrong says more than what is usual */
+        return;
+    j->why_level = level;
+    snprintf(j->why, sizeof j->why, "'%s' stays dense: %s", p->name, why);
+}
+
+/* An empty sparse weight for the rule's scheme, or for what stands in for it. sparse stays NULL where the weight must stay dense. */
+static mest_status open_sparse(job *j, int32_t index, const mest_rule *r, mest_error *err)
+{
+    mest_model *m = j->m;
+    mest_weight_plan *one = &j->plans[index];
+    const mest_patterns *patterns = j->patterns.n ? &j->patterns : NULL;
     mest_param *p = &m->params[index];
     mest_scheme scheme;
     mest_error own = {MEST_OK, ""};
@@ -35,7 +70,7 @@ static mest_status open_sparse(mest_model *m, int32_t index, const mest_rule *r,
         return mest_sparse_make(&one->sparse, &m->heap, &spec, 0, err);
     }
     if (status == MEST_E_SHAPE && !r->named) {
-        mest_logf(&m->heap, MEST_LOG_WARNING, "'%s' stays dense: %s", p->name, own.msg);
+        stays_dense(j, MEST_LOG_WARNING, p, "%s", own.msg);
         return MEST_OK;
     }
     return status == MEST_OK ? MEST_OK : mest_fail(err, status, "sparsify: '%s': %s", p->name, own.msg);
@@ -49,17 +84,6 @@ void mest_sparsity_init(mest_sparsity *s)
     s->dense_layers = "auto";
     s->distribution = "uniform";
 }
-
-typedef struct job {
-    mest_model *m;
-    const mest_sparsity *s;
-    mest_graph graph;          /* as layers see their weights */
-    mest_ratios ratios;
-    mest_patterns patterns;    /* n == 0: the default */
-    mest_weight_plan *plans;               /* one a parameter */
-    bool structured;           /* some are to lose channels */
-    mest_tuner *tuner;         /* times for scheme "auto"; NULL: models of cost */
-} job;
 
 static mest_status read_patterns(job *j, mest_error *err)
 {
@@ -122,15 +146,16 @@ static mest_status decide(job *j, int32_t i, mest_error *err)
     const bool named = r.named || ratio;
     if (one->sparsity == 0 || strcmp(r.scheme, "dense") == 0)
         return MEST_OK;
+    j->asked++;
     if (!u->sparse_possible) {
         MEST_CHECK(!named, err, MEST_E_UNSUPPORTED, "sparsify: '%s' cannot be sparse: %s '%s' has no sparse kernel for it", p->name, op, node);
-        mest_logf(&m->heap, MEST_LOG_WARNING, "'%s' stays dense: %s '%s' has no sparse kernel for it", p->name, op, node);
+        stays_dense(j, MEST_LOG_WARNING, p, "%s '%s' has no sparse kernel for it", op, node);
         return MEST_OK;
     }
     if (!named) {
-        const char *why = is_auto ? mest_weight_dense_by_default(&j->graph, p, u) : !is_none && mest_match_any(dense, p->name) ? "asked for" : NULL;
+        const char *why = is_auto ? mest_weight_dense_by_default(&j->graph, p, u) : !is_none && mest_match_any(dense, p->name) ? "dense_layers asks for it" : NULL;
         if (why) {
-            mest_logf(&m->heap, MEST_LOG_DEBUG, "'%s' stays dense: %s", p->name, why);
+            stays_dense(j, MEST_LOG_DEBUG, p, "%s%s", why, is_auto ? " (dense_layers is auto)" : "");
             return MEST_OK;
         }
     }
@@ -138,6 +163,7 @@ static mest_status decide(job *j, int32_t i, mest_error *err)
     if (mest_rule_structured(r.scheme)) {
         one->wish = (mest_channel_wish){!strcmp(r.scheme, "filter") ? "filter" : "channel", one->sparsity, named};
         j->structured = true;
+        j->made++;
         return MEST_OK;
     }
     if (is_chosen) {
@@ -146,16 +172,29 @@ static mest_status decide(job *j, int32_t i, mest_error *err)
         MEST_TRY(mest_scheme_choose(m, j->tuner, &layer, r.scheme, &p->scheme_reason, err));
         mest_logf(&m->heap, MEST_LOG_DEBUG, "'%s' is %s", p->name, p->scheme_reason);
     }
-    MEST_TRY(open_sparse(m, i, &r, j->patterns.n ? &j->patterns : NULL, one, err));
+    MEST_TRY(open_sparse(j, i, &r, err));
+    j->made += one->sparse != NULL;
     if (one->sparse && one->sparsity < 0) {
         one->sparsity = mest_sparse_least_sparsity(one->sparse); /* 0 for what stands in for it */
         one->given = true;
         if (one->sparsity == 0) {
             mest_sparse_destroy(one->sparse);
             one->sparse = NULL;
+            j->made--;
+            stays_dense(j, MEST_LOG_INFO, p, "%s says no sparsity for it", r.scheme);
         }
     }
     return MEST_OK;
+}
+
+/* Somebody who asked for sparsity and would get none is told before a dense network is trained. */
+static mest_status check_made(const job *j, mest_error *err)
+{
+    const mest_sparsity *s = j->s;
+    if (j->made || (!j->asked && (s->sparsity <= 0 || s->rules || s->ratios)))
+        return MEST_OK;
+    MEST_CHECK(j->asked, err, MEST_E_UNSUPPORTED, "sparsify: the model has no weight that could be sparse");
+    return mest_fail(err, MEST_E_UNSUPPORTED, "sparsify: no weight would be sparse: %s", j->why);
 }
 
 /* Erdos-Renyi densities for the layers whose sparsity nobody gave; those that stay dense take their part of what there is. */
@@ -226,18 +265,26 @@ static mest_status sparsify(job *j, mest_error *err)
     }
     for (int32_t i = 0; i < m->n_params; i++)
         MEST_TRY(decide(j, i, err));
+    MEST_TRY(check_made(j, err));
     if (s->sparsity > 0 && strcmp(s->distribution, "uniform") != 0)
         MEST_TRY(distribute(j, err));
     if (j->structured)
         MEST_TRY(remove_channels(j, err));
     mest_pages_touched pages = {0};
+    int filled = 0, empty = 0;
     for (int32_t i = 0; i < m->n_params; i++) {
         mest_param *p = &m->params[i];
-        if (j->plans[i].sparse)
+        if (j->plans[i].sparse) {
             MEST_TRY(mest_weight_fill(m, i, &j->plans[i], s, &pages, err));
-        else if (s->from_scratch && p->role != MEST_ROLE_CONSTANT && p->role != MEST_ROLE_FROZEN)
+            filled++;
+            empty += !p->sparse->active_units;
+            if (!p->sparse->active_units)
+                mest_logf(&m->heap, MEST_LOG_WARNING, "nothing of '%s' is stored: %.9g of %" PRId64 " units of %s round to none, and what follows sees no input", p->name,
+                          1 - p->target_sparsity, p->sparse->n_units, p->sparse->name);
+        } else if (s->from_scratch && p->role != MEST_ROLE_CONSTANT && p->role != MEST_ROLE_FROZEN)
             MEST_TRY(mest_weight_draw_dense(m, i, &j->plans[i].u, s->seed, err));
     }
+    MEST_CHECK(!filled || empty < filled, err, MEST_E_ARGUMENT, "sparsify: so sparse that nothing is stored of any weight");
     return MEST_OK;
 }
 

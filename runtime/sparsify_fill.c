@@ -5,6 +5,7 @@
 
 #include "mest/plugin.h"
 #include "ops/nn.h"
+#include "runtime/match.h"
 #include "runtime/rng.h"
 #include "runtime/weight_use.h"
 

@@ -77,8 +77,15 @@ schemes='csr         .9 1843 3686
     says 2 "'conv2.weight' is to be filter, but nothing says how sparse" "$model" --train $data --rules 'conv3=csr:.5;conv2=filter'
     says 2 'below 0.5556' "$model" --train $recipe --sparsity 0.5 --scheme pattern
     says 2 'below 0.75' "$model" --train $recipe --sparsity 0.5 --scheme nm1:4
-    gives 0 "$model" --train $recipe --epochs 1 --sparsity 0.9 --scheme nm1:3 -v -o x.onnx
-    has err 'stays dense: nm1:3: 32 inputs are not a multiple of 3'
+    # what some weights cannot have leaves those dense; where it is none, or nothing is left, nothing is trained
+    gives 0 "$model" --train $recipe --epochs 1 --sparsity 0.9 --scheme 'conv3=csr,nm1:3' -v -o x.onnx
+    has err "'conv2.weight' stays dense: nm1:3: 32 inputs are not a multiple of 3"
+    says 3 "no weight would be sparse: 'conv2.weight' stays dense: nm1:3: 32 inputs are not a multiple of 3" "$model" --train $recipe --sparsity 0.9 --scheme nm1:3 -q -o none.onnx
+    says 3 'no weight would be sparse' "$model" --train $recipe --sparsity 0.9 --dense-layers 'conv*,fc*' -o none.onnx
+    says 2 'nothing is stored of any weight' "$model" --train $recipe --sparsity 0.9999 --scheme block16 -q -o none.onnx
+    is_gone none.onnx
+    gives 0 "$model" --train $recipe --epochs 1 --sparsity 0.9 --scheme 'conv2=block16:.9999,csr' -o x.onnx
+    has err "nothing of 'conv2.weight' is stored"
     gives 0 "$model" --train $recipe --epochs 1 --sparsity 0.9 --scheme pattern --dense-layers none -v -o x.onnx
     has err "'fc.weight' is block4: pattern: its masks are for 3x3 kernels"
     kept fc.weight '[0-9]*' block4
