@@ -1,6 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Files that an option names and that are none, or not what they should be: named pipes (nobody is at the other end), devices without an end. Each is refused at once with a message that names it, and what stands where something is to be written stays.
+# Files that an option names and that are none, or not what they should be: named pipes (nobody is at the other end), devices without an end, text nested
+# without an end. Each is refused at once with a message that names it, and what stands where something is to be written stays.
 run=$1 json_lines=$2 examples=$5
 . "$(dirname "$0")/lib.sh"
 model=$examples/digits_cnn.onnx digits=$examples/digits.csv.gz
@@ -25,6 +26,8 @@ small="--data csv:$digits --limit 320 --input-shape 1,8,8 --scale-input 16 --val
         says 5 "$file" "$model" --train $small --scheduler "forgetting:import=./$file,count=3"
         says 5 "$file: not a regular file" "$model" --train $small --scheduler "forgetting:import=$file,epoch=1,count=3" --epochs 2
         says 3 "$file" "$file" --train $small
+        gives 5 --sweep "$file" --output-dir swept
+        has err "--sweep: '$file': not a regular file"
         says 5 "$file" "$model" --train $small --sparsity 0.5 --ratios "$file"
         says 5 "$file" "$model" --train $small --scheme pattern --patterns "$file"
         says 5 "$file" "$model" --train $small --resume "$file"
@@ -44,6 +47,22 @@ small="--data csv:$digits --limit 320 --input-shape 1,8,8 --scale-input 16 --val
     gives 0 "$model" --train $small --max-steps 2 --tune fast
     says 8 'not a regular file' "$model" --train $small --scheduler ./pipe
     says 8 'no ELF file' "$model" --train $small --scheduler "$digits"
+
+    # ---- depth ----
+    levels() { awk -v n="$1" 'BEGIN { printf "other: "; for (i = 0; i < n; i++) printf "["; for (i = 0; i < n; i++) printf "]"; print "\nprune_ratios:\n  conv2.weight: 0.5" }'; }
+    blocks() { awk -v n="$1" 'BEGIN { print "grid:"; for (i = 1; i < n; i++) printf "%*sa:\n", i, "" }'; }
+    levels 60 > fine.yaml
+    gives 0 "$model" --train $small --max-steps 1 --ratios fine.yaml --scheme csr
+    levels 20000 > deep.yaml
+    says 5 'deep.yaml' "$model" --train $small --ratios deep.yaml --scheme csr
+    has err 'line 1: nested deeper than 64 levels'
+    blocks 100 > deep.yaml
+    says 5 'nested deeper than 64 levels' "$model" --train $small --ratios deep.yaml --scheme csr
+    gives 2 --sweep deep.yaml --output-dir swept
+    has err 'deep.yaml, line 65: nested deeper than 64 levels'
+    levels 20000 > deep.yaml
+    gives 2 --sweep deep.yaml --output-dir swept
+    has err 'deep.yaml, line 1: nested deeper than 64 levels'
 
     # ---- forgetting counts ----
     gives 0 "$model" --train $small --epochs 2 --scheduler forgetting:epoch=1,count=3,export=counts.csv
