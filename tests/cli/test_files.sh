@@ -19,6 +19,7 @@ EOF
 chmod +x limited
 run=$work/limited
 small="--data csv:$digits --limit 320 --input-shape 1,8,8 --scale-input 16 --val-split 0.2 --lr 0.05 --seed 1 --no-eval-before -q -t 1"
+is() { if [ "$1" = "$2" ]; then pass; else fail "$3: '$1' instead of '$2'"; fi; }
 # shellcheck disable=SC2086
 {
     # ---- reading ----
@@ -38,6 +39,7 @@ small="--data csv:$digits --limit 320 --input-shape 1,8,8 --scale-input 16 --val
     done
     mkdir piped
     mkfifo piped/log.jsonl
+    says 5 'piped/log.jsonl' --report piped
     says 5 'piped/log.jsonl' "$model" --train $small --output-dir piped
     mkdir -p caches/mest
     XDG_CACHE_HOME=$work/caches
@@ -98,6 +100,27 @@ small="--data csv:$digits --limit 320 --input-shape 1,8,8 --scale-input 16 --val
     says 2 'forget-max' "$model" --train $small --forget-epoch 1 --forget-max 16384
     gives 0 "$model" --train $small --epochs 2 --forget-epoch 1 --forget-max 16383
 
+    # ---- where a report goes ----
+    gives 0 "$model" --train $small --epochs 1 --output-dir run
+    cp -r run before
+    ln run/log.jsonl hard.html
+    ln -s run/summary.json soft.html
+    printf '<!DOCTYPE html>\n<title>A page of mine</title>\n' > mine.html
+    cp mine.html run/mine.html
+    for place in run/log.jsonl run/checkpoint.mest run/summary.json run/model.onnx run/lock run/checkpoint.mest.prev ./run/../run/new.jsonl hard.html soft.html \
+        mine.html run/mine.html digits.csv pipe /dev/full /dev/null; do
+        says 5 "$place" --report run -o "$place"
+    done
+    rm run/mine.html
+    if diff -r run before > /dev/null; then pass; else fail 'a refused report changed the run'; fi
+    is "$(cat mine.html)" "$(printf '<!DOCTYPE html>\n<title>A page of mine</title>\n')" 'a page that is none of ours'
+    [ -p pipe ] && [ -c /dev/full ] && [ -c /dev/null ] && pass || fail 'a pipe or device is gone'
+    for i in 1 2; do
+        gives 0 --report run
+        gives 0 --report run -o page.html
+        gives 0 --report run -o other
+        gives 0 --report run -o run/second.html
+    done
     says 5 '/dev/full' "$model" --train $small --max-steps 1 --profile /dev/full
     says 5 'pipe' "$model" --train $small --max-steps 1 --profile pipe
 }
