@@ -48,7 +48,7 @@ static bool read_text(const mest_guest *g, const char *class, const char *name, 
 {
     char path[PATH_BYTES];
     const int length = snprintf(path, sizeof path, "%s/class/%s/%s/%s", g->sys_root, class, name, what);
-    const int fd = length > 0 && length < PATH_BYTES ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+    const int fd = length > 0 && length < PATH_BYTES ? open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK) : -1; /* sys_root may be anything */
     if (fd < 0)
         return false;
     const ssize_t n = read(fd, text, size - 1);

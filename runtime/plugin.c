@@ -3,6 +3,7 @@
 #include "runtime/plugin.h"
 
 #include "runtime/channels.h"
+#include "runtime/elf_whole.h"
 
 #include <dlfcn.h>
 #include <inttypes.h>
@@ -95,6 +96,7 @@ static mest_status load_object(const char *path, loaded *item, mest_error *err)
         snprintf(local, sizeof local, "./%s", path);
         path = local;
     }
+    MEST_TRY(mest_elf_whole(path, err));
     item->object = dlopen(path, RTLD_NOW | RTLD_LOCAL);
     if (!item->object) {
         const char *why = dlerror();

@@ -9,7 +9,10 @@
 #include "runtime/mapfile.h"
 #include "runtime/op.h"
 
-enum { FILE_MOST = 1 << 20, ENTRY_MOST = 65536, NAME_MOST = 512 };
+enum {
+    FILE_MOST = 1 << 20, ENTRY_MOST = 65536, NAME_MOST = 512,
+    DEPTH_MOST = 64 /* two levels are ours; the parser's time grows with the square of the depth */
+};
 
 void mest_ratios_free(mest_ratios *r)
 {
@@ -27,6 +30,7 @@ typedef struct reader {
     yaml_parser_t parser;
     yaml_event_t event;
     bool have;            /* event is to be deleted */
+    int depth;            /* of the present event */
     const char *path;
     mest_ratios *out;
 } reader;
@@ -39,7 +43,11 @@ static mest_status next(reader *r, mest_error *err)
     r->have = yaml_parser_parse(&r->parser, &r->event) != 0;
     MEST_CHECK(r->have, err, MEST_E_FORMAT, "ratios '%s': line %zu: %s", r->path, r->parser.problem_mark.line + 1,
                r->parser.problem ? r->parser.problem : "not YAML");
-    MEST_CHECK(r->event.type != YAML_ALIAS_EVENT, err, MEST_E_FORMAT, "ratios '%s': line %zu: aliases are not read", r->path,
+    const yaml_event_type_t t = r->event.type;
+    r->depth += (t == YAML_MAPPING_START_EVENT || t == YAML_SEQUENCE_START_EVENT) - (t == YAML_MAPPING_END_EVENT || t == YAML_SEQUENCE_END_EVENT);
+    MEST_CHECK(r->depth <= DEPTH_MOST, err, MEST_E_FORMAT, "ratios '%s': line %zu: nested deeper than %d levels", r->path, r->event.start_mark.line + 1,
+               (int)DEPTH_MOST);
+    MEST_CHECK(t != YAML_ALIAS_EVENT, err, MEST_E_FORMAT, "ratios '%s': line %zu: aliases are not read", r->path,
                r->event.start_mark.line + 1);
     return MEST_OK;
 }
@@ -49,13 +57,11 @@ static size_t line(const reader *r) { return r->event.start_mark.line + 1; }
 /* Passes over the value that begins with the present event. */
 static mest_status skip(reader *r, mest_error *err)
 {
-    for (int depth = 0;;) {
-        const yaml_event_type_t t = r->event.type;
-        depth += (t == YAML_MAPPING_START_EVENT || t == YAML_SEQUENCE_START_EVENT) - (t == YAML_MAPPING_END_EVENT || t == YAML_SEQUENCE_END_EVENT);
-        if (depth == 0)
-            return MEST_OK;
+    const yaml_event_type_t first = r->event.type;
+    const bool opens = first == YAML_MAPPING_START_EVENT || first == YAML_SEQUENCE_START_EVENT;
+    for (const int outside = r->depth - opens; r->depth > outside;)
         MEST_TRY(next(r, err));
-    }
+    return MEST_OK;
 }
 
 static mest_status add(reader *r, const char *name, double sparsity, mest_error *err)

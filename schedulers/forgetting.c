@@ -23,6 +23,7 @@ typedef struct forgetting {
     char import_file[256], export_file[256];
     bool done;                    /* phase 2 */
     bool ready;                   /* n is known and, in phase 1, state is there */
+    bool imported;                /* by this process */
     int64_t n;                    /* samples of the source */
     uint16_t *state;              /* n, NULL in phase 2 */
 } forgetting;
@@ -70,7 +71,7 @@ static mest_status parse(forgetting *f, const char *options, mest_error *err)
         } else if (mest_option_is(&o, "class_balance")) {
             mest_option_bool(&o, &f->class_balance, err);
         } else if (mest_option_is(&o, "export")) {
-            mest_option_text(&o, f->export_file, sizeof f->export_file - 5, err); /* room for ".part" */
+            mest_option_text(&o, f->export_file, sizeof f->export_file - 5, err); /* 250: tools/pictures.c knows */
         } else if (mest_option_is(&o, "import")) {
             mest_option_text(&o, f->import_file, sizeof f->import_file, err);
         } else {
@@ -184,21 +185,22 @@ static void split(bin *bins, int n_bins, int64_t lo, int64_t hi)
 
 static int64_t rounded_share(int64_t part, int64_t whole, int64_t n) { return whole ? (int64_t)((double)n * (double)part / (double)whole + .5) : 0; }
 
+/* How many of n samples a count or fraction removes; 0 for a rule that only the counts decide. */
+static int64_t plain_amount(const forgetting *f, int64_t n)
+{
+    return f->rule == BY_COUNT ? (int64_t)f->amount : f->rule == BY_FRACTION ? (int64_t)(f->amount * (double)n + .5) : 0;
+}
+
 /* How many samples the rule removes. */
 static int64_t amount_of(const forgetting *f, const choice *c)
 {
     int64_t n = 0;
-    switch (f->rule) {
-    case BY_COUNT: n = (int64_t)f->amount; break;
-    case BY_FRACTION: n = (int64_t)(f->amount * (double)c->active + .5); break;
-    case BY_FORGETS:
-        for (int b = 0; b < c->n_bins - 1 && b <= (int)f->amount; b++)
-            for (int g = 0; g < c->n_groups; g++)
-                n += c->bins[g * c->n_bins + b].left;
-        n -= f->keep_lowest;
-        break;
-    default: break;
-    }
+    if (f->rule != BY_FORGETS)
+        return plain_amount(f, c->active);
+    for (int b = 0; b < c->n_bins - 1 && b <= (int)f->amount; b++)
+        for (int g = 0; g < c->n_groups; g++)
+            n += c->bins[g * c->n_bins + b].left;
+    n -= f->keep_lowest;
     return n < 0 ? 0 : n;
 }
 
@@ -293,6 +295,12 @@ static mest_status fill(const forgetting *f, mest_host *host, choice *c, mest_er
     return MEST_OK;
 }
 
+static mest_status leaves_none(const forgetting *f, int64_t n, int64_t of, mest_error *err)
+{
+    return mest_plugin_fail(err, MEST_E_ARGUMENT, "scheduler forgetting: %lld of %lld samples to remove and %lld to keep leave none", (long long)n,
+                            (long long)of, (long long)f->keep_lowest);
+}
+
 static mest_status remove_easiest(forgetting *f, mest_host *host, mest_error *err)
 {
     choice c = { 0 };
@@ -305,8 +313,7 @@ static mest_status remove_easiest(forgetting *f, mest_host *host, mest_error *er
             n = 0;
         }
         if (n > 0 && n + f->keep_lowest >= c.active)
-            status = mest_plugin_fail(err, MEST_E_ARGUMENT, "scheduler forgetting: %lld of %lld samples to remove and %lld to keep leave none",
-                                      (long long)n, (long long)c.active, (long long)f->keep_lowest);
+            status = leaves_none(f, n, c.active, err);
     }
     if (status == MEST_OK) {
         report(f, host, &c, n);
@@ -349,8 +356,10 @@ static int64_t end_of_phase_1(const forgetting *f, int64_t n_epochs)
 static mest_status end_phase_1(forgetting *f, mest_host *host, bool remove, mest_error *err)
 {
     mest_status status = MEST_OK;
-    if (f->import_file[0])
+    if (f->import_file[0] && !f->imported) /* resumed */
         status = mest_forgetting_import(f->import_file, f->state, f->n, err);
+    if (status == MEST_OK && f->export_file[0])
+        status = mest_forgetting_may_export(f->export_file, f->import_file, err);
     if (status == MEST_OK && f->export_file[0])
         status = mest_forgetting_export(f->export_file, f->state, f->n, f->api, host, err);
     if (status == MEST_OK && remove)
@@ -360,6 +369,21 @@ static mest_status end_phase_1(forgetting *f, mest_host *host, bool remove, mest
         free_state(f, host);
     }
     return status;
+}
+
+/* What can be known before the first step fails before it, not in the middle of the run. */
+static mest_status look_ahead(forgetting *f, mest_host *host, const mest_epoch *e, mest_error *err)
+{
+    const int64_t wanted = plain_amount(f, f->n);
+    if (wanted > 0 && wanted + f->keep_lowest >= f->n)
+        return leaves_none(f, wanted, f->n, err);
+    if (e->n_epochs > 0 && end_of_phase_1(f, e->n_epochs) >= e->n_epochs)
+        f->api->log(host, MEST_LOG_WARNING, "the run ends before samples would be removed");
+    mest_status status = MEST_OK;
+    if (f->import_file[0])
+        status = mest_forgetting_import(f->import_file, f->state, f->n, err);
+    f->imported = true;
+    return status == MEST_OK && f->export_file[0] ? mest_forgetting_may_export(f->export_file, f->import_file, err) : status;
 }
 
 static mest_status forgetting_epoch_begin(void *self, mest_host *host, const mest_epoch *e, mest_error *err)
@@ -374,12 +398,9 @@ static mest_status forgetting_epoch_begin(void *self, mest_host *host, const mes
         if (!get_state(f, host, e->n_samples))
             return mest_plugin_fail(err, MEST_E_NOMEM, "scheduler forgetting: no memory for %lld samples", (long long)e->n_samples);
         f->ready = true;
-        double wanted = f->rule == BY_COUNT ? f->amount : f->rule == BY_FRACTION ? f->amount * (double)f->n : 0;
-        if (wanted > 0 && wanted + (double)f->keep_lowest >= (double)f->n)
-            return mest_plugin_fail(err, MEST_E_ARGUMENT, "scheduler forgetting: %.0f of %lld samples to remove and %lld to keep leave none", wanted,
-                                    (long long)f->n, (long long)f->keep_lowest);
-        if (e->n_epochs > 0 && end_of_phase_1(f, e->n_epochs) >= e->n_epochs)
-            f->api->log(host, MEST_LOG_WARNING, "the run ends before samples would be removed");
+        mest_status status = look_ahead(f, host, e, err);
+        if (status != MEST_OK)
+            return status;
     }
     return !f->done && e->epoch >= end_of_phase_1(f, e->n_epochs) ? end_phase_1(f, host, true, err) : MEST_OK;
 }

@@ -17,7 +17,11 @@ enum {
 /* Writes the active samples of state[0..n-1]. MEST_E_IO. */
 mest_status mest_forgetting_export(const char *path, const uint16_t *state, int64_t n, const mest_host_api *api, mest_host *host,
                                    mest_error *err);
-/* Fills state[0..n-1] from lines "id,forgets" or "id,forgets,learned", in any order; what is not named stays. MEST_E_IO, MEST_E_DATA. */
+/* Is there nothing at `path` that the export must not replace: a file that is none of ours? `import` (may be ""), a file that was read, is.
+ * MEST_E_IO. */
+mest_status mest_forgetting_may_export(const char *path, const char *import, mest_error *err);
+/* Fills state[0..n-1] from lines "id,forgets" or "id,forgets,learned", all of one form, in any order, each sample once at most; one that is not
+ * named counts as never learned. MEST_E_IO; MEST_E_DATA with file and line. */
 mest_status mest_forgetting_import(const char *path, uint16_t *state, int64_t n, mest_error *err);
 
 #endif

@@ -10,6 +10,7 @@
 #include "json.h"
 #include "report.h"
 #include "report_page.h"
+#include "rundir.h"
 #include "whole_file.h"
 
 enum { STEPS = 4000 }; /* most events within epochs that are shown, the last ones */
@@ -27,11 +28,12 @@ static cJSON *read_file(const folder *f, const char *name)
     char path[4200];
     cJSON *object = NULL;
     snprintf(path, sizeof path, "%s%s", f->path, name);
-    FILE *file = fopen(path, "r");
+    const char *why;
+    FILE *file = plain_open(path, &why);
     struct stat st;
     if (!file)
         return NULL;
-    if (fstat(fileno(file), &st) == 0 && S_ISREG(st.st_mode) && st.st_size < 256 << 20) {
+    if (fstat(fileno(file), &st) == 0 && st.st_size < 256 << 20) {
         char *text = malloc((size_t)st.st_size + 1);
         size_t n = text ? fread(text, 1, (size_t)st.st_size, file) : 0;
         if (text)
@@ -78,12 +80,13 @@ static void add_event(folder *f, cJSON *event)
 static int read_log(folder *f)
 {
     char path[4200], *line = NULL;
+    const char *why;
     size_t size = 0;
     ssize_t n;
     snprintf(path, sizeof path, "%slog.jsonl", f->path);
-    FILE *file = fopen(path, "r");
+    FILE *file = plain_open(path, &why);
     if (!file)
-        return tool_refuse(f->t, EXIT_FILES, "--report: '%s': %s; the folder of a run (--output-dir) with its log.jsonl is needed", path, strerror(errno));
+        return tool_refuse(f->t, EXIT_FILES, "--report: '%s': %s; the folder of a run (--output-dir) with its log.jsonl is needed", path, why);
     while ((n = getline(&line, &size, file)) > 0) {
         cJSON *event = cJSON_ParseWithLength(line, (size_t)n);
         if (cJSON_IsObject(event)) {
@@ -112,9 +115,45 @@ static bool put_data(FILE *out, const char *text)
     return fputc('\n', out) != EOF;
 }
 
+/* Is the file at `path` a page of ours, of whatever version, or empty? */
+static bool is_page(const char *path)
+{
+    static const char begin[] = "<!DOCTYPE html>\n", title[] = "<title>Training run</title>";
+    char head[1024];
+    const char *why;
+    FILE *file = plain_open(path, &why);
+    if (!file)
+        return errno == ENOENT;
+    size_t n = fread(head, 1, sizeof head - 1, file);
+    fclose(file);
+    head[n] = 0;
+    return n == 0 || (strncmp(head, begin, sizeof begin - 1) == 0 && strstr(head, title));
+}
+
+/* A page takes the place of what is there: that must be no result of a run, nor anything else that cannot be made again. */
+static int check_place(const folder *f, const char *path)
+{
+    char parent[4200];
+    struct stat mine, its;
+    int code = rundir_check_writable(f->t, "output", path);
+    if (code)
+        return code;
+    const char *slash = strrchr(path, '/'), *dot = strrchr(path, '.');
+    snprintf(parent, sizeof parent, "%.*s.", slash ? (int)(slash - path) + 1 : 0, path);
+    bool inside = stat(parent, &its) == 0 && stat(f->path, &mine) == 0 && its.st_dev == mine.st_dev && its.st_ino == mine.st_ino;
+    if (inside && !(dot && strcmp(dot, ".html") == 0))
+        return tool_refuse(f->t, EXIT_FILES, "--report: '%s' would be a file of the run itself; in its folder the name of a page ends in .html", path);
+    if (!is_page(path))
+        return tool_refuse(f->t, EXIT_FILES, "--report: '%s' is there and is no page of --report: it is not replaced; take another name (-o)", path);
+    return 0;
+}
+
 static int write_page(const folder *f, const char *path)
 {
     whole_file w;
+    int code = check_place(f, path);
+    if (code)
+        return code;
     char *text = cJSON_PrintUnformatted(f->data);
     if (!text)
         return tool_refuse(f->t, EXIT_LIMIT, "--report: out of memory");

@@ -137,7 +137,7 @@ const option option_table[] = {
     INT("forget-epoch", 0, false, "E", "(off)", forget_epoch, 1, BIG,
         "at the start of epoch E remove samples that are never forgotten (data efficiency)"),
     TEXT("forget-remove", 0, false, "F|N", NULL, forget_remove, "how many: below 1 a fraction, otherwise a count"),
-    INT("forget-max", 0, false, "K", NULL, forget_max, 0, 1000000, "instead: all that were learned and forgotten at most K times"),
+    INT("forget-max", 0, false, "K", NULL, forget_max, 0, 16383 /* as far as it counts */, "instead: all that were learned and forgotten at most K times"),
     {"scheduler", 0, false, OPT_LIST, "NAME[:K=V,..]", NULL, AT(scheduler), 0, 0, 0,
      "add a scheduler, built in or a shared object (./mine.so); repeatable, called in this order"},
 

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "json.h"
+#include "whole_file.h"
 
 enum {
     CELLS = 128,       /* most cells of a picture in each direction */
@@ -185,7 +186,8 @@ static void keep_never(choice *c, chosen one)
 static bool read_counts(const char *path, int64_t samples, choice *c)
 {
     char row[128];
-    FILE *file = fopen(path, "r");
+    const char *why;
+    FILE *file = plain_open(path, &why);
     if (!file)
         return false;
     memset(c, 0, sizeof *c);

@@ -103,7 +103,10 @@ static int open_logs(tool *t, const char *folder)
             continue;
         form->file_name(name, sizeof name);
         snprintf(path, sizeof path, "%s/%s", folder, name);
-        file->fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | (t->s->resume || form->keep ? 0 : O_TRUNC), 0666);
+        /* O_NONBLOCK: a named pipe that nobody reads must not make us wait */
+        file->fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NONBLOCK | (t->s->resume || form->keep ? 0 : O_TRUNC), 0666);
+        if (file->fd >= 0 && fstat(file->fd, &st) == 0 && !S_ISREG(st.st_mode))
+            return tool_refuse(t, EXIT_FILES, "--output-dir: '%s' is not a regular file", path);
         if (file->fd < 0 || (fstat(file->fd, &st) == 0 && st.st_size == 0 && form->begin && !form->begin(file)))
             return tool_refuse(t, EXIT_FILES, "--output-dir: '%s' cannot be written: %s", path, strerror(errno));
         t->logging = true;
@@ -142,7 +145,8 @@ static int prepare_folder(tool *t)
 static void remove_unfinished(const char *folder)
 {
     static const char *const names[] = {".checkpoint.mest.tmp-", ".model.onnx.tmp-", ".mest-run-",
-                                        "summary.json.tmp-", "pattern-start.json.tmp-", "pattern-end.json.tmp-", "gallery.json.tmp-"};
+                                        "summary.json.tmp-", "pattern-start.json.tmp-", "pattern-end.json.tmp-", "gallery.json.tmp-",
+                                        "forgetting.csv.tmp-"};
     char path[4400];
     DIR *dir = opendir(folder);
     for (const struct dirent *entry; dir && (entry = readdir(dir));)

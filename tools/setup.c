@@ -9,6 +9,7 @@
 
 #include "options.h"
 #include "report.h"
+#include "rundir.h"
 #include "tool.h"
 
 static int check_forgetting(tool *t)
@@ -42,6 +43,11 @@ int tool_check_settings(tool *t)
                            s->mode == MODE_TRAIN ? "train on" : s->mode == MODE_EVAL ? "evaluate on" : "run");
     if (s->profile && s->mode != MODE_TRAIN && s->mode != MODE_EVAL && s->mode != MODE_INFER && s->mode != MODE_BENCH)
         return tool_refuse(t, EXIT_USAGE, "--profile goes with --train, --eval, --infer and --bench");
+    if (s->profile) { /* it is put in place by renaming: a device would be replaced */
+        int code = rundir_check_writable(t, "profile", s->profile);
+        if (code)
+            return code;
+    }
     if (s->mode == MODE_REPORT)
         return 0; /* a folder, not a model: nothing else is looked at */
     char word[64], known[128];

@@ -2,12 +2,13 @@
 /* The file of --sweep: YAML with model, options, grid, average. Values are taken as they are written, whatever type YAML gives them. */
 #include "sweep.h"
 
-#include <errno.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <yaml.h>
+
+#include "whole_file.h"
 
 /* ---- memory ---- */
 
@@ -310,18 +311,53 @@ static int take_file(reader *r)
     return code;
 }
 
+enum { DEEPEST = 64 }; /* more levels than any sweep has: the parser's time grows with the square of the depth */
+
+/* The line where values are nested deeper; 0: nowhere, as far as it is YAML. */
+static size_t too_deep(yaml_parser_t *parser)
+{
+    yaml_event_t e;
+    for (int depth = 0; yaml_parser_parse(parser, &e);) {
+        const yaml_event_type_t type = e.type;
+        const size_t line = e.start_mark.line + 1;
+        yaml_event_delete(&e);
+        depth += (type == YAML_MAPPING_START_EVENT || type == YAML_SEQUENCE_START_EVENT) - (type == YAML_MAPPING_END_EVENT || type == YAML_SEQUENCE_END_EVENT);
+        if (depth > DEEPEST)
+            return line;
+        if (type == YAML_STREAM_END_EVENT)
+            break;
+    }
+    return 0; /* of what is no YAML, and of too little memory, the second pass tells */
+}
+
+/* The first of two passes: only then is the whole file built up in memory. */
+static int check_depth(tool *t, const char *path, FILE *file)
+{
+    yaml_parser_t parser;
+    if (!yaml_parser_initialize(&parser))
+        return tool_refuse(t, EXIT_LIMIT, "--sweep: no memory for '%s'", path);
+    yaml_parser_set_input_file(&parser, file);
+    const size_t line = too_deep(&parser);
+    yaml_parser_delete(&parser);
+    rewind(file);
+    return line ? tool_refuse(t, EXIT_USAGE, "--sweep: %s, line %zu: nested deeper than %d levels", path, line, (int)DEEPEST) : 0;
+}
+
 int sweep_read(tool *t, sweep *s, const char *path)
 {
     reader r = {.t = t, .s = s};
     yaml_parser_t parser;
     s->path = path;
-    FILE *file = fopen(path, "rb");
+    const char *why;
+    FILE *file = plain_open(path, &why);
     if (!file)
-        return tool_refuse(t, EXIT_FILES, "--sweep: '%s': %s", path, strerror(errno));
-    int code = EXIT_LIMIT;
-    if (!yaml_parser_initialize(&parser)) {
+        return tool_refuse(t, EXIT_FILES, "--sweep: '%s': %s", path, why);
+    int code = check_depth(t, path, file);
+    if (code == 0 && !yaml_parser_initialize(&parser))
+        code = tool_refuse(t, EXIT_LIMIT, "--sweep: no memory for '%s'", path);
+    if (code) {
         fclose(file);
-        return tool_refuse(t, code, "--sweep: no memory for '%s'", path);
+        return code;
     }
     yaml_parser_set_input_file(&parser, file);
     if (yaml_parser_load(&parser, &r.document)) {

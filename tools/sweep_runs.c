@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "json.h"
+#include "whole_file.h"
 
 static int no_memory(tool *t) { return tool_refuse(t, EXIT_LIMIT, "--sweep: out of memory"); }
 
@@ -237,9 +238,10 @@ int sweep_expand(tool *t, sweep *s)
 static char *read_all(const char *path)
 {
     struct stat st;
-    FILE *file = fopen(path, "rb");
+    const char *why;
+    FILE *file = plain_open(path, &why);
     char *text = NULL;
-    if (file && fstat(fileno(file), &st) == 0 && S_ISREG(st.st_mode) && st.st_size < 64 << 20 && (text = malloc((size_t)st.st_size + 1)))
+    if (file && fstat(fileno(file), &st) == 0 && st.st_size < 64 << 20 && (text = malloc((size_t)st.st_size + 1)))
         text[fread(text, 1, (size_t)st.st_size, file)] = 0;
     if (file)
         fclose(file);

@@ -12,6 +12,7 @@
 
 #include "json.h"
 #include "report.h"
+#include "whole_file.h"
 
 typedef struct spread {
     int n;
@@ -125,7 +126,8 @@ static void last_message(const sweep_run *r, char *text, size_t size)
     char path[4400], line[600];
     snprintf(text, size, "no message");
     snprintf(path, sizeof path, "%s/messages.txt", r->folder);
-    FILE *file = fopen(path, "r");
+    const char *why;
+    FILE *file = plain_open(path, &why);
     while (file && fgets(line, sizeof line, file))
         if (strncmp(line, mark, sizeof mark - 1) == 0)
             snprintf(text, size, "%.*s", (int)strcspn(line + sizeof mark - 1, "\n"), line + sizeof mark - 1);

@@ -2,7 +2,9 @@
 #include "whole_file.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 bool whole_open(whole_file *w, const char *path)
@@ -38,4 +40,23 @@ bool whole_close(whole_file *w, bool good)
         errno = why;
     }
     return good;
+}
+
+FILE *plain_open(const char *path, const char **why)
+{
+    struct stat st;
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0 || fstat(fd, &st) != 0) {
+        *why = strerror(errno);
+    } else if (!S_ISREG(st.st_mode)) {
+        *why = S_ISDIR(st.st_mode) ? strerror(EISDIR) : "not a regular file";
+    } else {
+        FILE *file = fdopen(fd, "r");
+        if (file)
+            return file;
+        *why = strerror(errno);
+    }
+    if (fd >= 0)
+        close(fd);
+    return NULL;
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* whole_file.h - files that appear whole or not at all: written beside their place, synced, renamed. */
+/* whole_file.h - files that appear whole or not at all: written beside their place, synced, renamed; and files that can be read to their end. */
 #ifndef TOOLS_WHOLE_FILE_H
 #define TOOLS_WHOLE_FILE_H
 
@@ -15,5 +15,9 @@ typedef struct whole_file {
 bool whole_open(whole_file *w, const char *path);
 /* Puts the file in its place if `good` and everything could be written, else removes it. False: it is not there, errno says why. */
 bool whole_close(whole_file *w, bool good);
+
+/* Opens a regular file for reading, without waiting: a named pipe would keep the process for ever where nobody writes, a device may have no
+ * end. NULL: *why says why not. */
+FILE *plain_open(const char *path, const char **why);
 
 #endif

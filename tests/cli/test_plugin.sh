@@ -60,6 +60,12 @@ recipe="--data csv:$digits --limit 480 --input-shape 1,8,8 --scale-input 16 --va
     says 2 "scheduler grace: there is no option 'rte'; there are: rate, every, grace" "$model" --train $recipe --scheduler ./grace.so:rte=.3
     says 8 'a balanced scheme' "$model" --train $recipe --scheme pattern --scheduler ./grace.so
     says 8 'cannot be loaded' "$model" --train $recipe --scheduler ./nowhere.so
+    size=$(wc -c < grace.so)
+    for n in 100 1000 4096 $((size / 2)) $((size - 1)); do # the loader would end the process
+        head -c "$n" grace.so > cut.so
+        says 8 'cut short' "$model" --train $recipe --scheduler ./cut.so
+        says 8 './cut.so' "$model" --train $recipe --scheduler cut.so
+    done
 
     # lies
     compile sample_scheduler.c sample.so

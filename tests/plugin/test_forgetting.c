@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Forgetting: hand-made sequences, selection rules against a sort, ties, classes, files, resume. */
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "tests/plugin/world.h"
@@ -189,19 +190,22 @@ START_TEST(counts_travel_by_file)
     world_close(&a);
     world_close(&b);
     static const char *const bad[] = { "id,forgets\n1\n", "1,2,3\n", "200,1,1\n", "1,x\n", "1,2,1,4\n", "1,,1\n", "1,2,\n", ",2\n", "-1,2\n",
-                                       "11111111111111111111111111111111111111111111111111111111111111111111111111\n", "1,1,1\n\n7 1\n" };
+                                       "11111111111111111111111111111111111111111111111111111111111111111111111111\n", "1,1,1\n\n7 1\n", "", "\n\n", "id,forgets,learned\n", "1,2,1\n5,0,1\n1,2,1\n", "1,2,1\n3,2\n", "1,2\n3,2,1\n",
+                                       "id,forgets,learned\n1,2\n", "id,forgets,learned\n1,2,1\n2,", "1,-2,1\n", "1,+2,1\n", "id\n1,2\n", "1,2,1\nid,forgets,learned\n" };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         FILE *f = fopen(path, "wb");
         fputs(bad[i], f);
         fclose(f);
         open_with(&b, 200, options, 1);
         mest_epoch e = world_epoch(&b, 0, 2);
-        REFUSED(MEST_E_DATA, mest_schedulers_epoch_begin(b.list, &e, NULL, err));
+        mest_error err = { 0 };
+        ck_assert_msg(mest_schedulers_epoch_begin(b.list, &e, NULL, &err) == MEST_E_DATA, "'%s' was accepted", bad[i]);
+        ck_assert_msg(strstr(err.msg, path) && strstr(err.msg, ", line "), "%s", err.msg);
         ck_assert_int_eq(b.samples.active, 200);
         world_close(&b);
     }
     FILE *f = fopen(path, "wb");
-    fputs("id,forgets,learned\r\n5,0\r\n\r\n7,1,1", f); /* two columns, CRLF, no newline at the end, all others unknown: hardest */
+    fputs("id,forgets\r\n5,0\r\n\r\n7,1", f); /* two columns, CRLF, no newline at the end, all others unknown: hardest */
     fclose(f);
     snprintf(options, sizeof options, "count=2,import=%s", path);
     open_with(&b, 200, options, 1);
@@ -218,6 +222,82 @@ START_TEST(counts_travel_by_file)
     e = world_epoch(&b, 1, 2);
     REFUSED(MEST_E_IO, mest_schedulers_epoch_begin(b.list, &e, NULL, err));
     world_close(&b);
+}
+END_TEST
+
+static void put_text(const char *path, const char *text)
+{
+    FILE *f = fopen(path, "wb");
+    ck_assert_ptr_nonnull(f);
+    fputs(text, f);
+    fclose(f);
+}
+
+/* Nothing is replaced that is no file of counts; it is found at the first epoch, and what was there stays. */
+START_TEST(other_files_are_not_replaced)
+{
+    static const char *const texts[] = { "0,1,2,3\n", "id,forgets\n1,2\n", "id,forgets,learne", "x" };
+    char path[64], options[200];
+    world w;
+    snprintf(path, sizeof path, "mine-%d.csv", (int)getpid());
+    snprintf(options, sizeof options, "epoch=2,count=4,export=%s", path);
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        put_text(path, texts[i]);
+        open_with(&w, 20, options, 1);
+        mest_epoch e = world_epoch(&w, 0, 4);
+        mest_error err = { 0 };
+        ck_assert_int_eq(mest_schedulers_epoch_begin(w.list, &e, NULL, &err), MEST_E_IO);
+        ck_assert_msg(strstr(err.msg, path) && strstr(err.msg, "not replaced"), "%s", err.msg);
+        world_close(&w);
+        char *left = read_all(path);
+        ck_assert_str_eq(left, texts[i]);
+        free(left);
+    }
+    open_with(&w, 20, options, 1); /* it came there meanwhile */
+    remove(path);
+    begin(&w, 0, 4);
+    put_text(path, "0,1,2,3\n");
+    mest_epoch e = world_epoch(&w, 2, 4);
+    REFUSED(MEST_E_IO, mest_schedulers_epoch_begin(w.list, &e, NULL, err));
+    world_close(&w);
+    put_text(path, "id,forgets,learned\n1,1,1\n"); /* ours, of an earlier run */
+    open_with(&w, 20, options, 1);
+    begin(&w, 0, 4);
+    begin(&w, 2, 4);
+    world_close(&w);
+    char *got = read_all(path);
+    ck_assert(strstr(got, "\n19,0,0\n") != NULL);
+    free(got);
+    put_text(path, "3,1\n"); /* what was read may be written */
+    snprintf(options, sizeof options, "epoch=2,count=4,import=%s,export=./%s", path, path);
+    open_with(&w, 20, options, 1);
+    begin(&w, 0, 4);
+    begin(&w, 2, 4);
+    world_close(&w);
+    got = read_all(path);
+    ck_assert(strncmp(got, "id,forgets,learned\n0,0,0\n", 25) == 0 && strstr(got, "\n3,1,1\n") != NULL);
+    free(got);
+    remove(path);
+}
+END_TEST
+
+/* Neither waits for somebody at the other end of a pipe. A damaged file of a later epoch is found at the first. */
+START_TEST(pipes_are_refused)
+{
+    char path[64], options[200];
+    world w;
+    snprintf(path, sizeof path, "pipe-%d", (int)getpid());
+    for (int export = 0; export < 2; export++) {
+        ck_assert_int_eq(mkfifo(path, 0600), 0);
+        snprintf(options, sizeof options, "epoch=3,count=4,%s=%s", export ? "export" : "import", path);
+        open_with(&w, 20, options, 1);
+        mest_epoch e = world_epoch(&w, 0, 4);
+        mest_error err = { 0 };
+        ck_assert_int_eq(mest_schedulers_epoch_begin(w.list, &e, NULL, &err), MEST_E_IO);
+        ck_assert_msg(strstr(err.msg, path) && strstr(err.msg, "not a regular file"), "%s", err.msg);
+        world_close(&w);
+        remove(path);
+    }
 }
 END_TEST
 
@@ -280,8 +360,9 @@ START_TEST(options_and_tasks_are_checked)
         ck_assert_msg(strncmp(err.msg, "scheduler forgetting: ", 22) == 0, "'%s': %s", bad[i], err.msg);
     }
     world_close(&w);
-    static const char *const too_many[] = { "count=10,epoch=1", "fraction=1,epoch=1", "count=5,keep_lowest=5,epoch=1" };
-    for (size_t i = 0; i < 3; i++) { /* known at once, not in the middle of the run */
+    static const char *const too_many[] = { "count=10,epoch=1", "fraction=1,epoch=1", "count=5,keep_lowest=5,epoch=1", "fraction=.95,epoch=2", "remove=.99999,epoch=2",
+                                            "remove=.5,keep_lowest=5,epoch=3" };
+    for (size_t i = 0; i < sizeof too_many / sizeof *too_many; i++) { /* known at once, not in the middle of the run */
         open_with(&w, 10, too_many[i], 1);
         mest_epoch e = world_epoch(&w, 0, 4);
         REFUSED(MEST_E_ARGUMENT, mest_schedulers_epoch_begin(w.list, &e, NULL, err));
@@ -332,4 +413,4 @@ START_TEST(every_failed_allocation_is_survived)
 END_TEST
 
 RUN("scheduler forgetting", sequences_are_counted, rules_take_the_easiest, ties_are_broken_evenly, classes_are_reported_and_balanced,
-    counts_travel_by_file, state_is_small_and_survives, options_and_tasks_are_checked, every_failed_allocation_is_survived)
+    counts_travel_by_file, other_files_are_not_replaced, pipes_are_refused, state_is_small_and_survives, options_and_tasks_are_checked, every_failed_allocation_is_survived)

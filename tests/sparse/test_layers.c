@@ -146,6 +146,16 @@ START_TEST(ratios_are_read_as_they_are)
                           "x: &a [1]\nprune_ratios:\n b: *a\n", "prune_ratios:\n '': 0.5\n", "prune_ratios: {a: 0.5", "\x01\x02" };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         REFUSED(MEST_E_FORMAT, mest_ratios_read(&r, &b.heap, file(bad[i]), err));
+    for (size_t level = 60; level < 9000; level += level < 70 ? 1 : 8000) { /* 64 levels, the top included */
+        const size_t begin = (size_t)sprintf(many, "prune_ratios: {a: .5}\nx: ");
+        memset(many + begin, '[', level);
+        memset(many + begin + level, ']', level);
+        many[begin + 2 * level] = 0;
+        mest_error e = { 0 };
+        const mest_status status = mest_ratios_read(&r, &b.heap, file(many), &e);
+        MUST(level < 64 ? status == MEST_OK : status == MEST_E_FORMAT && strstr(e.msg, "line 2: nested deeper"));
+        mest_ratios_free(&r);
+    }
     REFUSED(MEST_E_IO, mest_ratios_read(&r, &b.heap, "/nowhere/at/all", err));
     unlink(path);
     heap_close(&b);
