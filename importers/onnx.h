@@ -201,7 +201,9 @@ void mest_onnx_tell_lost(onnx_importer *im);
 /* Do the calls of both nodes name the same parameter that is not in the file, for this input? */
 bool mest_onnx_same_origin(const onnx_importer *im, const onnx_node *a, const onnx_node *b, int32_t input);
 
-/* onnx_retie.c: transposed copies of embedding tables become Transpose nodes, equal copies of one weight become one. After merged
+/* onnx_retie.c. Notes that an input of a node reads another initializer than the file says. */
+mest_status mest_onnx_note_move(onnx_importer *im, mest_onnx_notes *notes, mest_onnx_move move);
+/* Transposed copies of embedding tables become Transpose nodes, equal copies of one weight become one. After merged
  * parameters are untied. */
 mest_status mest_onnx_retie(onnx_importer *im, mest_onnx_notes *notes);
 /* onnx_spread.c. Parameters that the exporter spread over a fixed batch are one row again. */

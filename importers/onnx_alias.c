@@ -68,9 +68,7 @@ static mest_status find_repeats(onnx_importer *im, mest_onnx_notes *notes)
                 bool reads_first = t && t->is_float && (id >= 0 ? !strcmp(im->nodes[id].in_names[0], t->name) : !strcmp(n->in_names[k], t->name));
                 int32_t other = mest_strmap_get(&identities, first->in_names[k]);
                 if (pass == 1 && same && id >= 0 && other >= 0 && id != other && n->origin >= 0 && !strcmp(im->nodes[id].in_names[0], im->nodes[other].in_names[0])) {
-                    if (!MEST_REGION_GROW(&im->m->region, notes->moved, notes->n_moved, notes->cap_moved))
-                        return out_of_memory(im);
-                    notes->moved[notes->n_moved++] = (mest_onnx_move){ .node = n->origin, .input = k, .param = i, .again = true };
+                    MEST_TRY(mest_onnx_note_move(im, notes, (mest_onnx_move){ .node = n->origin, .input = k, .param = i, .again = true }));
                     n->in_names[k] = first->in_names[k];
                     im->nodes[id].skip = true; /* nobody reads it */
                 }

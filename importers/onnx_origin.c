@@ -282,9 +282,7 @@ static mest_status untie(onnx_importer *im, mest_onnx_notes *notes, onnx_node *n
     const bool again = o->merged != NULL; /* a module that is called twice */
     if (!again)
         MEST_TRY(add_untied(im, t, o));
-    if (!MEST_REGION_GROW(&im->m->region, notes->moved, notes->n_moved, notes->cap_moved))
-        return out_of_memory(im);
-    notes->moved[notes->n_moved++] = (mest_onnx_move){ .node = n->origin, .input = input, .param = o->param, .again = again };
+    MEST_TRY(mest_onnx_note_move(im, notes, (mest_onnx_move){ .node = n->origin, .input = input, .param = o->param, .again = again }));
     n->in_names[input] = o->target;
     onnx_find_symbol(im, o->target)->uses++;
     t->direct--;

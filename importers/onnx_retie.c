@@ -49,6 +49,32 @@ static const onnx_tensor *find_table(const onnx_importer *im, const onnx_tensor 
     return NULL;
 }
 
+mest_status mest_onnx_note_move(onnx_importer *im, mest_onnx_notes *notes, mest_onnx_move move)
+{
+    if (!MEST_REGION_GROW(&im->m->region, notes->moved, notes->n_moved, notes->cap_moved))
+        return out_of_memory(im);
+    notes->moved[notes->n_moved++] = move;
+    return MEST_OK;
+}
+
+/* Who reads `from` reads `to`. With notes, `to` is an initializer, that of `param`, and export says so. */
+static mest_status read_instead(onnx_importer *im, const char *from, const char *to, mest_onnx_notes *notes, int32_t param)
+{
+    onnx_symbol *target = onnx_find_symbol(im, to);
+    for (int32_t i = 0; i < im->n_nodes; i++) {
+        onnx_node *n = &im->nodes[i];
+        for (int32_t k = 0; k < n->n_in && !n->skip; k++) {
+            if (strcmp(n->in_names[k], from))
+                continue;
+            if (notes)
+                MEST_TRY(mest_onnx_note_move(im, notes, (mest_onnx_move){ .node = n->origin, .input = k, .param = param, .again = true }));
+            n->in_names[k] = to;
+            target->uses++;
+        }
+    }
+    return MEST_OK;
+}
+
 static mest_status retie(onnx_importer *im, onnx_tensor *t, const onnx_tensor *table)
 {
     const char *name = mest_region_printf(&im->scratch, "%.200s/transposed", table->name);
@@ -57,14 +83,7 @@ static mest_status retie(onnx_importer *im, onnx_tensor *t, const onnx_tensor *t
     if (!onnx_find_symbol(im, name))
         MEST_TRY(mest_onnx_insert_late(im, "Transpose", 13, 1, &table->name, name, 0, NULL));
     t->mirror = table;
-    for (int32_t i = 0; i < im->n_nodes; i++) {
-        onnx_node *n = &im->nodes[i];
-        for (int32_t k = 0; k < n->n_in; k++)
-            if (!strcmp(n->in_names[k], t->name)) {
-                n->in_names[k] = name;
-                onnx_find_symbol(im, name)->uses++;
-            }
-    }
+    MEST_TRY(read_instead(im, t->name, name, NULL, MEST_NONE));
     mest_logf(&im->m->heap, MEST_LOG_INFO, "'%s' is '%s' transposed (the exporter folded it): they are one weight again", t->name, table->name);
     return MEST_OK;
 }
@@ -103,21 +122,9 @@ static const onnx_tensor *find_twin(const onnx_importer *im, const onnx_node *no
 
 static mest_status unite(onnx_importer *im, mest_onnx_notes *notes, onnx_tensor *t, const onnx_tensor *first)
 {
-    onnx_symbol *one = onnx_find_symbol(im, first->name);
     t->mirror = first;
     t->twin = true;
-    for (int32_t i = 0; i < im->n_nodes; i++) {
-        onnx_node *n = &im->nodes[i];
-        for (int32_t k = 0; k < n->n_in && !n->skip; k++) {
-            if (strcmp(n->in_names[k], t->name))
-                continue;
-            if (!MEST_REGION_GROW(&im->m->region, notes->moved, notes->n_moved, notes->cap_moved))
-                return out_of_memory(im);
-            notes->moved[notes->n_moved++] = (mest_onnx_move){ .node = n->origin, .input = k, .param = first->param, .again = true };
-            n->in_names[k] = first->name;
-            one->uses++;
-        }
-    }
+    MEST_TRY(read_instead(im, t->name, first->name, notes, first->param));
     mest_logf(&im->m->heap, MEST_LOG_INFO, "'%s' is a copy of '%s' (the exporter folded it once a call): they are one weight again", t->name, first->name);
     return MEST_OK;
 }

@@ -275,7 +275,7 @@ static int check_inputs(tool *t, const char *what, const mest_source_info *info)
     return code;
 }
 
-static int check_targets(tool *t, const char *what, const mest_source_info *info)
+static int check_targets(tool *t, const char *what, const mest_source_info *info, bool told)
 {
     const settings *s = t->s;
     bool ce = strcmp(s->loss, "ce") == 0;
@@ -297,7 +297,7 @@ static int check_targets(tool *t, const char *what, const mest_source_info *info
     if (ce && classes > 0 && info->n_classes > classes)
         return tool_refuse(t, EXIT_DATA, "%s: %" PRId64 " classes, output '%s' of the model has %" PRId64 "; --new-head %" PRId64 " gives it a layer for them", what, info->n_classes,
                            out.name, classes, info->n_classes);
-    if (ce && classes > 0 && info->n_classes > 0 && info->n_classes < classes)
+    if (ce && classes > 0 && info->n_classes > 0 && info->n_classes < classes && !told)
         tool_note(t, "%s: %" PRId64 " classes, output '%s' of the model has %" PRId64, what, info->n_classes, out.name, classes);
     return 0;
 }
@@ -306,12 +306,12 @@ int tool_check_sources(tool *t, bool targets)
 {
     int code = check_inputs(t, t->s->data, &t->data_info);
     if (code == 0 && targets)
-        code = check_targets(t, t->s->data, &t->data_info);
+        code = check_targets(t, t->s->data, &t->data_info, false);
     const char *val = t->s->val ? t->s->val : t->s->data;
     if (code == 0 && t->has_val)
         code = check_inputs(t, val, &t->val_info);
     if (code == 0 && t->has_val && targets)
-        code = check_targets(t, val, &t->val_info);
+        code = check_targets(t, val, &t->val_info, t->val_info.n_classes == t->data_info.n_classes);
     return code;
 }
 
