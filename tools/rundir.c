@@ -97,13 +97,19 @@ static int open_logs(tool *t, const char *folder)
     const log_form *form;
     for (int i = 0; (form = log_form_at(i)) != NULL; i++) {
         char path[4400], name[200];
+    const char *resumed = rundir_resume_path(t); /* NULL with --resume: the run begins at its beginning, and so does its log */
+    int64_t epochs = 0, steps = 0;
+    if (resumed)
+        mest_session_position(t->session, &epochs, &steps);
         struct stat st;
         log_file *file = &t->log[i];
         if (!log_in_list(t->s->log, form->name))
             continue;
         form->file_name(name, sizeof name);
         snprintf(path, sizeof path, "%s/%s", folder, name);
-        file->fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | (t->s->resume || form->keep ? 0 : O_TRUNC), 0666);
+        file->fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | (resumed || form->keep ? 0 : O_TRUNC), 0666);
+        if (file->fd >= 0 && resumed && form->place && !log_go_on(form, file, path, epochs, steps, resumed))
+            return tool_refuse(t, EXIT_FILES, "--output-dir: '%s' cannot be gone on with: %s", path, strerror(errno));
         if (file->fd < 0 || (fstat(file->fd, &st) == 0 && st.st_size == 0 && form->begin && !form->begin(file)))
             return tool_refuse(t, EXIT_FILES, "--output-dir: '%s' cannot be written: %s", path, strerror(errno));
         t->logging = true;
