@@ -11,6 +11,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "summary.h"
+
 static bool same_file(const char *a, const char *b)
 {
     struct stat x, y;
@@ -95,12 +97,12 @@ static int lock_folder(tool *t, const char *folder)
 static int open_logs(tool *t, const char *folder)
 {
     const log_form *form;
-    for (int i = 0; (form = log_form_at(i)) != NULL; i++) {
-        char path[4400], name[200];
     const char *resumed = rundir_resume_path(t); /* NULL with --resume: the run begins at its beginning, and so does its log */
     int64_t epochs = 0, steps = 0;
     if (resumed)
         mest_session_position(t->session, &epochs, &steps);
+    for (int i = 0; (form = log_form_at(i)) != NULL; i++) {
+        char path[4400], name[200];
         struct stat st;
         log_file *file = &t->log[i];
         if (!log_in_list(t->s->log, form->name))
@@ -225,7 +227,18 @@ int rundir_prepare(tool *t)
     return 0;
 }
 
-bool rundir_has_results(const tool *t) { return *t->summary && exists(t->summary) && exists(t->run_model); }
+bool rundir_has_results(tool *t)
+{
+    const cJSON *metrics;
+    if (!*t->summary || !exists(t->run_model))
+        return false;
+    cJSON *summary = summary_read(t->summary, &metrics);
+    const bool good = summary || summary_restore(t->summary);
+    if (!summary)
+        tool_note(t, "'%s' is missing or damaged: %s", t->summary, good ? "it was written again, from log.jsonl" : "it is made again");
+    cJSON_Delete(summary);
+    return good;
+}
 
 const char *rundir_resume_path(const tool *t)
 {

@@ -50,6 +50,7 @@ typedef struct sweep_run {
     sweep_state state;
     bool begun;           /* there is a folder of the same command: go on with it */
     int exit_code;        /* SWEEP_FAILED */
+    bool unreadable;      /* SWEEP_FAILED: it ended well, but what it left cannot be read */
     pid_t process;        /* SWEEP_RUNNING */
     /* SWEEP_DONE; NaN: not known */
     double loss, accuracy, sparsity, seconds, steps, peak_bytes;

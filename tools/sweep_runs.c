@@ -11,7 +11,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "json.h"
+#include "summary.h"
+#include "whole_file.h"
 
 static int no_memory(tool *t) { return tool_refuse(t, EXIT_LIMIT, "--sweep: out of memory"); }
 
@@ -234,18 +235,6 @@ int sweep_expand(tool *t, sweep *s)
 
 /* ---- what is there ---- */
 
-static char *read_all(const char *path)
-{
-    struct stat st;
-    FILE *file = fopen(path, "rb");
-    char *text = NULL;
-    if (file && fstat(fileno(file), &st) == 0 && S_ISREG(st.st_mode) && st.st_size < 64 << 20 && (text = malloc((size_t)st.st_size + 1)))
-        text[fread(text, 1, (size_t)st.st_size, file)] = 0;
-    if (file)
-        fclose(file);
-    return text;
-}
-
 static void command_path(const sweep_run *r, char *path, size_t size) { snprintf(path, size, "%s/command.txt", r->folder); }
 
 /* One argument a line. */
@@ -270,24 +259,19 @@ bool sweep_results(sweep_run *r)
     if (access(path, F_OK) != 0)
         return false;
     snprintf(path, sizeof path, "%s/summary.json", r->folder);
-    char *text = read_all(path);
-    cJSON *summary = text ? cJSON_Parse(text) : NULL;
-    const cJSON *metrics = cJSON_GetObjectItemCaseSensitive(summary, "after");
-    if (!metrics)
-        metrics = cJSON_GetObjectItemCaseSensitive(summary, "train");
-    if (metrics) {
-        r->loss = number_at(metrics, "loss");
-        r->accuracy = number_at(metrics, "accuracy");
-        r->sparsity = number_at(summary, "sparsity");
-        r->seconds = number_at(summary, "seconds");
-        r->steps = number_at(summary, "steps");
-        r->peak_bytes = number_at(summary, "peak_bytes");
-        r->state = SWEEP_DONE;
-    }
-    bool good = metrics != NULL;
+    const cJSON *metrics;
+    cJSON *summary = summary_read(path, &metrics);
+    if (!summary)
+        return false;
+    r->loss = number_at(metrics, "loss");
+    r->accuracy = number_at(metrics, "accuracy");
+    r->sparsity = number_at(summary, "sparsity");
+    r->seconds = number_at(summary, "seconds");
+    r->steps = number_at(summary, "steps");
+    r->peak_bytes = number_at(summary, "peak_bytes");
+    r->state = SWEEP_DONE;
     cJSON_Delete(summary);
-    free(text);
-    return good;
+    return true;
 }
 
 static int look_at(tool *t, sweep *s, sweep_run *r)
@@ -296,7 +280,7 @@ static int look_at(tool *t, sweep *s, sweep_run *r)
     command_path(r, path, sizeof path);
     if (!put_command(r, command, sizeof command))
         return tool_refuse(t, EXIT_USAGE, "--sweep: %s, %s: its options are too long", s->path, sweep_describe(s, r, text, sizeof text));
-    char *there = read_all(path);
+    char *there = whole_read(path);
     bool same = there && strcmp(there, command) == 0, other = there && !same;
     free(there);
     if (t->s->overwrite)

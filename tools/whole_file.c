@@ -2,7 +2,9 @@
 #include "whole_file.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 bool whole_open(whole_file *w, const char *path)
@@ -38,4 +40,16 @@ bool whole_close(whole_file *w, bool good)
         errno = why;
     }
     return good;
+}
+
+char *whole_read(const char *path)
+{
+    struct stat st;
+    FILE *file = fopen(path, "rb");
+    char *text = NULL;
+    if (file && fstat(fileno(file), &st) == 0 && S_ISREG(st.st_mode) && st.st_size < 64 << 20 && (text = malloc((size_t)st.st_size + 1)))
+        text[fread(text, 1, (size_t)st.st_size, file)] = 0;
+    if (file)
+        fclose(file);
+    return text;
 }

@@ -64,6 +64,23 @@ if [ "$(stat -c %Y%i grid/*/summary.json | tr '\n' ' ')" = "$before" ]; then pas
 sed 's/epochs: 2/epochs: 3/' grid.yaml > other.yaml
 says 5 'was made with other options' --sweep other.yaml --output-dir grid
 if [ "$(stat -c %Y%i grid/*/summary.json | tr '\n' ' ')" = "$before" ]; then pass; else fail 'a refused sweep changed something'; fi
+what='a damaged summary' # the run is complete: its summary is written again, from its log or, without one, from what is there
+results grid > want
+one='grid/method=static,sparsity=0.9,seed=2'
+head -c 100 "$one/summary.json" > half && cp half "$one/summary.json"
+gives 0 --sweep grid.yaml --output-dir grid
+has err '12 runs, 11 of them done'
+has "$one/messages.txt" 'it was written again, from log.jsonl'
+results grid > got
+if cmp -s want got; then pass; else fail "$what: $(diff want got | tr '\n' '|')"; fi
+cp half "$one/summary.json"
+rm "$one/log.jsonl"
+gives 0 --sweep grid.yaml --output-dir grid
+has "$one/messages.txt" 'it is made again'
+results grid | cut -d, -f1-6 > got
+if cut -d, -f1-6 want | cmp -s - got; then pass; else fail "$what, without a log: $(diff want got | tr '\n' '|')"; fi
+gives 0 --sweep grid.yaml --output-dir grid
+has err '12 runs, 12 of them done'
 sed 's/seed: \[1, 2, 3\]/seed: [1, 2, 3, 4]/' grid.yaml > more.yaml # the grid may grow
 gives 0 --sweep more.yaml --output-dir grid --jobs 3
 has err '16 runs, 12 of them done'
