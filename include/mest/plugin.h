@@ -256,8 +256,9 @@ typedef struct mest_scheduler {
 } mest_scheduler;
 
 enum {
-    MEST_SCHEDULER_MOVES_WEIGHTS = 1, /* a method of sparse training: decides which weights are stored */
-    MEST_SCHEDULER_STARTS_DENSE = 2   /* begins with all weights stored (mest_sparsity.start_dense) */
+    MEST_SCHEDULER_MOVES_WEIGHTS = 1,  /* a method of sparse training: decides which weights are stored. A session takes one */
+    MEST_SCHEDULER_STARTS_DENSE = 2,   /* begins with all weights stored (mest_sparsity.start_dense) */
+    MEST_SCHEDULER_CHOOSES_SAMPLES = 4 /* decides which samples are trained on. A session takes one */
 };
 
 /* The one symbol of a plugin. Returns NULL when it cannot serve a host of that ABI. */

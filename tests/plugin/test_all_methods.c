@@ -158,9 +158,9 @@ START_TEST(bad_options_are_explained)
     const char *summary, *lines;
     for (const char *name; (name = mest_scheduler_builtin(n, &summary, &lines)); n++) {
         ck_assert(summary[0] && lines[0] && lines[strlen(lines) - 1] == '\n');
-        ck_assert(mest_scheduler_flags(name) <= 3);
+        ck_assert(mest_scheduler_flags(name) <= 7);
     }
-    ck_assert(mest_scheduler_flags("snip") == (MEST_SCHEDULER_MOVES_WEIGHTS | MEST_SCHEDULER_STARTS_DENSE) && mest_scheduler_flags("forgetting") == 0 &&
+    ck_assert(mest_scheduler_flags("snip") == (MEST_SCHEDULER_MOVES_WEIGHTS | MEST_SCHEDULER_STARTS_DENSE) && mest_scheduler_flags("forgetting") == MEST_SCHEDULER_CHOOSES_SAMPLES &&
               mest_scheduler_flags("none") == 0);
 }
 END_TEST
