@@ -45,10 +45,11 @@ static mest_status lottery_create(const mest_host_api *api, mest_host *host, con
     static const char *const values[] = { "rewind", "keep", NULL }, *const scopes[] = { "layer", "global", NULL };
     lottery l = { .m = { .name = "lottery", .api = api, .rate = .2 } };
     int value = 0, scope = 0;
+    bool rate = false;
     mest_option o = mest_options("lottery", options);
     while (mest_option_next(&o, err)) {
         if (mest_option_is(&o, "rate"))
-            mest_option_real(&o, 1e-3, .999, &l.m.rate, err);
+            mest_option_real(&o, 1e-3, .999, &l.m.rate, err), rate = true;
         else if (mest_option_is(&o, "rounds"))
             mest_option_int(&o, 1, 1000000, &l.rounds, err);
         else if (mest_option_is(&o, "rewind"))
@@ -63,6 +64,8 @@ static mest_status lottery_create(const mest_host_api *api, mest_host *host, con
     l.keep = value == 1;
     l.global = scope == 1;
     mest_status status = o.status;
+    if (status == MEST_OK && rate && l.rounds > 0)
+        status = mest_plugin_fail(err, MEST_E_ARGUMENT, "scheduler lottery: give either rate or rounds");
     if (status == MEST_OK && !l.keep)
         status = method_no_channels(&l.m, host, "goes back to earlier weights", "; values=keep prunes without going back", err);
     status = status ? status : method_all_stored(&l.m, host, err);
