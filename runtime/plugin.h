@@ -88,6 +88,7 @@ struct mest_host {
     int64_t lr_epoch, lr_epochs;   /* this epoch's place in the learning-rate schedule; lr_epochs 0: its own */
     mest_model *model;             /* of the groups; NULL while there are none */
     struct mest_optimizer *optimizer;
+    int64_t epochs;                /* of the run, 0: not known */
     uint64_t now;                  /* epoch and step of the callback: keys what grows */
 };
 

@@ -40,6 +40,17 @@ static mest_status count_rounds(lottery *l, mest_host *host, mest_error *err)
     return MEST_OK;
 }
 
+/* Epochs of round 0; each further one has `rewind` fewer. */
+static int64_t first_round(const lottery *l, int64_t epochs) { return (epochs + l->rounds * l->rewind) / (l->rounds + 1); }
+
+static mest_status check_length(const lottery *l, int64_t epochs, mest_error *err)
+{
+    if (epochs > 0 && first_round(l, epochs) > l->rewind)
+        return MEST_OK;
+    return mest_plugin_fail(err, MEST_E_ARGUMENT, "scheduler lottery: %lld rounds of pruning and one before need at least %lld epochs, the run has %lld (rounds=N: fewer rounds)",
+                            (long long)l->rounds, (long long)(l->rounds + 1 + l->rewind), (long long)epochs);
+}
+
 static mest_status lottery_create(const mest_host_api *api, mest_host *host, const char *options, void **self, mest_error *err)
 {
     static const char *const values[] = { "rewind", "keep", NULL }, *const scopes[] = { "layer", "global", NULL };
@@ -71,6 +82,8 @@ static mest_status lottery_create(const mest_host_api *api, mest_host *host, con
     status = status ? status : method_all_stored(&l.m, host, err);
     if (status == MEST_OK && l.rounds == 0)
         status = count_rounds(&l, host, err);
+    if (status == MEST_OK && api->epochs(host) > 0)
+        status = check_length(&l, api->epochs(host), err);
     return status ? status : method_keep(&l.m, host, &l, sizeof l, self, err);
 }
 
@@ -84,10 +97,10 @@ typedef struct place {
 
 static mest_status find_place(const lottery *l, const mest_epoch *e, place *at, mest_error *err)
 {
-    const int64_t all = e->n_epochs, first = (all + l->rounds * l->rewind) / (l->rounds + 1), each = first - l->rewind;
-    if (all <= 0 || each < 1)
-        return mest_plugin_fail(err, MEST_E_ARGUMENT, "scheduler lottery: %lld rounds of pruning and one before need at least %lld epochs, the run has %lld (rounds=N: fewer rounds)",
-                                (long long)l->rounds, (long long)(l->rounds + 1 + l->rewind), (long long)all);
+    const int64_t all = e->n_epochs, first = first_round(l, all), each = first - l->rewind;
+    mest_status status = check_length(l, all, err);
+    if (status != MEST_OK)
+        return status;
     at->round = e->epoch < first ? 0 : 1 + (e->epoch - first) / each;
     at->round = at->round < l->rounds ? at->round : l->rounds;
     const int64_t start = at->round ? first + (at->round - 1) * each : 0;

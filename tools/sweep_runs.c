@@ -139,7 +139,23 @@ static int make_run(tool *t, sweep *s, const sweep_grid *grid, const int *at, sw
     return r->name ? 0 : no_memory(t);
 }
 
-int sweep_check_run(tool *t, const sweep *s, const sweep_run *r, bool with_model)
+/* What --train does before its first step, but for the plan: its memory would be that of this process. */
+static int try_run(tool *probe, sweep_depth depth)
+{
+    tool_budget(probe, true);
+    int code = tool_load_model(probe);
+    if (code == 0 && depth == SWEEP_DATA)
+        code = tool_open_sources(probe, true);
+    if (code == 0 && depth == SWEEP_DATA)
+        code = tool_check_sources(probe, true);
+    if (code == 0)
+        code = tool_sparsify(probe);
+    if (code == 0)
+        code = tool_create_session(probe);
+    return code ? code : tool_add_schedulers(probe);
+}
+
+int sweep_check_run(tool *t, const sweep *s, const sweep_run *r, sweep_depth depth)
 {
     static settings told;
     static tool probe;
@@ -156,12 +172,11 @@ int sweep_check_run(tool *t, const sweep *s, const sweep_run *r, bool with_model
     if (!good)
         return tool_refuse(t, EXIT_USAGE, "--sweep: %s, %s: %s", s->path, text, message);
     told.quiet = true;
+    told.measure = false; /* a pass over the data, for the run */
     tool_init(&probe, &told);
     int code = tool_check_settings(&probe);
-    if (code == 0 && with_model)
-        code = tool_load_model(&probe);
-    if (code == 0 && with_model)
-        code = tool_sparsify(&probe);
+    if (code == 0 && depth > SWEEP_OPTIONS)
+        code = try_run(&probe, depth);
     tool_close(&probe);
     if (code)
         tool_note(t, "that is from '%s', %s", s->path, text);
@@ -192,7 +207,7 @@ static int add_run(tool *t, sweep *s, const sweep_grid *grid, const int *at)
         return tool_refuse(t, EXIT_USAGE, "--sweep: %s: two runs with different options are both %s", s->path, sweep_describe(s, r, text, sizeof text));
     }
     if (code == 0)
-        code = sweep_check_run(t, s, r, false);
+        code = sweep_check_run(t, s, r, SWEEP_OPTIONS);
     s->n_runs += code == 0;
     return code;
 }

@@ -220,6 +220,10 @@ typedef struct mest_host_api {
     mest_status (*perturb)(mest_host *host, double l1, double noise, mest_error *err);
     /* Only in step_end of a step that was disturbed: *n = number of units that turned around; the first `room` of them, ascending. */
     mest_status (*turned_units)(mest_host *host, int param, int64_t room, int64_t *units, int64_t *n, mest_error *err);
+
+    /* Epochs of the run, for create: what does not go with their number is best refused there, before anything was done. 0: not known yet, as
+     * only steps are counted. */
+    int64_t (*epochs)(mest_host *host);
 } mest_host_api;
 
 /* Does the host know a service (field) of the table? Hosts before it have a shorter table. */
