@@ -280,6 +280,8 @@ int cmd_train(tool *t)
         return code;
     if (r.complete)
         return already_complete(t);
+    const peak units = peak_of(t);
+    r.made_sparse = t->sparsified && units.now < units.all;
     tell_start(t, &r);
     log_start(t, &r);
     if (!r.resumed)
