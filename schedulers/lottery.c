@@ -122,6 +122,8 @@ static mest_status prune(const lottery *l, mest_host *host, int64_t round, mest_
     for (int p = 0; p < m->api->sparse_count(host); p++) {
         mest_sparse_info info;
         mest_status status = method_info(m, host, p, &info, err);
+        if (status == MEST_OK && info.frozen)
+            status = mest_plugin_fail(err, MEST_E_UNSUPPORTED, "scheduler lottery: '%.100s' is frozen and cannot be pruned any more", info.name);
         int64_t keep = status == MEST_OK ? method_units(m, host, p, sparsity_after(l, info.target_sparsity, round)) : 0;
         if (status == MEST_OK && !l->global && keep < info.n_active)
             status = method_drop_lowest(m, host, p, info.n_active - keep, err);

@@ -266,7 +266,7 @@ static int run(tool *t, train_report *r, progress *p)
         return interrupted(t);
     if (status == MEST_E_CANCELLED && mest_guest_time_over(t->guest))
         return interrupted(t);
-    return status == MEST_OK ? 0 : tool_fail(t, STAGE_RUN, &err);
+    return status == MEST_OK ? 0 : tool_fail(t, STAGE_TRAIN, &err);
 }
 
 int cmd_train(tool *t)
