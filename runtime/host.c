@@ -121,6 +121,7 @@ static uint64_t host_random(mest_host *host, uint64_t stream, uint64_t counter)
 
 static void *host_allocate(mest_host *host, size_t bytes) { return mest_alloc(host->heap, bytes, 1); }
 static void host_release(mest_host *host, void *memory, size_t bytes) { mest_free(host->heap, memory, bytes, 1); }
+static int64_t host_epochs(mest_host *host) { return host->epochs; }
 static void host_log(mest_host *host, mest_log_level level, const char *text) { mest_logf(host->heap, level, "%s: %s", host->who, text); }
 
 const mest_host_api *mest_host_functions(void)
@@ -136,6 +137,7 @@ const mest_host_api *mest_host_functions(void)
         .restore_samples = mest_host_restore_samples, .skip_update = mest_host_skip_update, .probe = mest_host_probe, .watch = mest_host_watch,
         .perturb = mest_host_perturb, .turned_units = mest_host_turned_units, .unit_products = mest_host_unit_products, .units_at = mest_host_units_at,
         .remember = mest_host_remember, .rewind = mest_host_rewind, .schedule_at = mest_host_schedule_at, .freeze = mest_host_freeze,
+        .epochs = host_epochs,
     };
     return &api;
 }

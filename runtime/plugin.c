@@ -142,6 +142,26 @@ static mest_status find_builtin(const char *name, loaded *item, mest_error *err)
     return mest_fail(err, MEST_E_ARGUMENT, "there is no scheduler '%s'; there are: %s, or the path of a shared object", name, known);
 }
 
+static unsigned flags_of(const mest_scheduler *s)
+{
+    return s->struct_size >= offsetof(mest_scheduler, flags) + sizeof s->flags ? s->flags : 0; /* absent in the table of an older plugin */
+}
+
+/* Two that decide the same thing undo each other's work, or do it twice. */
+static mest_status check_company(const mest_schedulers *list, const loaded *item, mest_error *err)
+{
+    for (int i = 0; i < list->n; i++) {
+        const loaded *other = &list->item[i];
+        const unsigned both = flags_of(item->vtable) & flags_of(other->vtable);
+        MEST_CHECK(item->object || other->vtable != item->vtable, err, MEST_E_ARGUMENT, "scheduler %s is there already: it would do its work twice", item->name);
+        MEST_CHECK(!(both & MEST_SCHEDULER_MOVES_WEIGHTS), err, MEST_E_ARGUMENT, "schedulers %s and %s both move weights: a run has one method of sparse training",
+                   other->name, item->name);
+        MEST_CHECK(!(both & MEST_SCHEDULER_CHOOSES_SAMPLES), err, MEST_E_ARGUMENT, "schedulers %s and %s both choose the samples that are trained on: a run has one of them",
+                   other->name, item->name);
+    }
+    return MEST_OK;
+}
+
 mest_status mest_schedulers_add(mest_schedulers *list, const char *name, const char *options, mest_error *err)
 {
     mest_heap *heap = list->host->heap;
@@ -154,9 +174,14 @@ mest_status mest_schedulers_add(mest_schedulers *list, const char *name, const c
     else
         MEST_TRY(find_builtin(name, &item, err));
     snprintf(item.name, sizeof item.name, "%s", item.vtable->name);
+    mest_status status = check_company(list, &item, err);
+    if (status != MEST_OK) {
+        if (item.object)
+            dlclose(item.object);
+        return status;
+    }
 
     mest_error own = { MEST_OK, "" };
-    mest_status status = MEST_OK;
     size_t size = strlen(options ? options : "") + 1;
     item.options = mest_alloc(heap, size, 1);
     if (!item.options) {

@@ -88,6 +88,7 @@ struct mest_host {
     int64_t lr_epoch, lr_epochs;   /* this epoch's place in the learning-rate schedule; lr_epochs 0: its own */
     mest_model *model;             /* of the groups; NULL while there are none */
     struct mest_optimizer *optimizer;
+    int64_t epochs;                /* of the run, 0: not known */
     uint64_t now;                  /* epoch and step of the callback: keys what grows */
 };
 
@@ -127,8 +128,8 @@ typedef struct mest_schedulers mest_schedulers;
 mest_status mest_schedulers_create(mest_schedulers **list, mest_host *host, mest_error *err);
 /* Destroys the schedulers in reverse order, then unloads shared objects. NULL is fine. */
 void mest_schedulers_destroy(mest_schedulers *list);
-/* name: a built-in, or a path (with '/' or ending in ".so"). options NULL = "". Errors: MEST_E_ARGUMENT (unknown name, bad options),
- * MEST_E_PLUGIN (cannot be loaded, another ABI), whatever create returns. */
+/* name: a built-in, or a path (with '/' or ending in ".so"). options NULL = "". Errors: MEST_E_ARGUMENT (unknown name, bad options, one beside it
+ * that does the same), MEST_E_PLUGIN (cannot be loaded, another ABI), whatever create returns. */
 mest_status mest_schedulers_add(mest_schedulers *list, const char *name, const char *options, mest_error *err);
 int mest_schedulers_count(const mest_schedulers *list);
 /* Name and options of number `index`, NULL past the end. */

@@ -26,6 +26,7 @@ static mest_status open_host(mest_session *s, mest_error *err)
         s->host_param[n++] = c->group[g].maker;
     MEST_TRY(mest_host_init(&s->host, s->heap, s->config.seed, n, err));
     s->host.model = s->model;
+    s->host.epochs = s->config.epochs;
     s->host.optimizer = &s->optimizer;
     for (int k = 0; k < n; k++) {
         const mest_param *p = &s->model->params[s->host_param[k]];

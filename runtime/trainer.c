@@ -59,17 +59,6 @@ static void emit(training *t, const mest_event *e)
         t->stop = true;
 }
 
-static mest_status save(training *t, mest_error *err)
-{
-    if (!t->o->checkpoint_path)
-        return MEST_OK;
-    MEST_TRY(mest_session_checkpoint(t->s, t->o->checkpoint_path, err));
-    mest_event e = event_of(t, MEST_EVENT_CHECKPOINT);
-    e.text = t->o->checkpoint_path;
-    emit(t, &e);
-    return MEST_OK;
-}
-
 /* Survivors and distance of all watched parameters together: the distance is weighted by the units that are active. */
 static void note_watch(const mest_watch *w, mest_event *e)
 {
@@ -136,6 +125,20 @@ static void note_moves(training *t, const mest_host_report *r, double seconds)
     t->move_steps++;
     if (t->s->at.step - t->told_step >= TELL_STEPS)
         flush_moves(t);
+}
+
+/* What moved before it is told before it, and then begins anew, so that a run that goes on from the checkpoint tells the same. */
+static mest_status save(training *t, mest_error *err)
+{
+    if (!t->o->checkpoint_path)
+        return MEST_OK;
+    flush_moves(t);
+    MEST_TRY(mest_session_checkpoint(t->s, t->o->checkpoint_path, err));
+    t->told_step = t->s->at.step - TELL_STEPS;
+    mest_event e = event_of(t, MEST_EVENT_CHECKPOINT);
+    e.text = t->o->checkpoint_path;
+    emit(t, &e);
+    return MEST_OK;
 }
 
 static mest_training_step step_of(const training *t, double lr)

@@ -55,7 +55,7 @@ static mest_status parse(deepr *d, const char *options, mest_error *err)
     for (int i = 1; i < d->n_stages; i++)
         if (d->stages[i] < d->stages[i - 1])
             return mest_plugin_fail(err, MEST_E_ARGUMENT, "scheduler deepr: stages must ascend");
-    return MEST_OK;
+    return method_window(&d->m, err);
 }
 
 static mest_status deepr_create(const mest_host_api *api, mest_host *host, const char *options, void **self, mest_error *err)

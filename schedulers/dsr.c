@@ -62,7 +62,7 @@ static mest_status parse(dsr *d, const char *options, mest_error *err)
             return mest_plugin_fail(err, MEST_E_ARGUMENT, "scheduler dsr: every wants whole numbers, stages ascending ones");
     if (d->threshold <= 0)
         return mest_plugin_fail(err, MEST_E_ARGUMENT, "scheduler dsr: threshold must be above 0");
-    return MEST_OK;
+    return method_window(&d->m, err);
 }
 
 static mest_status reserve_room(const dsr *d, mest_host *host, mest_error *err)

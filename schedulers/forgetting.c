@@ -448,4 +448,5 @@ const mest_scheduler mest_scheduler_forgetting = {
     .options = option_text,
     .create = forgetting_create, .epoch_begin = forgetting_epoch_begin, .batch_seen = forgetting_batch_seen,
     .epoch_end = forgetting_epoch_end, .save = forgetting_save, .load = forgetting_load, .destroy = forgetting_destroy,
+    .flags = MEST_SCHEDULER_CHOOSES_SAMPLES,
 };

@@ -40,15 +40,27 @@ static mest_status count_rounds(lottery *l, mest_host *host, mest_error *err)
     return MEST_OK;
 }
 
+/* Epochs of round 0; each further one has `rewind` fewer. */
+static int64_t first_round(const lottery *l, int64_t epochs) { return (epochs + l->rounds * l->rewind) / (l->rounds + 1); }
+
+static mest_status check_length(const lottery *l, int64_t epochs, mest_error *err)
+{
+    if (epochs > 0 && first_round(l, epochs) > l->rewind)
+        return MEST_OK;
+    return mest_plugin_fail(err, MEST_E_ARGUMENT, "scheduler lottery: %lld rounds of pruning and one before need at least %lld epochs, the run has %lld (rounds=N: fewer rounds)",
+                            (long long)l->rounds, (long long)(l->rounds + 1 + l->rewind), (long long)epochs);
+}
+
 static mest_status lottery_create(const mest_host_api *api, mest_host *host, const char *options, void **self, mest_error *err)
 {
     static const char *const values[] = { "rewind", "keep", NULL }, *const scopes[] = { "layer", "global", NULL };
     lottery l = { .m = { .name = "lottery", .api = api, .rate = .2 } };
     int value = 0, scope = 0;
+    bool rate = false;
     mest_option o = mest_options("lottery", options);
     while (mest_option_next(&o, err)) {
         if (mest_option_is(&o, "rate"))
-            mest_option_real(&o, 1e-3, .999, &l.m.rate, err);
+            mest_option_real(&o, 1e-3, .999, &l.m.rate, err), rate = true;
         else if (mest_option_is(&o, "rounds"))
             mest_option_int(&o, 1, 1000000, &l.rounds, err);
         else if (mest_option_is(&o, "rewind"))
@@ -63,11 +75,15 @@ static mest_status lottery_create(const mest_host_api *api, mest_host *host, con
     l.keep = value == 1;
     l.global = scope == 1;
     mest_status status = o.status;
+    if (status == MEST_OK && rate && l.rounds > 0)
+        status = mest_plugin_fail(err, MEST_E_ARGUMENT, "scheduler lottery: give either rate or rounds");
     if (status == MEST_OK && !l.keep)
         status = method_no_channels(&l.m, host, "goes back to earlier weights", "; values=keep prunes without going back", err);
     status = status ? status : method_all_stored(&l.m, host, err);
     if (status == MEST_OK && l.rounds == 0)
         status = count_rounds(&l, host, err);
+    if (status == MEST_OK && api->epochs(host) > 0)
+        status = check_length(&l, api->epochs(host), err);
     return status ? status : method_keep(&l.m, host, &l, sizeof l, self, err);
 }
 
@@ -81,10 +97,10 @@ typedef struct place {
 
 static mest_status find_place(const lottery *l, const mest_epoch *e, place *at, mest_error *err)
 {
-    const int64_t all = e->n_epochs, first = (all + l->rounds * l->rewind) / (l->rounds + 1), each = first - l->rewind;
-    if (all <= 0 || each < 1)
-        return mest_plugin_fail(err, MEST_E_ARGUMENT, "scheduler lottery: %lld rounds of pruning and one before need at least %lld epochs, the run has %lld (rounds=N: fewer rounds)",
-                                (long long)l->rounds, (long long)(l->rounds + 1 + l->rewind), (long long)all);
+    const int64_t all = e->n_epochs, first = first_round(l, all), each = first - l->rewind;
+    mest_status status = check_length(l, all, err);
+    if (status != MEST_OK)
+        return status;
     at->round = e->epoch < first ? 0 : 1 + (e->epoch - first) / each;
     at->round = at->round < l->rounds ? at->round : l->rounds;
     const int64_t start = at->round ? first + (at->round - 1) * each : 0;
@@ -106,6 +122,8 @@ static mest_status prune(const lottery *l, mest_host *host, int64_t round, mest_
     for (int p = 0; p < m->api->sparse_count(host); p++) {
         mest_sparse_info info;
         mest_status status = method_info(m, host, p, &info, err);
+        if (status == MEST_OK && info.frozen)
+            status = mest_plugin_fail(err, MEST_E_UNSUPPORTED, "scheduler lottery: '%.100s' is frozen and cannot be pruned any more", info.name);
         int64_t keep = status == MEST_OK ? method_units(m, host, p, sparsity_after(l, info.target_sparsity, round)) : 0;
         if (status == MEST_OK && !l->global && keep < info.n_active)
             status = method_drop_lowest(m, host, p, info.n_active - keep, err);

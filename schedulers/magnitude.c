@@ -24,6 +24,16 @@ static const char option_text[] =
     "scope=layer       layer: each parameter to its target; global: over all parameters\n";
 static const char option_names[] = "mode, every, unit, start, stop, initial, scope";
 
+/* No step begins at 1: what is to happen there never does, and the weights would stay dense. start == stop before that is at once. */
+static mest_status check_window(const magnitude *g, mest_error *err)
+{
+    if (g->oneshot && g->m.start >= 1)
+        return mest_plugin_fail(err, MEST_E_ARGUMENT, "scheduler magnitude: mode=oneshot with start=%g prunes after the last step, that is never", g->m.start);
+    if (!g->oneshot && g->m.stop < g->m.start)
+        return mest_plugin_fail(err, MEST_E_ARGUMENT, "scheduler magnitude: stop is before start: start=%g, stop=%g", g->m.start, g->m.stop);
+    return g->oneshot || g->m.start < 1 ? MEST_OK : method_window(&g->m, err);
+}
+
 static mest_status magnitude_create(const mest_host_api *api, mest_host *host, const char *options, void **self, mest_error *err)
 {
     static const char *const modes[] = { "gradual", "oneshot", NULL }, *const scopes[] = { "layer", "global", NULL };
@@ -46,8 +56,7 @@ static mest_status magnitude_create(const mest_host_api *api, mest_host *host, c
     g.global = scope == 1;
     if (g.m.start < 0)
         g.m.start = g.oneshot ? .5 : 0;
-    if (o.status == MEST_OK && !g.oneshot && g.m.stop < g.m.start)
-        o.status = mest_plugin_fail(err, MEST_E_ARGUMENT, "scheduler magnitude: stop is before start");
+    o.status = o.status ? o.status : check_window(&g, err);
     mest_status status = o.status == MEST_OK ? method_count_epochs(&g.m, host, !g.oneshot, err) : o.status;
     status = status ? status : method_all_stored(&g.m, host, err);
     if (status != MEST_OK)

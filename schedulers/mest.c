@@ -110,6 +110,16 @@ static mest_status check_length(const list *l, int n, const char *name, mest_err
     return MEST_OK;
 }
 
+static int64_t next_on_grid(const mest_self *m, int64_t epoch) { return (epoch + m->freq - 1) / m->freq * m->freq; }
+
+static mest_status check_window(const mest_self *m, mest_error *err)
+{
+    if (next_on_grid(m, m->first) > m->last)
+        return mest_plugin_fail(err, MEST_E_ARGUMENT, "scheduler mest: no mutation is due between first=%lld and last=%lld (freq=%lld)", (long long)m->first,
+                                (long long)m->last, (long long)m->freq);
+    return MEST_OK;
+}
+
 static mest_status check_lists(mest_self *m, mest_error *err)
 {
     static const list em_rate = { { .2, .1, 0 }, 3 }, ems_bound = { { .05, .025, 0 }, 3 }, thirds = { { .5625, .75 }, 2 };
@@ -219,6 +229,7 @@ static mest_status mest_create(const mest_host_api *api, mest_host *host, const 
     m->freq = 5;
     m->last = INT64_MAX;
     mest_status status = parse(m, options, err);
+    status = status ? status : check_window(m, err);
     status = status ? status : check_lists(m, err);
     status = status ? status : prepare(m, host, err);
     if (status != MEST_OK) {
@@ -268,7 +279,7 @@ static bool is_due(const mest_self *m, int64_t epoch, int64_t n_epochs)
     int64_t close = boundary_epoch(m, m->boundaries.n - 1, n_epochs);
     if (epoch != close)
         return false;
-    int64_t next = ((close > m->first ? close : m->first) + m->freq - 1) / m->freq * m->freq;
+    int64_t next = next_on_grid(m, close > m->first ? close : m->first);
     return next >= n_epochs || next > m->last;
 }
 

@@ -3,6 +3,7 @@
  * values. Static functions only; an author outside the tree may copy the file.
  *
  *   method         the host's table and the options every method has
+ *   method_window  refuses start and stop with nothing between
  *   method_due     is this step one of the method's?
  *   method_no_channels  refuses schemes that remove whole channels, before the run
  *   method_rate    the part that is replaced now
@@ -49,6 +50,14 @@ static inline bool method_when_option(method *m, mest_option *o, mest_error *err
     else
         return false;
     return true;
+}
+
+/* A window in which nothing can happen is a mistake, not a wish: the last step's progress is below 1, and at `stop` it is over. */
+static inline mest_status method_window(const method *m, mest_error *err)
+{
+    if (m->start < m->stop)
+        return MEST_OK;
+    return mest_plugin_fail(err, MEST_E_ARGUMENT, "scheduler %s: no part of the run lies between start=%g and stop=%g, nothing would ever move", m->name, m->start, m->stop);
 }
 
 /* "rate", "decay", "init", "sigma" */

@@ -37,7 +37,8 @@ static mest_status rigl_create(const mest_host_api *api, mest_host *host, const 
         else
             mest_option_unknown(&o, option_names, err);
     }
-    mest_status status = o.status ? o.status : method_no_channels(&r.m, host, "looks at gradients of single weights", "", err);
+    mest_status status = o.status ? o.status : method_window(&r.m, err);
+    status = status ? status : method_no_channels(&r.m, host, "looks at gradients of single weights", "", err);
     return status ? status : method_keep(&r.m, host, &r, sizeof r, self, err);
 }
 

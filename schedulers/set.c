@@ -40,9 +40,8 @@ static mest_status set_create(const mest_host_api *api, mest_host *host, const c
             mest_option_unknown(&o, option_names, err);
         }
     }
-    if (o.status != MEST_OK)
-        return o.status;
-    return method_keep(&s.m, host, &s, sizeof s, self, err);
+    mest_status status = o.status ? o.status : method_window(&s.m, err);
+    return status ? status : method_keep(&s.m, host, &s, sizeof s, self, err);
 }
 
 /* One side of zero: |w| there, and +infinity on the other side and at 0, which belongs to the positive weights. */

@@ -289,4 +289,5 @@ const mest_scheduler mest_scheduler_sieve = {
     .abi = MEST_SCHEDULER_ABI, .struct_size = sizeof(mest_scheduler), .name = "sieve",
     .summary = "a part of the samples is always out, the easiest change places with them; layers freeze one by one", .options = option_text,
     .create = sieve_create, .epoch_begin = sieve_epoch_begin, .batch_seen = sieve_batch_seen, .save = sieve_save, .load = sieve_load, .destroy = sieve_destroy,
+    .flags = MEST_SCHEDULER_CHOOSES_SAMPLES,
 };

@@ -145,6 +145,8 @@ static mest_status snfs_create(const mest_host_api *api, mest_host *host, const 
     if (o.status == MEST_OK && v.m.unit != METHOD_EPOCHS)
         o.status = mest_plugin_fail(err, MEST_E_ARGUMENT, "scheduler snfs: updates come between epochs");
     if (o.status == MEST_OK)
+        o.status = method_window(&v.m, err);
+    if (o.status == MEST_OK)
         o.status = method_no_channels(&v.m, host, "looks at gradients of single weights", "", err);
     if (o.status != MEST_OK)
         return o.status;

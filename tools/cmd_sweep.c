@@ -8,6 +8,8 @@
 #include "rundir.h"
 #include "sweep.h"
 
+enum { MOST_TRIED = 256 };
+
 /* Options of the runs stand in the file; here only those of the sweep. */
 static int check_options(tool *t)
 {
@@ -94,14 +96,53 @@ static bool is_new(const sweep *s, int run)
     return any;
 }
 
-/* A scheme that there is not, or a pattern that names no layer, is to be known before the first hours have gone: every value of every axis is
- * tried with the model once. */
+static bool same_label(const char *a, const char *b) { return a && b ? strcmp(a, b) == 0 : a == b; }
+
+static bool is_averaged(const sweep *s, int column)
+{
+    for (int i = 0; i < s->n_average; i++)
+        if (strcmp(s->average[i], s->column[column]) == 0)
+            return true;
+    return false;
+}
+
+/* Is it a run before it, with another seed? */
+static bool is_repeated(const sweep *s, int run)
+{
+    bool same = false;
+    for (int i = 0; i < run && !same; i++) {
+        same = true;
+        for (int c = 0; c < s->n_columns && same; c++)
+            same = is_averaged(s, c) || same_label(s->run[i].label[c], s->run[run].label[c]);
+    }
+    return same;
+}
+
+static bool are_few(const sweep *s)
+{
+    int n = 0;
+    for (int i = 0; i < s->n_runs && n <= MOST_TRIED; i++)
+        n += !is_repeated(s, i);
+    return n <= MOST_TRIED;
+}
+
+/* A scheme that there is not, a pattern that names no layer, rounds that the epochs are too few for: to be known before the first hours have
+ * gone. Every value of every axis is tried with model and data once, and, unless they are very many, every combination with the model. A
+ * scheduler that cannot do with a scheme is no reason to refuse the others: it is said, and the run will fail. */
 static int try_values(tool *t, const sweep *s)
 {
+    const bool few = are_few(s);
     int code = 0;
-    for (int i = 0; i < s->n_runs && code == 0; i++)
+    for (int i = 0; i < s->n_runs && code == 0; i++) {
         if (is_new(s, i))
-            code = sweep_check_run(t, s, &s->run[i], true);
+            code = sweep_check_run(t, s, &s->run[i], SWEEP_DATA);
+        else if (few && !is_repeated(s, i))
+            code = sweep_check_run(t, s, &s->run[i], SWEEP_MODEL);
+        if (code == EXIT_PLUGIN) {
+            tool_note(t, "it will fail; the other runs are made");
+            code = 0;
+        }
+    }
     return code;
 }
 

@@ -2,6 +2,7 @@
 /* --train. Everything that can fail early does: outputs, model, data, plan and plugins are checked before the first step. */
 #include <errno.h>
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -166,7 +167,7 @@ static int recompute(tool *t, const char *when)
 }
 
 /* Did the checkpoint's run reach its end, with its results in the folder? After a crash between the two they are still to be written. */
-static bool complete(const tool *t)
+static bool complete(tool *t)
 {
     int64_t epochs = 0, steps = 0;
     mest_session_position(t->session, &epochs, &steps);
@@ -265,7 +266,7 @@ static int run(tool *t, train_report *r, progress *p)
         return interrupted(t);
     if (status == MEST_E_CANCELLED && mest_guest_time_over(t->guest))
         return interrupted(t);
-    return status == MEST_OK ? 0 : tool_fail(t, STAGE_RUN, &err);
+    return status == MEST_OK ? 0 : tool_fail(t, STAGE_TRAIN, &err);
 }
 
 int cmd_train(tool *t)
@@ -279,6 +280,8 @@ int cmd_train(tool *t)
         return code;
     if (r.complete)
         return already_complete(t);
+    const peak units = peak_of(t);
+    r.made_sparse = t->sparsified && units.now < units.all;
     tell_start(t, &r);
     log_start(t, &r);
     if (!r.resumed)
@@ -300,7 +303,7 @@ int cmd_train(tool *t)
     else if (code == 0 && t->has_val)
         code = cmd_measure(t, &t->val, "evaluating after training", &r.end);
     else if (code == 0)
-        r.end = p.train;
+        r.end = p.train.samples ? p.train : (mest_metrics){.loss = NAN, .accuracy = NAN}; /* no step was left: the numbers went with the process before */
     signals_watch(NULL); /* from here on a signal ends the process at once; files appear whole or not at all */
     if (code == 0 && s->output)
         code = export_to(t, s->output);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A table, log.csv: a row for each step that is logged, each epoch, mutation and removal of samples; what an event does not say is empty. */
+/* A table, log.csv: a row for each step that is logged, each epoch, mutation, removal of samples and checkpoint; what an event does not say is empty. */
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -32,7 +33,7 @@ static bool begin(log_file *file)
 static bool event(log_file *file, const cJSON *object, const char *line)
 {
     (void)line;
-    static const char *const kinds[] = {"step", "epoch", "mutation", "samples"};
+    static const char *const kinds[] = {"step", "epoch", "mutation", "samples", "checkpoint"};
     const char *kind = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(object, "event"));
     bool wanted = false;
     for (size_t i = 0; kind && i < sizeof kinds / sizeof *kinds; i++)
@@ -50,4 +51,9 @@ static bool event(log_file *file, const cJSON *object, const char *line)
     return log_write(file, row, (size_t)n);
 }
 
-const log_form log_csv = {.name = "csv", .file_name = file_name, .begin = begin, .event = event};
+static bool place(const char *line, log_place *place)
+{
+    return sscanf(line, "%15[^,],%" SCNd64 ",%" SCNd64 ",", place->event, &place->epoch, &place->step) == 3;
+}
+
+const log_form log_csv = {.name = "csv", .file_name = file_name, .begin = begin, .event = event, .place = place};

@@ -23,4 +23,19 @@ static bool event(log_file *file, const cJSON *object, const char *line)
     return good;
 }
 
-const log_form log_jsonl = {.name = "jsonl", .file_name = file_name, .event = event};
+static bool place(const char *line, log_place *place)
+{
+    double epoch = 0, step = 0;
+    cJSON *object = cJSON_Parse(line);
+    const char *kind = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(object, "event"));
+    const bool good = kind && log_number(object, NULL, "epoch", &epoch) && log_number(object, NULL, "step", &step);
+    if (good) {
+        snprintf(place->event, sizeof place->event, "%s", kind);
+        place->epoch = (int64_t)epoch;
+        place->step = (int64_t)step;
+    }
+    cJSON_Delete(object);
+    return good;
+}
+
+const log_form log_jsonl = {.name = "jsonl", .file_name = file_name, .event = event, .place = place};

@@ -2,6 +2,7 @@
 /* logs.h - the log of a run in --output-dir, in the forms of --log. Each form gets every event as the JSON object that --json prints.
  *
  *   log_form   one form, a file tools/log_NAME.c and a line in logs.def
+ *   log_place  what a line of a log says: which event, and where in the run
  *   log_file   an open log: one write a record, so that a record is whole or missing whenever the process ends
  */
 #ifndef TOOLS_LOGS_H
@@ -10,12 +11,18 @@
 #include <cjson/cJSON.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 enum { LOG_FORMS = 8 };
 
 typedef struct log_file {
     int fd;        /* -1: not open */
 } log_file;
+
+typedef struct log_place {
+    char event[16];
+    int64_t epoch, step;
+} log_place;
 
 typedef struct log_form {
     const char *name;    /* as in --log */
@@ -25,6 +32,7 @@ typedef struct log_form {
     bool (*begin)(log_file *file); /* what stands first in a fresh file; NULL: nothing */
     /* `line` is the event as one line of JSON, without its end. event is NULL, and the line says so, when memory ran out. */
     bool (*event)(log_file *file, const cJSON *event, const char *line);
+    bool (*place)(const char *line, log_place *place); /* false: the line says none. NULL with keep */
 } log_form;
 
 /* Number `index` of logs.def, NULL past the end. */
@@ -36,6 +44,8 @@ bool log_unknown(const char *list, char *word, size_t size);
 /* "jsonl, csv, tensorboard"; returns text. */
 const char *log_known(char *text, size_t size);
 
+/* For a run that goes on from a checkpoint after so many epochs and steps: what was logged behind it leaves the file. False: errno says why. */
+bool log_go_on(const log_form *form, log_file *file, const char *path, int64_t epochs, int64_t steps, const char *checkpoint);
 /* All bytes or false, errno says why. */
 bool log_write(log_file *file, const void *bytes, size_t n);
 /* The number at event.KEY or event.OBJECT.KEY (object may be NULL); false when there is none. */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* --method and --scheduler: names of settings into schedulers of the session. */
 #include <inttypes.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -82,6 +83,54 @@ static bool has_interval(const char *name, const char **summary)
     return true;
 }
 
+/* ---- schedulers side by side ---- */
+
+typedef struct asked {
+    char option[80], name[64]; /* as it was given; of the scheduler */
+} asked;
+
+/* The library refuses them too, in words of its own; here options have names, and nothing was read yet. */
+static int check_pair(tool *t, const asked *a, const asked *b)
+{
+    const unsigned both = mest_scheduler_flags(a->name) & mest_scheduler_flags(b->name);
+    const bool object = strchr(a->name, '/') || strstr(a->name, ".so");
+    if (strcmp(a->option, b->option) == 0 && !object)
+        return tool_refuse(t, EXIT_USAGE, "%s is given twice: a scheduler does its work once", a->option);
+    if (both & MEST_SCHEDULER_MOVES_WEIGHTS)
+        return tool_refuse(t, EXIT_USAGE, "%s and %s both move weights: a run has one method of sparse training, by --method or by --scheduler", a->option, b->option);
+    if (strcmp(a->name, b->name) == 0 && !object)
+        return tool_refuse(t, EXIT_USAGE, "%s and %s are the same scheduler: give one of them", a->option, b->option);
+    if (both & MEST_SCHEDULER_CHOOSES_SAMPLES)
+        return tool_refuse(t, EXIT_USAGE, "%s and %s both choose the samples that are trained on: give one of them", a->option, b->option);
+    return 0;
+}
+
+static int check_company(tool *t)
+{
+    const settings *s = t->s;
+    asked all[SETTINGS_TEXTS + 2];
+    const char *mode;
+    int n = 0, code = 0;
+    char name[64];
+    method_name(s, name, sizeof name);
+    if (strcmp(name, "static") != 0) {
+        snprintf(all[n].option, sizeof all[n].option, "--method %s", name);
+        snprintf(all[n].name, sizeof all[n].name, "%s", is_mest(name, strlen(name), &mode) ? "mest" : name);
+        n++;
+    }
+    if (s->forget_epoch > 0)
+        all[n++] = (asked){"--forget-epoch", "forgetting"};
+    for (int i = 0; i < s->scheduler.n; i++, n++) {
+        const char *text = s->scheduler.v[i];
+        snprintf(all[n].name, sizeof all[n].name, "%.*s", (int)name_length(text), text);
+        snprintf(all[n].option, sizeof all[n].option, "--scheduler %s", all[n].name);
+    }
+    for (int i = 0; i < n; i++)
+        for (int k = 0; k < i && code == 0; k++)
+            code = check_pair(t, &all[k], &all[i]);
+    return code;
+}
+
 int tool_check_method(tool *t)
 {
     const settings *s = t->s;
@@ -109,7 +158,7 @@ int tool_check_method(tool *t)
         tool_note(t, "--mest-lambda has no effect: it is an option of MEST");
     if (!mest && !fixed && every && !has_interval(name, &summary))
         tool_note(t, "--mutate-every has no effect: method %s has no interval (%s)", name, summary);
-    return 0;
+    return check_company(t);
 }
 
 static int add_scheduler(tool *t, const char *name, const char *options)
@@ -131,7 +180,31 @@ static int add_named(tool *t, const char *text)
     return add_scheduler(t, name, text[n] ? text + n + 1 : NULL);
 }
 
-/* What the other options say comes first, so that options given with the name win. --mutate-every counts epochs: it is left out where the name
+/* Does "key=value,.." give this key? */
+static bool says(const char *options, const char *key)
+{
+    const size_t n = strlen(key);
+    for (const char *at = options; *at; at += strcspn(at, ","), at += *at == ',')
+        if (strncmp(at, key, n) == 0 && at[n] == '=')
+            return true;
+    return false;
+}
+
+/* Appends an item; false: it does not fit. */
+static bool put(char *options, size_t size, size_t *used, const char *format, ...) MEST_PRINTF(4, 5);
+static bool put(char *options, size_t size, size_t *used, const char *format, ...)
+{
+    va_list list;
+    *used += (size_t)snprintf(options + *used, size - *used, "%s", *used ? "," : "");
+    va_start(list, format);
+    const int n = vsnprintf(options + *used, size - *used, format, list);
+    va_end(list);
+    const bool fits = n >= 0 && (size_t)n < size - *used;
+    *used += fits ? (size_t)n : 0;
+    return fits;
+}
+
+/* What the other options say, except where the options given with the name do: those win. --mutate-every counts epochs: it is left out where the name
  * says how often, in steps perhaps, and where the method has no interval. */
 static int add_method(tool *t)
 {
@@ -144,12 +217,19 @@ static int add_method(tool *t)
     if (strcmp(name, "static") == 0)
         return 0;
     bool mest = is_mest(name, strlen(name), &mode);
-    if (mest)
-        snprintf(options, sizeof options, "mode=%s,freq=%" PRId64 ",lambda=%.9g", mode, s->mutate_every, s->mest_lambda);
-    else if (options_given(s, "mutate-every") && has_interval(name, &summary) && strncmp(own, "every=", 6) != 0 && !strstr(own, ",every="))
-        snprintf(options, sizeof options, "every=%" PRId64 ",unit=epochs", s->mutate_every);
-    size_t used = strlen(options);
-    if (*own && (size_t)snprintf(options + used, sizeof options - used, "%s%s", used ? "," : "", own) >= sizeof options - used)
+    size_t used = 0;
+    const bool every = options_given(s, "mutate-every") && has_interval(name, &summary) && !says(own, "every");
+    if (mest && !says(own, "mode"))
+        put(options, sizeof options, &used, "mode=%s", mode);
+    if (mest && !says(own, "freq"))
+        put(options, sizeof options, &used, "freq=%" PRId64, s->mutate_every);
+    if (mest && !says(own, "lambda"))
+        put(options, sizeof options, &used, "lambda=%.9g", s->mest_lambda);
+    if (!mest && every)
+        put(options, sizeof options, &used, "every=%" PRId64, s->mutate_every);
+    if (!mest && every && !says(own, "unit"))
+        put(options, sizeof options, &used, "unit=epochs");
+    if (*own && !put(options, sizeof options, &used, "%s", own))
         return tool_refuse(t, EXIT_USAGE, "--method: its options are too long");
     return add_scheduler(t, mest ? "mest" : name, *options ? options : NULL);
 }

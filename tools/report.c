@@ -167,7 +167,7 @@ static void print_train(tool *t, const train_report *r, const stored *sum)
     mest_session_memory(t->session, &current, &peak);
     fprintf(out, "\n%s%s%s\n", bold, "Result", plain);
     print_metrics(out, "the model as given", &r->original, &first);
-    print_metrics(out, t->sparsified ? "made sparse, before training" : "before training", &r->start, &first);
+    print_metrics(out, r->made_sparse ? "made sparse, before training" : "before training", &r->start, &first);
     print_metrics(out, t->has_val ? "after training" : "in the last epoch (no --val)", &r->end, &first);
     progress_duration(a, sizeof a, r->seconds);
     fprintf(out, "  %-12s%s (%.1f s), %" PRId64 " epochs, %" PRId64 " steps%s%s\n", "time", a, r->seconds, r->epochs, r->steps,

@@ -18,6 +18,7 @@ typedef struct train_report {
     mest_plan_info plan;   /* of the training program */
     mest_memory_plan memory; /* predicted for the run */
     const char *resumed;   /* checkpoint, NULL: none */
+    bool made_sparse;      /* some weights were sparse where training began: not if a method takes them there from all weights */
     bool complete;           /* nothing was left to train */
 } train_report;
 

@@ -11,6 +11,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "summary.h"
+
 static bool same_file(const char *a, const char *b)
 {
     struct stat x, y;
@@ -95,6 +97,10 @@ static int lock_folder(tool *t, const char *folder)
 static int open_logs(tool *t, const char *folder)
 {
     const log_form *form;
+    const char *resumed = rundir_resume_path(t); /* NULL with --resume: the run begins at its beginning, and so does its log */
+    int64_t epochs = 0, steps = 0;
+    if (resumed)
+        mest_session_position(t->session, &epochs, &steps);
     for (int i = 0; (form = log_form_at(i)) != NULL; i++) {
         char path[4400], name[200];
         struct stat st;
@@ -104,9 +110,11 @@ static int open_logs(tool *t, const char *folder)
         form->file_name(name, sizeof name);
         snprintf(path, sizeof path, "%s/%s", folder, name);
         /* O_NONBLOCK: a named pipe that nobody reads must not make us wait */
-        file->fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NONBLOCK | (t->s->resume || form->keep ? 0 : O_TRUNC), 0666);
+        file->fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NONBLOCK | (resumed || form->keep ? 0 : O_TRUNC), 0666);
         if (file->fd >= 0 && fstat(file->fd, &st) == 0 && !S_ISREG(st.st_mode))
             return tool_refuse(t, EXIT_FILES, "--output-dir: '%s' is not a regular file", path);
+        if (file->fd >= 0 && resumed && form->place && !log_go_on(form, file, path, epochs, steps, resumed))
+            return tool_refuse(t, EXIT_FILES, "--output-dir: '%s' cannot be gone on with: %s", path, strerror(errno));
         if (file->fd < 0 || (fstat(file->fd, &st) == 0 && st.st_size == 0 && form->begin && !form->begin(file)))
             return tool_refuse(t, EXIT_FILES, "--output-dir: '%s' cannot be written: %s", path, strerror(errno));
         t->logging = true;
@@ -223,7 +231,18 @@ int rundir_prepare(tool *t)
     return 0;
 }
 
-bool rundir_has_results(const tool *t) { return *t->summary && exists(t->summary) && exists(t->run_model); }
+bool rundir_has_results(tool *t)
+{
+    const cJSON *metrics;
+    if (!*t->summary || !exists(t->run_model))
+        return false;
+    cJSON *summary = summary_read(t->summary, &metrics);
+    const bool good = summary || summary_restore(t->summary);
+    if (!summary)
+        tool_note(t, "'%s' is missing or damaged: %s", t->summary, good ? "it was written again, from log.jsonl" : "it is made again");
+    cJSON_Delete(summary);
+    return good;
+}
 
 const char *rundir_resume_path(const tool *t)
 {

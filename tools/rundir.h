@@ -14,8 +14,8 @@ int rundir_prepare(tool *t);
 int rundir_prepare_sweep(tool *t);
 /* All else is ready: opens the log and, with --overwrite, removes the old checkpoint and results. Nothing of an earlier run is touched before. */
 int rundir_begin(tool *t);
-/* Does the folder hold both results, model.onnx and summary.json? */
-bool rundir_has_results(const tool *t);
+/* Does the folder of a run that ended hold both results, model.onnx and summary.json? A summary that is damaged is written again if the log has it. */
+bool rundir_has_results(tool *t);
 /* The checkpoint to go on from, NULL: none (then --resume begins a new run). */
 const char *rundir_resume_path(const tool *t);
 /* Where a checkpoint goes when the run is interrupted; "" if nowhere. */

@@ -324,8 +324,9 @@ int tool_create_session(tool *t)
     c->eval_batch = s->eval_batch;
     c->shuffle = !s->no_shuffle;
     c->drop_last = s->drop_last;
-    /* --max-steps alone counts steps, over as many epochs as they take. */
-    c->epochs = s->max_steps > 0 && !options_given(s, "epochs") ? 0 : s->epochs;
+    /* --max-steps alone counts steps, over as many epochs as they take; a plan is no run and has none unless they are said. */
+    const bool plan = s->mode == MODE_EXPLAIN || s->mode == MODE_CHECK;
+    c->epochs = (plan || s->max_steps > 0) && !options_given(s, "epochs") ? 0 : s->epochs;
     c->max_steps = s->max_steps;
     c->loss = s->loss;
     c->label_smoothing = s->smoothing;

@@ -50,6 +50,7 @@ typedef struct sweep_run {
     sweep_state state;
     bool begun;           /* there is a folder of the same command: go on with it */
     int exit_code;        /* SWEEP_FAILED */
+    bool unreadable;      /* SWEEP_FAILED: it ended well, but what it left cannot be read */
     pid_t process;        /* SWEEP_RUNNING */
     /* SWEEP_DONE; NaN: not known */
     double loss, accuracy, sparsity, seconds, steps, peak_bytes;
@@ -81,9 +82,10 @@ const option *sweep_option(const char *name);
 int sweep_read(tool *t, sweep *s, const char *path);
 /* Every combination, checked as the command line would be. */
 int sweep_expand(tool *t, sweep *s);
-/* What the command line would say to the run; with_model: also whether its model can be read and made sparse as it says. Says what is wrong, and
- * with which run. */
-int sweep_check_run(tool *t, const sweep *s, const sweep_run *r, bool with_model);
+/* What the command line would say to the run: its options alone; with the model, whether it can be read and made sparse, and its schedulers go with
+ * it and with the number of epochs; with the data, too. Says what is wrong, and with which run. */
+typedef enum sweep_depth { SWEEP_OPTIONS, SWEEP_MODEL, SWEEP_DATA } sweep_depth;
+int sweep_check_run(tool *t, const sweep *s, const sweep_run *r, sweep_depth depth);
 /* Which runs are done or begun in the folder; a run there that was made with other options is refused, unless --overwrite. */
 int sweep_look(tool *t, sweep *s, const char *folder);
 /* The results of a finished run, from its folder; false: it is not finished. */

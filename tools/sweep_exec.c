@@ -133,10 +133,13 @@ static void settle(sweep_run *r, int status)
 {
     r->begun = true;
     r->exit_code = WIFEXITED(status) ? WEXITSTATUS(status) : EXIT_SIGNAL + WTERMSIG(status);
-    if (r->exit_code == 0)
-        r->state = sweep_results(r) ? SWEEP_DONE : SWEEP_FAILED;
-    else
+    if (r->exit_code == 0 && !sweep_results(r)) {
+        r->exit_code = EXIT_FILES;
+        r->state = SWEEP_FAILED;
+        r->unreadable = true;
+    } else if (r->exit_code != 0) {
         r->state = caught && (r->exit_code == EXIT_SIGNAL + SIGTERM || r->exit_code == EXIT_SIGNAL + SIGINT) ? SWEEP_OPEN : SWEEP_FAILED;
+    }
 }
 
 /* Waits for one of them; NULL: none is left. */

@@ -11,7 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "json.h"
+#include "summary.h"
 #include "whole_file.h"
 
 static int no_memory(tool *t) { return tool_refuse(t, EXIT_LIMIT, "--sweep: out of memory"); }
@@ -139,7 +139,23 @@ static int make_run(tool *t, sweep *s, const sweep_grid *grid, const int *at, sw
     return r->name ? 0 : no_memory(t);
 }
 
-int sweep_check_run(tool *t, const sweep *s, const sweep_run *r, bool with_model)
+/* What --train does before its first step, but for the plan: its memory would be that of this process. */
+static int try_run(tool *probe, sweep_depth depth)
+{
+    tool_budget(probe, true);
+    int code = tool_load_model(probe);
+    if (code == 0 && depth == SWEEP_DATA)
+        code = tool_open_sources(probe, true);
+    if (code == 0 && depth == SWEEP_DATA)
+        code = tool_check_sources(probe, true);
+    if (code == 0)
+        code = tool_sparsify(probe);
+    if (code == 0)
+        code = tool_create_session(probe);
+    return code ? code : tool_add_schedulers(probe);
+}
+
+int sweep_check_run(tool *t, const sweep *s, const sweep_run *r, sweep_depth depth)
 {
     static settings told;
     static tool probe;
@@ -156,12 +172,11 @@ int sweep_check_run(tool *t, const sweep *s, const sweep_run *r, bool with_model
     if (!good)
         return tool_refuse(t, EXIT_USAGE, "--sweep: %s, %s: %s", s->path, text, message);
     told.quiet = true;
+    told.measure = false; /* a pass over the data, for the run */
     tool_init(&probe, &told);
     int code = tool_check_settings(&probe);
-    if (code == 0 && with_model)
-        code = tool_load_model(&probe);
-    if (code == 0 && with_model)
-        code = tool_sparsify(&probe);
+    if (code == 0 && depth > SWEEP_OPTIONS)
+        code = try_run(&probe, depth);
     tool_close(&probe);
     if (code)
         tool_note(t, "that is from '%s', %s", s->path, text);
@@ -192,7 +207,7 @@ static int add_run(tool *t, sweep *s, const sweep_grid *grid, const int *at)
         return tool_refuse(t, EXIT_USAGE, "--sweep: %s: two runs with different options are both %s", s->path, sweep_describe(s, r, text, sizeof text));
     }
     if (code == 0)
-        code = sweep_check_run(t, s, r, false);
+        code = sweep_check_run(t, s, r, SWEEP_OPTIONS);
     s->n_runs += code == 0;
     return code;
 }
@@ -235,19 +250,6 @@ int sweep_expand(tool *t, sweep *s)
 
 /* ---- what is there ---- */
 
-static char *read_all(const char *path)
-{
-    struct stat st;
-    const char *why;
-    FILE *file = plain_open(path, &why);
-    char *text = NULL;
-    if (file && fstat(fileno(file), &st) == 0 && st.st_size < 64 << 20 && (text = malloc((size_t)st.st_size + 1)))
-        text[fread(text, 1, (size_t)st.st_size, file)] = 0;
-    if (file)
-        fclose(file);
-    return text;
-}
-
 static void command_path(const sweep_run *r, char *path, size_t size) { snprintf(path, size, "%s/command.txt", r->folder); }
 
 /* One argument a line. */
@@ -272,24 +274,19 @@ bool sweep_results(sweep_run *r)
     if (access(path, F_OK) != 0)
         return false;
     snprintf(path, sizeof path, "%s/summary.json", r->folder);
-    char *text = read_all(path);
-    cJSON *summary = text ? cJSON_Parse(text) : NULL;
-    const cJSON *metrics = cJSON_GetObjectItemCaseSensitive(summary, "after");
-    if (!metrics)
-        metrics = cJSON_GetObjectItemCaseSensitive(summary, "train");
-    if (metrics) {
-        r->loss = number_at(metrics, "loss");
-        r->accuracy = number_at(metrics, "accuracy");
-        r->sparsity = number_at(summary, "sparsity");
-        r->seconds = number_at(summary, "seconds");
-        r->steps = number_at(summary, "steps");
-        r->peak_bytes = number_at(summary, "peak_bytes");
-        r->state = SWEEP_DONE;
-    }
-    bool good = metrics != NULL;
+    const cJSON *metrics;
+    cJSON *summary = summary_read(path, &metrics);
+    if (!summary)
+        return false;
+    r->loss = number_at(metrics, "loss");
+    r->accuracy = number_at(metrics, "accuracy");
+    r->sparsity = number_at(summary, "sparsity");
+    r->seconds = number_at(summary, "seconds");
+    r->steps = number_at(summary, "steps");
+    r->peak_bytes = number_at(summary, "peak_bytes");
+    r->state = SWEEP_DONE;
     cJSON_Delete(summary);
-    free(text);
-    return good;
+    return true;
 }
 
 static int look_at(tool *t, sweep *s, sweep_run *r)
@@ -298,7 +295,7 @@ static int look_at(tool *t, sweep *s, sweep_run *r)
     command_path(r, path, sizeof path);
     if (!put_command(r, command, sizeof command))
         return tool_refuse(t, EXIT_USAGE, "--sweep: %s, %s: its options are too long", s->path, sweep_describe(s, r, text, sizeof text));
-    char *there = read_all(path);
+    char *there = whole_read(path);
     bool same = there && strcmp(there, command) == 0, other = there && !same;
     free(there);
     if (t->s->overwrite)

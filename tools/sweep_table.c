@@ -143,6 +143,8 @@ static void print_failed(FILE *out, const sweep *s)
         if (r->state != SWEEP_FAILED)
             continue;
         last_message(r, message, sizeof message);
+        if (r->unreadable)
+            snprintf(message, sizeof message, "'%.400s/summary.json' or model.onnx cannot be read", r->folder);
         fprintf(out, "failed (%d): %s: %s\n", r->exit_code, sweep_describe(s, r, text, sizeof text), message);
     }
 }

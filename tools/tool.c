@@ -99,8 +99,9 @@ int tool_exit_code(tool_stage stage, mest_status status)
     case MEST_E_CANCELLED: return EXIT_SIGNAL + (signals_caught() ? signals_caught() : SIGINT);
     case MEST_E_ARGUMENT: return EXIT_USAGE;
     case MEST_E_DATA: return stage == STAGE_MODEL ? EXIT_MODEL : EXIT_DATA;
-    case MEST_E_UNSUPPORTED: return stage == STAGE_DATA ? EXIT_DATA : stage == STAGE_PLUGIN ? EXIT_PLUGIN : EXIT_MODEL;
-    case MEST_E_SHAPE: return stage == STAGE_DATA || stage == STAGE_RUN ? EXIT_DATA : EXIT_MODEL;
+    case MEST_E_UNSUPPORTED: /* once steps were planned, only a scheduler can find something it cannot do */
+        return stage == STAGE_DATA ? EXIT_DATA : stage == STAGE_PLUGIN || stage == STAGE_TRAIN ? EXIT_PLUGIN : EXIT_MODEL;
+    case MEST_E_SHAPE: return stage == STAGE_DATA || stage == STAGE_RUN || stage == STAGE_TRAIN ? EXIT_DATA : EXIT_MODEL;
     case MEST_E_IO:
     case MEST_E_FORMAT:
         return stage == STAGE_MODEL ? EXIT_MODEL : stage == STAGE_DATA ? EXIT_DATA : stage == STAGE_PLUGIN ? EXIT_PLUGIN : EXIT_FILES;

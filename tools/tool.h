@@ -32,7 +32,7 @@ enum {
     EXIT_SIGNAL = 128 /* + number of the signal */
 };
 
-typedef enum tool_stage { STAGE_MODEL, STAGE_DATA, STAGE_PREPARE, STAGE_PLUGIN, STAGE_RUN, STAGE_FILES } tool_stage;
+typedef enum tool_stage { STAGE_MODEL, STAGE_DATA, STAGE_PREPARE, STAGE_PLUGIN, STAGE_RUN, STAGE_TRAIN, STAGE_FILES } tool_stage;
 
 typedef struct memory_budget {
     mest_allocator under; /* where the memory comes from */

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -59,4 +60,17 @@ FILE *plain_open(const char *path, const char **why)
     if (fd >= 0)
         close(fd);
     return NULL;
+}
+
+char *whole_read(const char *path)
+{
+    struct stat st;
+    const char *why;
+    FILE *file = plain_open(path, &why);
+    char *text = NULL;
+    if (file && fstat(fileno(file), &st) == 0 && st.st_size < 64 << 20 && (text = malloc((size_t)st.st_size + 1)))
+        text[fread(text, 1, (size_t)st.st_size, file)] = 0;
+    if (file)
+        fclose(file);
+    return text;
 }

@@ -220,6 +220,10 @@ typedef struct mest_host_api {
     mest_status (*perturb)(mest_host *host, double l1, double noise, mest_error *err);
     /* Only in step_end of a step that was disturbed: *n = number of units that turned around; the first `room` of them, ascending. */
     mest_status (*turned_units)(mest_host *host, int param, int64_t room, int64_t *units, int64_t *n, mest_error *err);
+
+    /* Epochs of the run, for create: what does not go with their number is best refused there, before anything was done. 0: not known yet, as
+     * only steps are counted. */
+    int64_t (*epochs)(mest_host *host);
 } mest_host_api;
 
 /* Does the host know a service (field) of the table? Hosts before it have a shorter table. */
@@ -256,8 +260,9 @@ typedef struct mest_scheduler {
 } mest_scheduler;
 
 enum {
-    MEST_SCHEDULER_MOVES_WEIGHTS = 1, /* a method of sparse training: decides which weights are stored */
-    MEST_SCHEDULER_STARTS_DENSE = 2   /* begins with all weights stored (mest_sparsity.start_dense) */
+    MEST_SCHEDULER_MOVES_WEIGHTS = 1,  /* a method of sparse training: decides which weights are stored. A session takes one */
+    MEST_SCHEDULER_STARTS_DENSE = 2,   /* begins with all weights stored (mest_sparsity.start_dense) */
+    MEST_SCHEDULER_CHOOSES_SAMPLES = 4 /* decides which samples are trained on. A session takes one */
 };
 
 /* The one symbol of a plugin. Returns NULL when it cannot serve a host of that ABI. */

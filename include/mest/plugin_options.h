@@ -30,6 +30,7 @@ extern "C" {
 typedef struct mest_option {
     const char *scheduler; /* for messages */
     const char *rest;      /* not read yet */
+    const char *all;       /* from the beginning */
     const char *key, *value;
     size_t key_size, value_size; /* neither is terminated */
     mest_status status;
@@ -53,11 +54,20 @@ static inline mest_option mest_options(const char *scheduler, const char *option
     mest_option o;
     memset(&o, 0, sizeof o);
     o.scheduler = scheduler;
-    o.rest = options ? options : "";
+    o.rest = o.all = options ? options : "";
     return o;
 }
 
-/* The next "key=value"; false at the end or after a fault. Empty items (",,") are skipped. */
+/* Did the key stand before this one? Of two values one would be lost without a word. */
+static inline bool mest_option_again(const mest_option *o)
+{
+    for (const char *at = o->all; at < o->key; at += strcspn(at, ",") + 1)
+        if (strncmp(at, o->key, o->key_size + 1) == 0) /* with its '=' */
+            return true;
+    return false;
+}
+
+/* The next "key=value"; false at the end or after a fault. Empty items (",,") are skipped; a key may stand once. */
 static inline bool mest_option_next(mest_option *o, mest_error *err)
 {
     if (o->status != MEST_OK)
@@ -78,7 +88,10 @@ static inline bool mest_option_next(mest_option *o, mest_error *err)
     o->value = equals + 1;
     o->value_size = size - o->key_size - 1;
     o->rest += size;
-    return true;
+    if (mest_option_again(o))
+        o->status = mest_plugin_fail(err, MEST_E_ARGUMENT, "scheduler %s: option '%.*s' is given twice", o->scheduler,
+                                     (int)(o->key_size < 60 ? o->key_size : 60), o->key);
+    return o->status == MEST_OK;
 }
 
 static inline bool mest_option_is(const mest_option *o, const char *key)

@@ -125,7 +125,8 @@ MEST_NODISCARD MEST_API mest_status mest_session_create(mest_session **session, 
 MEST_API void mest_session_destroy(mest_session *session);
 
 /* Adds a scheduler before the first step: the name of a built-in ("mest", "forgetting") or the path of a shared object
- * ("./mine.so"). `options` is "key=value,...", NULL for defaults. Called in the order of addition. */
+ * ("./mine.so"). `options` is "key=value,...", NULL for defaults. Called in the order of addition. Refused (MEST_E_ARGUMENT): a built-in
+ * one for the second time, a second one that moves weights or that chooses samples (MEST_SCHEDULER_... of mest/plugin.h). */
 MEST_NODISCARD MEST_API mest_status mest_session_add_scheduler(mest_session *session, const char *name, const char *options,
                                                                mest_error *err);
 /* Built-in schedulers, for help texts: name, summary and option lines of number `index`; NULL past the end. */

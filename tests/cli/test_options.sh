@@ -150,7 +150,7 @@ for method in mest:em mest-em:em mest-ems:ems mest-vanilla:vanilla; do
     has echo "scheduler mest mode=${method#*:},freq=3,lambda=0.5"
 done
 gives 0 m.onnx --train --data idx:x --sparsity 0.5 --method mest-ems:rate=.1/.1/0,freq=7
-has echo 'scheduler mest mode=ems,freq=5,lambda=0,rate=.1/.1/0,freq=7'
+has echo 'scheduler mest mode=ems,lambda=0,rate=.1/.1/0,freq=7'
 gives 0 m.onnx --train --data idx:x --sparsity 0.5 --method rigl
 has echo 'scheduler rigl '
 has echo 'start_dense=0'

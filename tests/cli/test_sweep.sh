@@ -64,6 +64,23 @@ if [ "$(stat -c %Y%i grid/*/summary.json | tr '\n' ' ')" = "$before" ]; then pas
 sed 's/epochs: 2/epochs: 3/' grid.yaml > other.yaml
 says 5 'was made with other options' --sweep other.yaml --output-dir grid
 if [ "$(stat -c %Y%i grid/*/summary.json | tr '\n' ' ')" = "$before" ]; then pass; else fail 'a refused sweep changed something'; fi
+what='a damaged summary' # the run is complete: its summary is written again, from its log or, without one, from what is there
+results grid > want
+one='grid/method=static,sparsity=0.9,seed=2'
+head -c 100 "$one/summary.json" > half && cp half "$one/summary.json"
+gives 0 --sweep grid.yaml --output-dir grid
+has err '12 runs, 11 of them done'
+has "$one/messages.txt" 'it was written again, from log.jsonl'
+results grid > got
+if cmp -s want got; then pass; else fail "$what: $(diff want got | tr '\n' '|')"; fi
+cp half "$one/summary.json"
+rm "$one/log.jsonl"
+gives 0 --sweep grid.yaml --output-dir grid
+has "$one/messages.txt" 'it is made again'
+results grid | cut -d, -f1-6 > got
+if cut -d, -f1-6 want | cmp -s - got; then pass; else fail "$what, without a log: $(diff want got | tr '\n' '|')"; fi
+gives 0 --sweep grid.yaml --output-dir grid
+has err '12 runs, 12 of them done'
 sed 's/seed: \[1, 2, 3\]/seed: [1, 2, 3, 4]/' grid.yaml > more.yaml # the grid may grow
 gives 0 --sweep more.yaml --output-dir grid --jobs 3
 has err '16 runs, 12 of them done'
@@ -108,6 +125,7 @@ grid:
 EOF
 } > fails.yaml
 gives 8 --sweep fails.yaml --output-dir fails
+has err 'it will fail; the other runs are made'
 has out "failed (8): scheme=pattern, method=dsr, sparsity=0.9: scheduler dsr"
 if [ "$(grep -c ',done,' fails/sweep.csv)" = 3 ]; then pass; else fail 'the others did not run'; fi
 if grep -qE '^pattern +dsr +0\.9 +0/1 +- ' out; then pass; else fail 'no row for what failed'; fi
@@ -129,6 +147,11 @@ echo 'grid: {metod: [set]}' | wrong "line 13: unknown option '--metod'; did you 
 echo 'grid: {scheme: [csr, blok4], sparsity: 0.5}' | wrong "'blok4'"
 echo 'grid: {sparsity: [0.5, 0.6], freeze: ["nothing*"]}' | wrong "--freeze: 'nothing*' matches no parameter"
 echo 'grid: {method: [zet]}' | wrong "'zet' is none of static"
+echo 'grid: {sparsity: 0.9, method: [static, lottery]}' | wrong '11 rounds of pruning and one before need at least 12 epochs, the run has 1'
+echo 'grid: {sparsity: 0.9, epochs: [12, 6], method: [static, lottery], seed: [1, 2]}' | wrong 'need at least 12 epochs, the run has 6' # a pair of known values
+has err 'sparsity=0.9, epochs=6, method=lottery, seed=1'
+echo 'grid: {sparsity: 0.9, method: ["rigl:start=.9,stop=.1"]}' | wrong 'between start=0.9 and stop=0.1'
+echo 'grid: {sparsity: 0.9, method: set, scheduler: [mest]}' | wrong 'both move weights'
 echo 'grid: {seed: [1, 1]}' | wrong "has the value '1' twice"
 echo 'grid: {seed: []}' | wrong "'seed' has no values"
 echo 'grid: [{seed: 1, x: {a: {lr: 1}}}, {seed: 1, x: {a: {lr: 2}}}]' | wrong 'two runs with different options are both seed=1, x=a'
@@ -139,6 +162,10 @@ echo 'grid: {eval: true}' | wrong 'always train'
 echo 'grid: {resume: x}' | wrong "'resume' is set by the sweep itself"
 echo 'grid: {seed: [1' | wrong 'line '
 printf 'grid: {%s: 1}\n' "$(for i in 1 2 3 4 5 6 7 8 9; do printf 'a%s: {1: , 2: , 3: , 4: , 5: , 6: },' $i; done) seed" | wrong 'more than 10000 runs'
+{ file 1; echo 'grid: {limit: [100, 200], data: ["csv:nowhere.csv"]}'; } > wrong.yaml
+gives 4 --sweep wrong.yaml --output-dir wrong
+has err nowhere.csv
+is_gone wrong
 printf 'options: {epochs: 1}\n' > wrong.yaml
 says 2 'no model is named' --sweep wrong.yaml --output-dir wrong
 says 5 'nowhere.yaml' --sweep nowhere.yaml --output-dir wrong

@@ -14,7 +14,7 @@ static const world_param grouped_params[N] = {
 };
 static const world_param *params = free_params;
 
-static inline void open_method(world *w, const char *method, const char *options, bool dense, uint64_t seed)
+static inline void open_params(world *w, bool dense, uint64_t seed)
 {
     world_param all[N];
     memcpy(all, params, sizeof all);
@@ -23,6 +23,11 @@ static inline void open_method(world *w, const char *method, const char *options
     world_open(w, seed, all, N, 0);
     for (int i = 0; i < N; i++)
         w->host.params[i].target_sparsity = params[i].sparsity;
+}
+
+static inline void open_method(world *w, const char *method, const char *options, bool dense, uint64_t seed)
+{
+    open_params(w, dense, seed);
     mest_error err = { 0 };
     mest_status status = mest_schedulers_add(w->list, method, options, &err);
     ck_assert_msg(status == MEST_OK, "%s:%s: %s", method, options, err.msg);

@@ -136,6 +136,11 @@ START_TEST(bad_options_are_explained)
         { "grasp", "temperature=0", "temperature=0" }, { "grasp", "", "begins with all of them" }, { "snip", "batches=0", "batches=0" },
         { "deepr", "every=2", "there is no option 'every'" }, { "deepr", "temperature=1/2", "temperature has 2 entries for 4 stages" },
         { "deepr", "temperature=1/2/3,stages=.5/.4", "stages must ascend" }, { "snfs", "unit=steps", "updates come between epochs" },
+        { "rigl", "start=.9,stop=.1", "no part of the run lies between start=0.9 and stop=0.1" }, { "rigl", "start=.8", "between start=0.8 and stop=0.75" },
+        { "set", "start=1", "between start=1 and stop=1" }, { "dsr", "start=.5,stop=.5", "start=0.5 and stop=0.5" }, { "deepr", "stop=0", "start=0 and stop=0" },
+        { "snfs", "start=.6,stop=.5", "start=0.6 and stop=0.5" }, { "magnitude", "start=1,stop=1", "start=1 and stop=1" },
+        { "magnitude", "mode=oneshot,start=1", "mode=oneshot with start=1" }, { "mest", "first=5,last=1", "between first=5 and last=1" },
+        { "mest", "mode=ems,freq=5,first=1,last=4", "first=1 and last=4 (freq=5)" }, { "rigl", "rate=.1,rate=.3", "option 'rate' is given twice" },
         { "snfs", "memory=all", "is not one of bounded, dense" }, { "snfs", "beta=1", "beta=1" }, { "snfs", "window=1", "window=1" },
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
@@ -158,9 +163,9 @@ START_TEST(bad_options_are_explained)
     const char *summary, *lines;
     for (const char *name; (name = mest_scheduler_builtin(n, &summary, &lines)); n++) {
         ck_assert(summary[0] && lines[0] && lines[strlen(lines) - 1] == '\n');
-        ck_assert(mest_scheduler_flags(name) <= 3);
+        ck_assert(mest_scheduler_flags(name) <= 7);
     }
-    ck_assert(mest_scheduler_flags("snip") == (MEST_SCHEDULER_MOVES_WEIGHTS | MEST_SCHEDULER_STARTS_DENSE) && mest_scheduler_flags("forgetting") == 0 &&
+    ck_assert(mest_scheduler_flags("snip") == (MEST_SCHEDULER_MOVES_WEIGHTS | MEST_SCHEDULER_STARTS_DENSE) && mest_scheduler_flags("forgetting") == MEST_SCHEDULER_CHOOSES_SAMPLES &&
               mest_scheduler_flags("none") == 0);
 }
 END_TEST

@@ -231,6 +231,27 @@ START_TEST(schedulers_act_in_order)
 }
 END_TEST
 
+/* Two that decide the same thing are refused, and leave the list as it was. */
+START_TEST(one_of_a_kind)
+{
+    static const struct { const char *name, *says; } bad[] = {
+        { "mest", "scheduler mest is there already" }, { "set", "schedulers mest and set both move weights" },
+        { "forgetting", "scheduler forgetting is there already" }, { "sieve", "schedulers forgetting and sieve both choose the samples" },
+    };
+    world w;
+    world_open(&w, 1, two, 2, 10);
+    OK(mest_schedulers_add(w.list, "mest", "", err));
+    OK(mest_schedulers_add(w.list, "forgetting", "count=3", err));
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        mest_error e = { 0 };
+        ck_assert_int_eq(mest_schedulers_add(w.list, bad[i].name, !strcmp(bad[i].name, "forgetting") ? "count=3" : "", &e), MEST_E_ARGUMENT);
+        ck_assert_msg(strstr(e.msg, bad[i].says), "%s", e.msg);
+        ck_assert_int_eq(mest_schedulers_count(w.list), 2);
+    }
+    world_close(&w);
+}
+END_TEST
+
 START_TEST(steps_allocate_nothing)
 {
     world w;
@@ -316,4 +337,4 @@ START_TEST(functions_check_their_arguments)
 END_TEST
 
 RUN("scheduler host", objects_are_loaded_or_refused, lies_are_refused_and_change_nothing, honest_proposals_are_applied, values_are_set,
-    schedulers_act_in_order, steps_allocate_nothing, steps_that_mutate_allocate_nothing, functions_check_their_arguments)
+    schedulers_act_in_order, one_of_a_kind, steps_allocate_nothing, steps_that_mutate_allocate_nothing, functions_check_their_arguments)

@@ -141,11 +141,15 @@ END_TEST
 
 START_TEST(options_and_starts_are_checked)
 {
-    static const char *const bad[] = { "rate=0", "rate=1", "rounds=0", "rewind=-1", "values=both", "scope=all", "every=3" };
+    static const char *const bad[] = { "rate=0", "rate=1", "rounds=0", "rewind=-1", "values=both", "scope=all", "every=3", "rate=.3,rounds=2" };
     world w;
-    open_method(&w, "lottery", "rounds=1", true, 3);
+    open_params(&w, true, 3);
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         REFUSED(MEST_E_ARGUMENT, mest_schedulers_add(w.list, "lottery", bad[i], err));
+    w.host.epochs = 4; /* too few are told before the run, where their number is known */
+    REFUSED(MEST_E_ARGUMENT, mest_schedulers_add(w.list, "lottery", "rounds=4", err));
+    REFUSED(MEST_E_ARGUMENT, mest_schedulers_add(w.list, "lottery", "rounds=3,rewind=1", err));
+    OK(mest_schedulers_add(w.list, "lottery", "rounds=3", err));
     world_close(&w);
     world_open(&w, 3, free_params, 1, 0); /* stored sparsely already */
     REFUSED(MEST_E_STATE, mest_schedulers_add(w.list, "lottery", "rounds=1", err));

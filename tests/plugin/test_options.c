@@ -66,7 +66,7 @@ START_TEST(faults_name_scheduler_option_and_value)
         { "a", "scheduler s: option 'a' is not of the form key=value" }, { "a=", "not of the form" }, { "=1", "not of the form" },
         { "b=1", "scheduler s: there is no option 'b'; there are: a" },  { "a=10", "scheduler s: a=10 is not a whole number from 0 to 9" },
         { "a=1x", "a=1x is not a whole number" }, { "a=-", "a=- is not" }, { "a=9999999999999999999999", "is not a whole number" },
-        { "a=1,a=2,b", "option 'b' is not" },
+        { "a=1,b", "option 'b' is not" }, { "a=1,a=2", "scheduler s: option 'a' is given twice" }, { ",a=1,,a=1,", "'a' is given twice" },
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         mest_error e = { 0 };
@@ -81,7 +81,10 @@ START_TEST(faults_name_scheduler_option_and_value)
         ck_assert_int_eq(o.status, MEST_E_ARGUMENT);
         ck_assert_msg(strstr(e.msg, bad[i].says), "%s: %s", bad[i].options, e.msg);
     }
-    mest_option o = mest_options("s", NULL);
+    mest_option o = mest_options("s", "ab=1,b=a=2,a=3"); /* neither an end nor a value of another is a key */
+    for (int i = 0; i < 3; i++)
+        ck_assert(mest_option_next(&o, NULL));
+    o = mest_options("s", NULL);
     ck_assert(!mest_option_next(&o, NULL) && o.status == MEST_OK);
     o = mest_options("s", "t=longer than that");
     char text[4];

@@ -99,7 +99,7 @@ typedef struct run {
     mest_session *session;
     const mode *mode;
     int64_t stop_after; /* epochs; -1: never */
-    const char *method, *options; /* instead of MEST in a mode */
+    const char *method, *options; /* instead of MEST in a mode; "": none */
     bool start_dense;
 } run;
 
@@ -191,7 +191,8 @@ static void open_run(run *r, const char *path, const char *scheme, double sparsi
     MUST(mest_model_load(&r->model, path, NULL, &err));
     MUST(mest_model_sparsify(r->model, &how, &err));
     MUST(mest_session_create(&r->session, r->model, &c, &err));
-    MUST(mest_session_add_scheduler(r->session, r->method ? r->method : "mest", r->method ? r->options : r->mode->options, &err));
+    if (!r->method || *r->method)
+        MUST(mest_session_add_scheduler(r->session, r->method ? r->method : "mest", r->method ? r->options : r->mode->options, &err));
 }
 
 static void close_run(run *r)
@@ -337,7 +338,7 @@ static void refuse_on_channels(const char *model)
     };
     static const mode none = {.options = "mode=vanilla"};
     for (size_t i = 0; i < sizeof not_for / sizeof *not_for; i++) {
-        run r = {.mode = &none, .start_dense = not_for[i].dense};
+        run r = {.mode = &none, .method = "", .start_dense = not_for[i].dense};
         snprintf(what, sizeof what, "filter %s", not_for[i].method);
         open_run(&r, model, "filter", .5, .05, 1);
         const mest_status status = mest_session_add_scheduler(r.session, not_for[i].method, not_for[i].options, &err);
