@@ -324,6 +324,23 @@ mest_status mest_schedulers_batch_seen(mest_schedulers *list, const int64_t *ids
     return MEST_OK;
 }
 
+/* The options as they must be equal for a run to go on: all but where something is written to (export=FILE), which is free to change. To be freed with the size of the options. */
+static mest_status identity_of(const mest_schedulers *list, const loaded *item, char **text, mest_error *err)
+{
+    const size_t size = strlen(item->options) + 1;
+    size_t n = 0;
+    *text = mest_alloc(list->host->heap, size, 1);
+    MEST_CHECK(*text, err, MEST_E_NOMEM, "scheduler %s: no memory for its options", item->name);
+    for (const char *at = item->options; *at;) {
+        const size_t k = strcspn(at, ",");
+        if (k && strncmp(at, "export=", 7) != 0)
+            n += (size_t)snprintf(*text + n, size - n, "%s%.*s", n ? "," : "", (int)k, at);
+        at += k + (at[k] == ',');
+    }
+    (*text)[n] = 0;
+    return MEST_OK;
+}
+
 /* ---- state: "MSCH", version, count; per scheduler name, options, size and bytes of its own state; then the gradient snapshot ---- */
 
 static const uint32_t STATE_MAGIC = 0x4843534du, STATE_VERSION = 1;
@@ -365,7 +382,11 @@ mest_status mest_schedulers_save(const mest_schedulers *list, mest_state_io writ
     for (int i = 0; i < list->n; i++) {
         const loaded *item = &list->item[i];
         MEST_TRY(put_text(write, stream, item->name, err));
-        MEST_TRY(put_text(write, stream, item->options, err));
+        char *options;
+        MEST_TRY(identity_of(list, item, &options, err));
+        mest_status put_options = put_text(write, stream, options, err);
+        mest_free(list->host->heap, options, strlen(item->options) + 1, 1);
+        MEST_TRY(put_options);
         metered m = { .left = UINT64_MAX }; /* once to learn the size, once to write */
         mest_status status = item->vtable->save ? item->vtable->save(item->self, metered_io, &m) : MEST_OK;
         uint64_t size = m.done;
@@ -429,7 +450,11 @@ mest_status mest_schedulers_load(mest_schedulers *list, mest_state_io read, void
         loaded *item = &list->item[i];
         uint64_t size;
         MEST_TRY(expect_text(read, stream, "scheduler", NULL, item->name, err));
-        MEST_TRY(expect_text(read, stream, "options", item->name, item->options, err));
+        char *options;
+        MEST_TRY(identity_of(list, item, &options, err));
+        mest_status equal = expect_text(read, stream, "options", item->name, options, err);
+        mest_free(host->heap, options, strlen(item->options) + 1, 1);
+        MEST_TRY(equal);
         MEST_TRY(get(read, stream, &size, sizeof size, err));
         metered m = { .next = read, .stream = stream, .left = size };
         mest_host_enter(host, MEST_HOST_NONE, item->name, i);

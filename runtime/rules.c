@@ -130,12 +130,18 @@ static mest_status match_all(const char *what, const char *text, char separator,
         for (const char *word = found ? one.patterns : ""; *word;) {
             char pattern[RULE_MOST];
             size_t n = strcspn(word, ",");
-            bool any = n == 0;
+            bool any = n == 0, weight = n == 0 || !strcmp(one.scheme, "dense"); /* a bias is dense */
             memcpy(pattern, word, n);
             pattern[n] = 0;
+            for (int32_t i = 0; i < m->n_params && !weight; i++)
+                if (matches(pattern, m->params[i].name)) {
+                    any = true;
+                    weight = m->params[i].shape.rank >= 2 && m->params[i].role != MEST_ROLE_CONSTANT && m->params[i].role != MEST_ROLE_STATISTIC;
+                }
             for (int32_t i = 0; i < m->n_params && !any; i++)
                 any = matches(pattern, m->params[i].name);
             MEST_CHECK(any, err, MEST_E_ARGUMENT, "%s: '%s' matches no parameter", what, pattern);
+            MEST_CHECK(weight, err, MEST_E_ARGUMENT, "%s: '%s' matches no weight of a layer, only parameters that are always dense", what, pattern);
             word += n + (word[n] == ',');
         }
     }

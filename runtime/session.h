@@ -154,6 +154,8 @@ mest_status mest_session_shapes(mest_session *s, mest_error *err);
 int64_t mest_session_epochs(const mest_session *s);
 double mest_session_lr(const mest_session *s, int64_t epoch, double fraction);
 double mest_session_sparsity(const mest_model *m);
+/* At the end of a run: a warning where the weights stored are not as many as were asked for. */
+void mest_session_check_target(mest_session *s);
 /* Rows, loss and hits of the program's last run, added to the sums. */
 void mest_session_count(const mest_program *p, double *loss_sum, int64_t *rows, int64_t *hits, int64_t *class_rows);
 /* Per-sample correctness of the last run, of n samples from `first` on, into s->hits. */

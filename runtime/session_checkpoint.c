@@ -55,7 +55,9 @@ static int identity_text(mest_session *s, char *text, size_t size)
                      s->file_crc, c->batch, c->shuffle, c->drop_last, c->epochs, c->max_steps, c->loss, c->label_smoothing, c->optimizer, c->lr, c->momentum,
                      c->nesterov, c->weight_decay, c->beta1, c->beta2, c->eps, c->no_decay ? c->no_decay : "", c->clip_norm, c->schedule, c->min_lr, c->gamma,
                      c->step_epochs, c->warmup_epochs, c->warmup_lr, c->schedule_per_step, c->batch_norm, c->dropout, c->seed, s->samples.count, s->model->n_params);
-    if (c->output && n > 0 && (size_t)n < size)
+    const mest_graph *graph = &s->model->graph;
+    const bool other = c->output && graph->n_outputs > 0 && strcmp(c->output, graph->values[graph->outputs[0]].name) != 0;
+    if (other && n > 0 && (size_t)n < size)
         n += snprintf(text + n, size - (size_t)n, "output=%.200s\n", c->output);
     if (strcmp(c->bn_stats, "pytorch") && n > 0 && (size_t)n < size)
         n += snprintf(text + n, size - (size_t)n, "bn_stats=%s\n", c->bn_stats);

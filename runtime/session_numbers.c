@@ -153,3 +153,22 @@ void mest_session_samples(const mest_session *s, int64_t *active, int64_t *total
     if (total)
         *total = s->samples.count;
 }
+
+void mest_session_check_target(mest_session *s)
+{
+    mest_model *m = s->model;
+    double all = 0, stored = 0, wanted = 0, units = 0;
+    for (int i = 0; i < m->n_params; i++) {
+        const mest_sparse *sp = m->params[i].sparse;
+        if (!sp || m->params[i].axes)
+            continue;
+        all += (double)sp->n_units * sp->unit_elements;
+        stored += (double)sp->active_units * sp->unit_elements;
+        wanted += (double)mest_sparse_units_at(sp, m->params[i].target_sparsity) * sp->unit_elements;
+        units += 2 * sp->unit_elements; /* shares of a layer are rounded */
+    }
+    const double apart = stored - wanted;
+    if ((apart < 0 ? -apart : apart) > units + .005 * all)
+        mest_logf(&m->heap, MEST_LOG_WARNING, "the run ended with %.2f %% of its sparse weights stored, and %.2f %% were asked for: its scheduler was not done by then",
+                  100 * stored / all, 100 * wanted / all);
+}

@@ -4,17 +4,49 @@
 
 #include "runtime/session.h"
 
+/* What a line is about: the text before '=' or ' '. */
+static size_t key_of(const char *line, size_t n)
+{
+    size_t k = 0;
+    while (k < n && line[k] != '=' && line[k] != ' ')
+        k++;
+    return k;
+}
+
+static size_t line_of(const char *text, const char *end)
+{
+    const char *stop = text < end ? memchr(text, '\n', (size_t)(end - text)) : NULL;
+    return (size_t)((stop ? stop : end) - text);
+}
+
+/* Is one of the lines from `text` on about the same as this line? */
+static bool has_key(const char *text, const char *end, const char *line, size_t n)
+{
+    const size_t k = key_of(line, n);
+    for (size_t m; text < end; text += m + 1) {
+        m = line_of(text, end);
+        if (key_of(text, m) == k && !memcmp(text, line, k))
+            return true;
+    }
+    return false;
+}
+
 mest_status mest_session_compare_lines(const char *theirs, size_t n, const char *mine, const char *path, mest_error *err)
 {
-    const char *end = theirs + n;
-    while (theirs < end || *mine) {
-        const char *stop = theirs < end ? memchr(theirs, '\n', (size_t)(end - theirs)) : NULL;
-        const size_t a = (size_t)((stop ? stop : end) - theirs), b = strcspn(mine, "\n");
-        if (a != b || memcmp(theirs, mine, a))
-            return mest_fail(err, MEST_E_STATE, "checkpoint '%s' is of another run: it has '%.*s', this run has '%.*s'", path, (int)(a < 200 ? a : 200), theirs,
-                             (int)(b < 200 ? b : 200), mine);
-        theirs += a + (stop != NULL);
-        mine += b + (mine[b] == '\n');
+    const char *end = theirs + n, *mine_end = mine + strlen(mine);
+    while (theirs < end || mine < mine_end) {
+        size_t a = line_of(theirs, end), b = line_of(mine, mine_end);
+        if (a == b && !memcmp(theirs, mine, a)) {
+            theirs += a + (theirs + a < end);
+            mine += b + (mine + b < mine_end);
+            continue;
+        }
+        if (a && b && has_key(mine, mine_end, theirs, a) && !has_key(theirs, end, mine, b))
+            a = 0; /* a line that they do not have */
+        else if (a && b && has_key(theirs, end, mine, b) && !has_key(mine, mine_end, theirs, a))
+            b = 0;
+        return mest_fail(err, MEST_E_STATE, "checkpoint '%s' is of another run: it has '%.*s', this run has '%.*s'", path, (int)(a < 200 ? a : 200), theirs,
+                         (int)(b < 200 ? b : 200), mine);
     }
     return MEST_OK;
 }

@@ -191,8 +191,9 @@ static mest_status decide(job *j, int32_t i, mest_error *err)
 static mest_status check_made(const job *j, mest_error *err)
 {
     const mest_sparsity *s = j->s;
-    if (j->made || (!j->asked && (s->sparsity <= 0 || s->rules || s->ratios)))
+    if (j->made || (!j->asked && !s->ratios && (s->sparsity <= 0 || s->rules || (s->scheme && !strcmp(s->scheme, "dense")))))
         return MEST_OK;
+    MEST_CHECK(j->asked || !s->ratios, err, MEST_E_ARGUMENT, "sparsify: ratios '%s' leave every weight dense", s->ratios);
     MEST_CHECK(j->asked, err, MEST_E_UNSUPPORTED, "sparsify: the model has no weight that could be sparse");
     return mest_fail(err, MEST_E_UNSUPPORTED, "sparsify: no weight would be sparse: %s", j->why);
 }

@@ -24,14 +24,24 @@ typedef struct training {   /* one call of mest_session_train */
     mest_loader *loader;
     int64_t n_epochs;       /* INT64_MAX when only max_steps bounds the run */
     bool stop, time_over;
+    bool in_epoch;          /* the loader has its batches */
     double epoch_start;
     mest_metrics last_epoch; /* in training */
     int64_t epochs_done;    /* in this call */
     mest_host_report moves; /* mutations between steps that were not reported yet */
     int64_t move_steps, told_step;
+    mest_progress_state moved_at; /* where the run stood at the last of them */
     double moves_seconds;   /* what they took */
     double scheduler_seconds; /* in callbacks of schedulers and in applying what they asked for, this epoch */
 } training;
+
+/* Of the epoch that is going on, or, before the loader has begun it, of the next one. */
+static int64_t batches_of(const training *t)
+{
+    const mest_session *s = t->s;
+    const int64_t n = t->in_epoch ? mest_loader_batches(t->loader) : s->samples.active / s->config.batch;
+    return n + (!t->in_epoch && !s->config.drop_last && s->samples.active % s->config.batch != 0);
+}
 
 static mest_event event_of(const training *t, mest_event_kind kind)
 {
@@ -43,7 +53,7 @@ static mest_event event_of(const training *t, mest_event_kind kind)
     e.n_samples = s->samples.count;
     mest_session_memory(s, NULL, &e.peak_bytes);
     e.train = mest_session_metrics(s->at.loss_sum, s->at.rows, s->at.hits, s->at.class_rows, s->at.rows, s->at.batch, mest_seconds() - t->epoch_start);
-    int64_t batches = t->loader ? mest_loader_batches(t->loader) : 0;
+    const int64_t batches = batches_of(t);
     e.n_steps = batches;
     e.step = s->at.batch;
     if (t->n_epochs != INT64_MAX)
@@ -73,10 +83,20 @@ static void note_watch(const mest_watch *w, mest_event *e)
     e->distance = units > 0 ? distance / units : 0;
 }
 
-static void report_host(training *t, const mest_host_report *r, double seconds)
+static mest_event event_at(const training *t, mest_event_kind kind, const mest_progress_state *at)
+{
+    mest_event e = event_of(t, kind);
+    e.epoch = at->epoch;
+    e.step = at->batch;
+    e.total_step = at->step;
+    return e;
+}
+
+/* at: where the run stood when it happened. */
+static void report_host(training *t, const mest_host_report *r, double seconds, const mest_progress_state *at)
 {
     if (r->removed || r->grown) {
-        mest_event e = event_of(t, MEST_EVENT_MUTATION);
+        mest_event e = event_at(t, MEST_EVENT_MUTATION, at);
         e.removed = r->removed;
         e.grown = r->grown;
         e.text = r->text;
@@ -87,7 +107,7 @@ static void report_host(training *t, const mest_host_report *r, double seconds)
         mest_watch_reset(t->s->host.account);
     }
     if (r->removed_samples || r->restored_samples) {
-        mest_event e = event_of(t, MEST_EVENT_SAMPLES);
+        mest_event e = event_at(t, MEST_EVENT_SAMPLES, at);
         e.removed = r->removed_samples;
         e.grown = r->restored_samples;
         e.text = r->text;
@@ -95,7 +115,7 @@ static void report_host(training *t, const mest_host_report *r, double seconds)
     }
 }
 
-enum { TELL_STEPS = 50 }; /* schedulers that move at every step are reported once in so many */
+enum { TELL_STEPS = 10 }; /* schedulers that move at every step are reported once in so many */
 
 static void flush_moves(training *t)
 {
@@ -104,7 +124,7 @@ static void flush_moves(training *t)
                  t->moves.grown, t->move_steps);
     if (t->move_steps > 0) {
         t->told_step = t->s->at.step;
-        report_host(t, &t->moves, t->moves_seconds);
+        report_host(t, &t->moves, t->moves_seconds, &t->moved_at);
     }
     t->moves_seconds = 0;
     t->moves = (mest_host_report){0};
@@ -123,6 +143,7 @@ static void note_moves(training *t, const mest_host_report *r, double seconds)
     t->moves.restored_samples += r->restored_samples;
     memcpy(t->moves.text, r->text, sizeof t->moves.text);
     t->move_steps++;
+    t->moved_at = t->s->at;
     if (t->s->at.step - t->told_step >= TELL_STEPS)
         flush_moves(t);
 }
@@ -171,7 +192,7 @@ static mest_status open_epoch(training *t, mest_error *err)
         double from = mest_seconds();
         MEST_TRY(mest_session_begin_epoch(s, &report, err));
         double took = since(t, from);
-        report_host(t, &report, took);
+        report_host(t, &report, took, &s->at);
         MEST_CHECK(s->samples.active > 0, err, MEST_E_DATA, "no sample is left to train on");
     }
     mest_loader_plan plan = {.seed = s->config.seed, .epoch = s->at.epoch, .shuffle = s->config.shuffle, .augment = true, .drop_last = s->config.drop_last,
@@ -183,6 +204,7 @@ static mest_status open_epoch(training *t, mest_error *err)
         MEST_TRY(mest_session_part_programs(s, rest, err));
     MEST_CHECK(full || !s->config.drop_last, err, MEST_E_DATA, "%" PRId64 " samples do not fill a batch of %" PRId64 ", and drop_last is set", s->samples.active,
                s->config.batch);
+    t->in_epoch = true;
     return mest_loader_begin(t->loader, &s->samples, &plan, err);
 }
 
@@ -250,11 +272,12 @@ static mest_status close_epoch(training *t, mest_error *err)
     mest_host_report report = {0};
     double from = mest_seconds();
     MEST_TRY(mest_session_close_epoch(s, &report, err));
+    t->in_epoch = false;
     double took = since(t, from);
     e.scheduler_seconds = t->scheduler_seconds;
     t->last_epoch = e.train;
     t->epochs_done++;
-    report_host(t, &report, took);
+    report_host(t, &report, took, &s->at);
     bool final = s->at.epoch >= t->n_epochs || steps_done(s);
     if (t->o->validation && t->o->validation->info && (final || (t->o->validate_every > 0 && s->at.epoch % t->o->validate_every == 0)))
         MEST_TRY(mest_session_evaluate(s, t->o->validation, t->o, &e.validation, err));
@@ -387,6 +410,8 @@ static mest_status train(mest_session *s, const mest_source *source, const mest_
         (void)mest_guest_work(own.guest, NULL);
     if (status == MEST_OK)
         status = check_weights(s, err);
+    if (status == MEST_OK && (s->at.epoch >= t.n_epochs || steps_done(s)))
+        mest_session_check_target(s);
     mest_loader_destroy(t.loader);
     if (last)
         *last = t.last_epoch;

@@ -49,7 +49,8 @@ static void put_option(FILE *out, const option *o, int columns)
 
 static void put_introduction(FILE *out)
 {
-    fputs("usage: mest-run MODEL.onnx --train | --eval | --infer | --info | --check | --gradcheck | --bench infer|train | --explain [options]\n\n"
+    fputs("usage: mest-run MODEL.onnx --train | --eval | --infer | --info | --check | --gradcheck | --bench infer|train | --explain [options]\n"
+          "       mest-run --sweep FILE.yaml | --report DIR\n\n"
           "Trains ONNX models whose weights are sparse from the first step to the last.\n\nExamples:\n", out);
     for (int i = 0; option_examples[i]; i++)
         for (const char *line = option_examples[i]; line;) {

@@ -32,4 +32,5 @@ void tool_recipe(tool *t, const mest_source_options *o)
     add(t, "--limit %" PRId64 "\n--val-split %.17g\n", s->limit, s->val_split);
     add(t, "weights%s%s%s\n", s->from_scratch ? " --from-scratch" : "", tool_starts_dense(s) ? " --start-dense" : "",
         s->from_scratch || tool_starts_dense(s) ? "" : " of the file");
+    add(t, "--kernels %s\n--no-fuse %s\nXNNPACK %s\n", s->kernels, s->no_fuse ? s->no_fuse : "none", s->no_xnnpack ? "no" : "yes"); /* they round differently */
 }

@@ -101,7 +101,7 @@ int tool_check_sources(tool *t, bool targets);
 const char *tool_model_normalisation(const tool *t);
 /* "--scale-input 255 --mean 0.49,.. --std 0.24,.." of the source; "" if it does not normalise. */
 void tool_normalisation_text(const mest_source *source, char *text, size_t size);
-/* recipe.c. Fills t->recipe: how samples are made of the data that were opened with these options, and weights of the file. A resumed run must have it in common with the
+/* recipe.c. Fills t->recipe: how samples are made of the data that were opened with these options, and weights of the file; which kernels may be used. A resumed run must have it in common with the
  * one before. */
 void tool_recipe(tool *t, const mest_source_options *o);
 

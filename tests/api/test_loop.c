@@ -53,7 +53,7 @@ static void samples(const mest_source *source, float *x, int64_t *y)
     MUST(source->fetch(source->self, ids, N, &how, x, y, err));
 }
 
-typedef struct seen { int epochs, mutations; double lr[8]; } seen;
+typedef struct seen { int epochs, mutations, off; double lr[8]; } seen;
 
 static bool look(void *user, const mest_event *event)
 {
@@ -61,6 +61,8 @@ static bool look(void *user, const mest_event *event)
     if (event->kind == MEST_EVENT_EPOCH)
         k->lr[k->epochs++ % 8] = event->lr;
     k->mutations += event->kind == MEST_EVENT_MUTATION;
+    if (event->kind == MEST_EVENT_MUTATION) /* before the first step of its epoch; the length of the run is known */
+        k->off += event->step != 0 || event->total_step != event->epoch * (N / BATCH) || event->n_total_steps != event->n_epochs * (N / BATCH);
     return true;
 }
 
@@ -77,6 +79,7 @@ START_TEST(all_ways_are_one)
     size_t n = finish(&j, one);
     ck_assert_int_eq(whole.epochs, 4);
     ck_assert_int_ge(whole.mutations, 3);
+    ck_assert_int_eq(whole.off, 0);
 
     j = begin(4, "cosine");
     ro.progress_user = &parts;

@@ -63,6 +63,12 @@ is() { if [ "$1" = "$2" ]; then pass; else fail "$3: $1 instead of $2"; fi; }
         if cmp -s whole.csv before.csv; then pass; else fail "resumed after $lines lines: other statistics"; fi
     done
 
+    # where counts are written to is free: the folder of --output-dir gets them, and a checkpoint goes on without that folder
+    gives 0 "$model" --train $recipe --forget-epoch 4 --forget-remove .3 --method mest-em --output-dir kept --checkpoint-every 3 -o kept.onnx
+    gives 0 "$model" --train $recipe --forget-epoch 4 --forget-remove .3 --method mest-em --resume kept/checkpoint.mest.prev -o elsewhere.onnx
+    if cmp -s kept.onnx elsewhere.onnx; then pass; else fail 'resumed without the folder: another model'; fi
+    says 2 "not 'epoch=4,remove=.2'" "$model" --train $recipe --forget-epoch 4 --forget-remove .2 --method mest-em --resume kept/checkpoint.mest.prev -q -o elsewhere.onnx
+
     gives 2 "$model" --train $recipe --forget-epoch 3 --forget-remove 640 # before the first step
     has err '640 of 640 samples to remove and 0 to keep leave none'
     says 2 '--forget-epoch needs' "$model" --train $recipe --forget-epoch 3

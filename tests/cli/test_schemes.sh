@@ -68,6 +68,9 @@ schemes='csr         .9 1843 3686
     gives 0 "$model" --train $recipe --epochs 1 --scheme pattern -o x.onnx # masks alone
     kept conv2.weight 8192 pattern
     says 2 'no parameter' "$model" --train $recipe --sparsity 0.9 --scheme 'konv2=pattern'
+    says 2 "'fc.bias' matches no weight of a layer" "$model" --train $recipe --rules 'fc.bias=csr:.9'
+    says 2 "'bn*' matches no weight of a layer" "$model" --train $recipe --sparsity 0.5 --scheme 'bn*=csr,block4'
+    gives 0 "$model" --train $recipe --epochs 1 --sparsity 0.5 --scheme 'fc*=dense,block4' -o x.onnx
     says 2 'no sparse format' "$model" --train $recipe --sparsity 0.9 --scheme blok
     says 2 'no sparse format' "$model" --train $data --scheme blok
     gives 0 "$model" --train $recipe --epochs 1 --rules 'conv2=nm2:4' -o x.onnx # what it leaves out by itself
