@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* --method and --scheduler: names of settings into schedulers of the session. */
 #include <inttypes.h>
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "mest/plugin.h"
@@ -232,9 +234,29 @@ int tool_check_method(tool *t)
     return code ? code : check_company(t);
 }
 
+static double number_of(const char *options, const char *key)
+{
+    const char *text = options ? says(options, key) : NULL;
+    return text ? strtod(text, NULL) : 0;
+}
+
+/* The library finds it too, but not before it trains: the samples of a session are those it is given then. Here a sweep's are known. */
+static int check_amount(tool *t, const char *options)
+{
+    const double n = (double)t->data_info.count, keep = number_of(options, "keep_lowest"), remove = number_of(options, "remove");
+    double wanted = number_of(options, "count") + number_of(options, "fraction") * n + (remove < 1 ? remove * n : remove);
+    wanted = floor(wanted + .5);
+    if (n < 1 || !(wanted >= 1) || wanted + keep < n)
+        return 0;
+    return tool_refuse(t, EXIT_USAGE, "scheduler forgetting: %.0f of %.0f samples to remove and %.0f to keep leave none", wanted, n, keep);
+}
+
 static int add_scheduler(tool *t, const char *name, const char *options)
 {
     mest_error err = {0};
+    const int code = strcmp(name, "forgetting") == 0 ? check_amount(t, options) : 0;
+    if (code)
+        return code;
     if (mest_session_add_scheduler(t->session, name, options, &err) != MEST_OK)
         return tool_fail(t, STAGE_PLUGIN, &err);
     return 0;
