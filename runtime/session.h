@@ -150,8 +150,11 @@ void mest_session_drop_evaluation(mest_session *s);
 void mest_session_plan(const mest_session *s, const mest_program *p, mest_plan_info *plan);
 /* Shapes of samples and targets from the model's output when no source gave them. */
 mest_status mest_session_shapes(mest_session *s, mest_error *err);
-/* Epochs of the whole run. Where only max_steps bounds it: as many as that takes with all samples (schedules and schedulers need a length). */
+/* Epochs of the whole run. Where max_steps bounds it: as many as that takes with all samples (schedulers need a length). */
 int64_t mest_session_epochs(const mest_session *s);
+/* Steps of an epoch with the samples that are active; of the whole run, with all samples. 0: not known. */
+int64_t mest_session_batches(const mest_session *s);
+int64_t mest_session_steps(const mest_session *s);
 double mest_session_lr(const mest_session *s, int64_t epoch, double fraction);
 double mest_session_sparsity(const mest_model *m);
 /* At the end of a run: a warning where the weights stored are not as many as were asked for. */

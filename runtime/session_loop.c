@@ -71,7 +71,7 @@ mest_metrics mest_session_metrics(double loss_sum, int64_t rows, int64_t hits, i
 static mest_epoch epoch_of(const mest_session *s, bool ended)
 {
     mest_epoch e = {.struct_size = sizeof e, .epoch = s->at.epoch, .n_epochs = mest_session_epochs(s), .step = s->at.step,
-                    .n_samples = s->samples.count, .n_active_samples = s->samples.active};
+                    .n_samples = s->samples.count, .n_active_samples = s->samples.active, .n_batches = mest_session_batches(s), .n_steps = mest_session_steps(s)};
     if (ended && s->at.rows) {
         e.train_loss = s->at.loss_sum / (double)s->at.rows;
         e.train_accuracy = s->at.class_rows ? (double)s->at.hits / (double)s->at.class_rows : 0;

@@ -10,20 +10,36 @@
 #include "runtime/channels.h"
 #include "runtime/snapshot.h"
 
+static int64_t batches_of(const mest_session *s, int64_t samples)
+{
+    return samples <= 0 ? 0 : s->config.drop_last ? samples / s->config.batch : (samples - 1) / s->config.batch + 1;
+}
+
 int64_t mest_session_epochs(const mest_session *s)
 {
     const mest_train_config *c = &s->config;
-    if (c->epochs > 0 || c->max_steps == 0 || s->samples.count == 0)
+    if (c->max_steps == 0 || s->samples.count == 0)
         return c->epochs;
-    int64_t batches = c->drop_last ? s->samples.count / c->batch : (s->samples.count - 1) / c->batch + 1;
-    return batches > 0 ? (c->max_steps - 1) / batches + 1 : 1;
+    const int64_t batches = batches_of(s, s->samples.count), n = batches > 0 ? (c->max_steps - 1) / batches + 1 : 0;
+    return n > 0 && (c->epochs == 0 || n < c->epochs) ? n : c->epochs > 0 ? c->epochs : 1;
+}
+
+int64_t mest_session_batches(const mest_session *s) { return batches_of(s, s->samples.active); }
+
+int64_t mest_session_steps(const mest_session *s)
+{
+    const int64_t most = s->config.max_steps, batches = batches_of(s, s->samples.count), epochs = s->config.epochs;
+    if (batches == 0 || epochs == 0 || epochs > INT64_MAX / batches)
+        return most;
+    return most > 0 && most < epochs * batches ? most : epochs * batches;
 }
 
 double mest_session_lr(const mest_session *s, int64_t epoch, double fraction)
 {
     const mest_train_config *c = &s->config;
     const bool placed = s->host.lr_epochs > 0; /* by a scheduler */
-    const int64_t epochs = placed ? s->host.lr_epochs : mest_session_epochs(s);
+    /* a schedule goes by the epochs that were asked for, even if max_steps ends the run before */
+    const int64_t epochs = placed ? s->host.lr_epochs : s->config.epochs > 0 ? s->config.epochs : mest_session_epochs(s);
     double e = (double)(placed ? s->host.lr_epoch : epoch) + (c->schedule_per_step ? fraction : 0);
     if (e < (double)c->warmup_epochs)
         return c->warmup_lr + (c->lr - c->warmup_lr) * e / (double)c->warmup_epochs;

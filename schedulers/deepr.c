@@ -123,6 +123,17 @@ static mest_status deepr_step_end(void *self, mest_host *host, const mest_traini
     return status;
 }
 
+static mest_status deepr_epoch_begin(void *self, mest_host *host, const mest_epoch *e, mest_error *err)
+{
+    const method *m = &((deepr *)self)->m;
+    char why[120];
+    (void)err;
+    snprintf(why, sizeof why, "no step is between start=%g and stop=%g of it", m->start, m->stop);
+    if (method_at_beginning(e) && !method_any_due(m, e, m->start, m->stop, 0))
+        method_idle(m->api, host, e, why);
+    return MEST_OK;
+}
+
 static void deepr_destroy(void *self, mest_host *host)
 {
     deepr *d = (deepr *)self;
@@ -134,6 +145,6 @@ extern const mest_scheduler mest_scheduler_deepr;
 const mest_scheduler mest_scheduler_deepr = {
     .abi = MEST_SCHEDULER_ABI, .struct_size = sizeof(mest_scheduler), .name = "deepr",
     .summary = "deep rewiring: noise and L1 in every step; a weight whose sign changes goes, a random one grows", .options = option_text,
-    .create = deepr_create, .destroy = deepr_destroy, .step_begin = deepr_step_begin, .step_end = deepr_step_end,
+    .create = deepr_create, .destroy = deepr_destroy, .epoch_begin = deepr_epoch_begin, .step_begin = deepr_step_begin, .step_end = deepr_step_end,
     .flags = MEST_SCHEDULER_MOVES_WEIGHTS,
 };

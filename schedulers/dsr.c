@@ -207,8 +207,26 @@ static mest_status dsr_step_begin(void *self, mest_host *host, const mest_traini
     return ((dsr *)self)->m.at_epochs ? MEST_OK : update((dsr *)self, host, step, err);
 }
 
+/* Each stage has an interval of its own. */
+static void note_idle(dsr *d, mest_host *host, const mest_epoch *e)
+{
+    method *m = &d->m;
+    char why[160];
+    for (int i = 0; i <= d->n_stages; i++) {
+        const double from = i > 0 && d->stages[i - 1] > m->start ? d->stages[i - 1] : m->start, to = i < d->n_stages && d->stages[i] < m->stop ? d->stages[i] : m->stop;
+        m->every = (int64_t)d->every[i];
+        if (from < to && method_any_due(m, e, from, to, 1))
+            return;
+    }
+    snprintf(why, sizeof why, "updates are every=%lld%s %s from start=%g to stop=%g of it", (long long)d->every[0], d->n_every > 1 ? "/.." : "",
+             m->unit == METHOD_EPOCHS ? "epochs" : "steps", m->start, m->stop);
+    method_idle(m->api, host, e, why);
+}
+
 static mest_status dsr_epoch_begin(void *self, mest_host *host, const mest_epoch *e, mest_error *err)
 {
+    if (method_at_beginning(e))
+        note_idle((dsr *)self, host, e);
     const mest_training_step first = method_first_step(e);
     return ((dsr *)self)->m.at_epochs ? update((dsr *)self, host, &first, err) : MEST_OK;
 }

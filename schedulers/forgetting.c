@@ -101,6 +101,10 @@ static mest_status forgetting_create(const mest_host_api *api, mest_host *host, 
     f->host = host;
     f->epoch = -1;
     mest_status status = parse(f, options, err);
+    if (status == MEST_OK && f->import_file[0]) /* before anything else was done: a sweep tries its sessions first */
+        status = mest_forgetting_look(f->import_file, err);
+    if (status == MEST_OK && f->export_file[0])
+        status = mest_forgetting_may_export(f->export_file, f->import_file, err);
     if (status != MEST_OK) {
         api->release(host, f, sizeof *f);
         return status;

@@ -82,7 +82,7 @@ mest_status mest_forgetting_export(const char *path, const uint16_t *state, int6
     return status;
 }
 
-/* One line "id,forgets" or "id,forgets,learned", as many columns as the lines before; what is wrong with it, NULL: nothing. */
+/* One line "id,forgets" or "id,forgets,learned", as many columns as the lines before; what is wrong with it, NULL: nothing. Without state its form only. */
 static const char *take_line(uint16_t *state, int64_t n, int *columns, const char *line, size_t size)
 {
     static const char form[] = "not numbers id,forgets or id,forgets,learned";
@@ -103,11 +103,13 @@ static const char *take_line(uint16_t *state, int64_t n, int *columns, const cha
         return form;
     if (*columns && fields != *columns)
         return "not as many columns as in the lines before";
+    *columns = fields;
+    if (!state)
+        return NULL;
     if (number[0] >= n)
         return "there is no such sample";
     if (state[number[0]] & MEST_FORGET_PREVIOUS)
         return "the sample is there twice";
-    *columns = fields;
     state[number[0]] = (uint16_t)((number[1] < MEST_FORGET_MOST ? number[1] : MEST_FORGET_MOST) * MEST_FORGET_EVENT |
                                   (number[2] ? MEST_FORGET_LEARNED : 0) | MEST_FORGET_PREVIOUS);
     return NULL;
@@ -153,6 +155,8 @@ static mest_status take_file(int fd, const char *path, uint16_t *state, int64_t 
                 wrong = take_line(state, n, &columns, line, length < sizeof line ? length : 0);
                 taken++;
             }
+            if (wrong && !state)
+                return mest_plugin_fail(err, MEST_E_DATA, "scheduler forgetting: %s, line %lld: %s", path, number, wrong);
             if (wrong)
                 return mest_plugin_fail(err, MEST_E_DATA, "scheduler forgetting: %s, line %lld: %s (samples are 0 to %lld)", path, number, wrong,
                                         (long long)n - 1);
@@ -163,16 +167,24 @@ static mest_status take_file(int fd, const char *path, uint16_t *state, int64_t 
     return taken ? MEST_OK : mest_plugin_fail(err, MEST_E_DATA, "scheduler forgetting: %s, line %lld: it ends before any sample", path, number - 1);
 }
 
-mest_status mest_forgetting_import(const char *path, uint16_t *state, int64_t n, mest_error *err)
+static mest_status read_counts(const char *path, uint16_t *state, int64_t n, mest_error *err)
 {
     struct stat st;
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a named pipe must not make the run wait */
     if (fd < 0)
         return file_error("cannot read", path, err);
-    memset(state, 0, (size_t)n * sizeof *state);
     mest_status status = fstat(fd, &st) == 0 && S_ISREG(st.st_mode) ? take_file(fd, path, state, n, err) :
                          mest_plugin_fail(err, MEST_E_IO, "scheduler forgetting: cannot read %s: not a regular file", path);
     close(fd);
+    return status;
+}
+
+mest_status mest_forgetting_look(const char *path, mest_error *err) { return read_counts(path, NULL, 0, err); }
+
+mest_status mest_forgetting_import(const char *path, uint16_t *state, int64_t n, mest_error *err)
+{
+    memset(state, 0, (size_t)n * sizeof *state);
+    mest_status status = read_counts(path, state, n, err);
     for (int64_t id = 0; id < n; id++)
         state[id] = (uint16_t)(state[id] & ~MEST_FORGET_PREVIOUS); /* while reading: the sample was named */
     return status;

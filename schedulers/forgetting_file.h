@@ -23,5 +23,7 @@ mest_status mest_forgetting_may_export(const char *path, const char *import, mes
 /* Fills state[0..n-1] from lines "id,forgets" or "id,forgets,learned", all of one form, in any order, each sample once at most; one that is not
  * named counts as never learned. MEST_E_IO; MEST_E_DATA with file and line. */
 mest_status mest_forgetting_import(const char *path, uint16_t *state, int64_t n, mest_error *err);
+/* The same for a reader who does not know the samples yet: can it be read, and are its lines of that form? */
+mest_status mest_forgetting_look(const char *path, mest_error *err);
 
 #endif

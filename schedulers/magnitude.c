@@ -109,6 +109,32 @@ static mest_status update(const magnitude *g, mest_host *host, const mest_traini
     return status;
 }
 
+/* Before the first step, with the length of the run: what would leave the weights dense is refused, what ends before the target is told. Where a step
+ * begins at `stop` (oneshot: start) or later, all is well: whatever is left goes there. */
+static mest_status look_ahead(const magnitude *g, mest_host *host, const mest_epoch *e, mest_error *err)
+{
+    const method *m = &g->m;
+    const bool by_epochs = m->at_epochs || m->unit == METHOD_EPOCHS;
+    const double n = m->at_epochs ? (double)e->n_epochs : (double)method_run_steps(e), last = (n - 1) / n;
+    char text[200];
+    if (n <= 0 || m->api->sparse_count(host) == 0 || last >= (g->oneshot ? m->start : m->stop))
+        return MEST_OK;
+    if (g->oneshot)
+        return mest_plugin_fail(err, MEST_E_ARGUMENT, "scheduler magnitude: nothing would be pruned: the last of the run's %lld %s begins at %.6g of it, before start=%g", (long long)n,
+                                m->at_epochs ? "epochs" : "steps", last, m->start);
+    if (!method_any_due(m, e, m->start, m->stop, 1) && !(m->start == 0 && g->initial > 0))
+        return mest_plugin_fail(err, MEST_E_ARGUMENT, "scheduler magnitude: nothing would be pruned: no multiple of every=%lld %s is between start=%g and stop=%g of the run's %lld %s",
+                                (long long)m->every, by_epochs ? "epochs" : "steps", m->start, m->stop, (long long)n, m->at_epochs ? "epochs" : "steps");
+    const double all = by_epochs && !m->at_epochs ? n / (double)e->n_batches : n;
+    const double t = (floor((ceil(all) - 1) / (double)m->every) * (double)m->every / all - m->start) / (m->stop - m->start), left = t < 0 ? 1 : (1 - t) * (1 - t) * (1 - t);
+    if (left > .005) {
+        snprintf(text, sizeof text, "the weights will not reach their target: no step begins at stop=%g or later, and the last pruning (every=%lld %s) goes %.0f %% of the way", m->stop,
+                 (long long)m->every, by_epochs ? "epochs" : "steps", 100 * (1 - left));
+        method_log(m, host, MEST_LOG_WARNING, text);
+    }
+    return MEST_OK;
+}
+
 static mest_status magnitude_step_begin(void *self, mest_host *host, const mest_training_step *step, mest_error *err)
 {
     return ((magnitude *)self)->m.at_epochs ? MEST_OK : update((magnitude *)self, host, step, err);
@@ -117,7 +143,8 @@ static mest_status magnitude_step_begin(void *self, mest_host *host, const mest_
 static mest_status magnitude_epoch_begin(void *self, mest_host *host, const mest_epoch *e, mest_error *err)
 {
     const mest_training_step first = method_first_step(e);
-    return ((magnitude *)self)->m.at_epochs ? update((magnitude *)self, host, &first, err) : MEST_OK;
+    mest_status status = method_at_beginning(e) ? look_ahead((magnitude *)self, host, e, err) : MEST_OK;
+    return status ? status : ((magnitude *)self)->m.at_epochs ? update((magnitude *)self, host, &first, err) : MEST_OK;
 }
 
 static void magnitude_destroy(void *self, mest_host *host) { method_give(&((magnitude *)self)->m, host, self, 1, sizeof(magnitude)); }

@@ -11,8 +11,7 @@
  *             beside the old ones for an interval before the weakest of both go
  *
  * Nothing of the mask is kept here: the stage follows from the epoch, random numbers are keyed by it, so there is no state to save. */
-#include "mest/plugin.h"
-#include "mest/plugin_options.h"
+#include "schedulers/method.h"
 
 enum { MAX_STAGES = 8 };
 enum { VANILLA, EM, EMS };
@@ -340,9 +339,55 @@ static mest_status mutate(const mest_self *m, mest_host *host, int param, int st
     return status;
 }
 
+/* Is some mutation of the run due in a stage that moves units? In each stage the first one on the grid, and the one that ems adds. */
+static bool any_moves(const mest_self *m, mest_host *host, int64_t n_epochs, mest_error *err)
+{
+    for (int st = 0; st < m->n_stages; st++) {
+        const int64_t from = st ? boundary_epoch(m, st - 1, n_epochs) : 0, to = st < m->boundaries.n ? boundary_epoch(m, st, n_epochs) : n_epochs;
+        const int64_t on = next_on_grid(m, from > m->first ? from : m->first);
+        if (from >= to || (!(on < to && on <= m->last) && !is_due(m, from, n_epochs)))
+            continue;
+        for (int p = 0; p < m->api->sparse_count(host); p++) {
+            mest_sparse_info info;
+            double target, prune_to, grow_to;
+            if (look(m, host, p, &info, &target, err) != MEST_OK)
+                return true;
+            stage_of_target(m, target, st, &prune_to, &grow_to);
+            if (!same(prune_to, grow_to) || info.n_active != m->api->units_at(host, p, grow_to))
+                return true;
+        }
+    }
+    return false;
+}
+
+/* Before the first step: weights that would stay as dense as they begin are an error, a pattern that stays is news. */
+static mest_status look_ahead(const mest_self *m, mest_host *host, const mest_epoch *e, mest_error *err)
+{
+    char why[200];
+    if (e->n_epochs <= 0 || any_moves(m, host, e->n_epochs, err))
+        return MEST_OK;
+    for (int p = 0; p < m->api->sparse_count(host); p++) {
+        mest_sparse_info info;
+        double target;
+        mest_status status = look(m, host, p, &info, &target, err);
+        if (status == MEST_OK && info.n_active > m->api->units_at(host, p, target))
+            status = mest_plugin_fail(err, MEST_E_ARGUMENT, "scheduler mest: '%.100s' begins above its target and stays there: no mutation is due in the run's %lld epochs (freq=%lld, first=%lld)",
+                                      info.name, (long long)e->n_epochs, (long long)m->freq, (long long)m->first);
+        if (status != MEST_OK)
+            return status;
+    }
+    snprintf(why, sizeof why, "no mutation that moves units is due in it (freq=%lld, first=%lld%s; stages begin at boundaries)", (long long)m->freq, (long long)m->first,
+             m->last < INT64_MAX ? ", last" : "");
+    method_idle(m->api, host, e, why);
+    return MEST_OK;
+}
+
 static mest_status mest_epoch_begin(void *self, mest_host *host, const mest_epoch *e, mest_error *err)
 {
     const mest_self *m = self;
+    mest_status ahead = method_at_beginning(e) ? look_ahead(m, host, e, err) : MEST_OK;
+    if (ahead != MEST_OK)
+        return ahead;
     if (m->fractions && e->n_epochs <= 0)
         return invalid(err, "boundaries are fractions of a run whose number of epochs is not known; give them in epochs");
     if (is_due(m, e->epoch, e->n_epochs)) {

@@ -5,6 +5,7 @@
  *   method         the host's table and the options every method has
  *   method_window  refuses start and stop with nothing between
  *   method_due     is this step one of the method's?
+ *   method_any_due will there be one? method_note_idle warns before a run in which there is none
  *   method_no_channels  refuses schemes that remove whole channels, before the run
  *   method_rate    the part that is replaced now
  *   method_move    proposes drops, growth and new values; a unit in both lists stays as it is
@@ -170,6 +171,50 @@ static inline bool method_due(const method *m, const mest_training_step *s)
 {
     bool at = m->unit == METHOD_STEPS ? s->step > 0 && s->step % m->every == 0 : s->batch == 0 && s->epoch > 0 && s->epoch % m->every == 0;
     return at && s->progress >= m->start && (s->progress < m->stop || m->stop >= 1);
+}
+
+/* Before the first step of a run, in epoch_begin: what its length makes of the options is known here. */
+static inline bool method_at_beginning(const mest_epoch *e) { return e->epoch == 0 && e->step == 0; }
+
+/* Steps of the run, or 0: a host that does not say, or a loop of the caller's own. */
+static inline int64_t method_run_steps(const mest_epoch *e)
+{
+    return e->struct_size >= offsetof(mest_epoch, n_steps) + sizeof e->n_steps && e->n_batches > 0 ? e->n_steps : 0;
+}
+
+/* Will method_due accept a step (at_epochs: the beginning of an epoch) of the run's part from start to stop, `first` or later? Without
+ * stepping through the run, whose length decides; where that is not known the answer is yes. What lies on the edge counts. */
+static inline bool method_any_due(const method *m, const mest_epoch *e, double start, double stop, int64_t first)
+{
+    const double steps = (double)method_run_steps(e);
+    const double all = m->at_epochs ? (double)e->n_epochs : m->unit == METHOD_EPOCHS && steps > 0 ? steps / (double)e->n_batches : steps;
+    if (all <= 0)
+        return true;
+    double at = ceil(start * all - 1e-6);
+    at = at < (double)first ? (double)first : at;
+    at = ceil(at / (double)m->every) * (double)m->every;
+    return at < all - 1e-9 && (at / all < stop + 1e-9 || stop >= 1);
+}
+
+/* `why`: the options that make it so. */
+static inline void method_idle(const mest_host_api *api, mest_host *host, const mest_epoch *e, const char *why)
+{
+    char text[320], length[80] = "";
+    if (method_run_steps(e) > 0)
+        snprintf(length, sizeof length, " (%lld steps)", (long long)method_run_steps(e));
+    snprintf(text, sizeof text, "nothing will move in this run: it has %lld epoch%s%s, and %s", (long long)e->n_epochs, e->n_epochs == 1 ? "" : "s", length, why);
+    if (api->sparse_count(host) > 0)
+        api->log(host, MEST_LOG_WARNING, text);
+}
+
+/* For the epoch_begin of a method whose updates are where method_due says. */
+static inline mest_status method_note_idle(const method *m, mest_host *host, const mest_epoch *e)
+{
+    char why[160];
+    snprintf(why, sizeof why, "updates are every=%lld %s from start=%g to stop=%g of it", (long long)m->every, m->unit == METHOD_EPOCHS ? "epochs" : "steps", m->start, m->stop);
+    if (method_at_beginning(e) && !method_any_due(m, e, m->start, m->stop, 1))
+        method_idle(m->api, host, e, why);
+    return MEST_OK;
 }
 
 static inline double method_rate(const method *m, const mest_training_step *s)

@@ -126,12 +126,18 @@ static mest_status rigl_step_begin(void *self, mest_host *host, const mest_train
     return status;
 }
 
+static mest_status rigl_epoch_begin(void *self, mest_host *host, const mest_epoch *e, mest_error *err)
+{
+    (void)err;
+    return method_note_idle(&((rigl *)self)->m, host, e);
+}
+
 static void rigl_destroy(void *self, mest_host *host) { method_give(&((rigl *)self)->m, host, self, 1, sizeof(rigl)); }
 
 extern const mest_scheduler mest_scheduler_rigl;
 const mest_scheduler mest_scheduler_rigl = {
     .abi = MEST_SCHEDULER_ABI, .struct_size = sizeof(mest_scheduler), .name = "rigl",
     .summary = "RigL: the smallest weights go, those of largest gradient grow", .options = option_text,
-    .create = rigl_create, .destroy = rigl_destroy, .step_begin = rigl_step_begin,
+    .create = rigl_create, .destroy = rigl_destroy, .epoch_begin = rigl_epoch_begin, .step_begin = rigl_step_begin,
     .flags = MEST_SCHEDULER_MOVES_WEIGHTS,
 };

@@ -135,12 +135,18 @@ static mest_status set_step_begin(void *self, mest_host *host, const mest_traini
     return status;
 }
 
+static mest_status set_epoch_begin(void *self, mest_host *host, const mest_epoch *e, mest_error *err)
+{
+    (void)err;
+    return method_note_idle(&((set *)self)->m, host, e);
+}
+
 static void set_destroy(void *self, mest_host *host) { method_give(&((set *)self)->m, host, self, 1, sizeof(set)); }
 
 extern const mest_scheduler mest_scheduler_set;
 const mest_scheduler mest_scheduler_set = {
     .abi = MEST_SCHEDULER_ABI, .struct_size = sizeof(mest_scheduler), .name = "set",
     .summary = "sparse evolutionary training: the weights nearest to zero go, random ones grow, after every epoch", .options = option_text,
-    .create = set_create, .destroy = set_destroy, .step_begin = set_step_begin,
+    .create = set_create, .destroy = set_destroy, .epoch_begin = set_epoch_begin, .step_begin = set_step_begin,
     .flags = MEST_SCHEDULER_MOVES_WEIGHTS,
 };

@@ -229,6 +229,11 @@ static mest_status sieve_epoch_begin(void *self, mest_host *host, const mest_epo
     sieve *s = (sieve *)self;
     if (e->n_samples <= 0)
         return mest_plugin_fail(err, MEST_E_STATE, "scheduler sieve: there are no samples");
+    if (method_at_beginning(e) && e->n_epochs > 0 && s->m.every >= e->n_epochs && s->exchange > 0) {
+        char text[120];
+        snprintf(text, sizeof text, "no samples change places in this run: it has %lld epochs, and exchanges are every=%lld", (long long)e->n_epochs, (long long)s->m.every);
+        method_log(&s->m, host, MEST_LOG_WARNING, text);
+    }
     if (!s->state)
         return begin(s, host, e, err);
     if (s->n != e->n_samples)

@@ -461,10 +461,18 @@ static mest_status snfs_load(void *self, mest_state_io read, void *stream)
     return status;
 }
 
+static mest_status snfs_epoch_begin(void *self, mest_host *host, const mest_epoch *e, mest_error *err)
+{
+    method m = ((snfs *)self)->m;
+    m.at_epochs = true; /* its updates come before the first step of an epoch */
+    (void)err;
+    return method_note_idle(&m, host, e);
+}
+
 extern const mest_scheduler mest_scheduler_snfs;
 const mest_scheduler mest_scheduler_snfs = {
     .abi = MEST_SCHEDULER_ABI, .struct_size = sizeof(mest_scheduler), .name = "snfs",
     .summary = "sparse momentum: smallest weights go, those of largest smoothed gradient grow, layers share by momentum", .options = option_text,
-    .create = snfs_create, .save = snfs_save, .load = snfs_load, .destroy = snfs_destroy, .step_begin = snfs_step_begin, .step_end = snfs_step_end,
+    .create = snfs_create, .save = snfs_save, .load = snfs_load, .destroy = snfs_destroy, .epoch_begin = snfs_epoch_begin, .step_begin = snfs_step_begin, .step_end = snfs_step_end,
     .flags = MEST_SCHEDULER_MOVES_WEIGHTS,
 };

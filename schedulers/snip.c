@@ -15,7 +15,7 @@ typedef struct snip {
 } snip;
 
 static const char option_text[] =
-    "batches=1         batches whose gradients are averaged\n"
+    "batches=1         batches whose gradients are averaged, at most those of the first epoch\n"
     "scope=global      global: over all parameters; layer: each parameter to its target\n";
 
 static mest_status snip_create(const mest_host_api *api, mest_host *host, const char *options, void **self, mest_error *err)
@@ -48,6 +48,23 @@ static mest_status saliency(const method *m, mest_host *host, int param, int64_t
     return status;
 }
 
+/* The batches are those of one epoch, and something must be left to train on. */
+static mest_status snip_epoch_begin(void *self, mest_host *host, const mest_epoch *e, mest_error *err)
+{
+    const snip *s = (const snip *)self;
+    const int64_t steps = method_run_steps(e);
+    char text[160];
+    if (!method_at_beginning(e) || steps == 0)
+        return MEST_OK;
+    if (s->batches > 1 && (s->batches < e->n_batches ? s->batches : e->n_batches) >= steps)
+        return mest_plugin_fail(err, MEST_E_ARGUMENT, "scheduler snip: batches=%lld take all %lld steps of the run: nothing would be trained after them", (long long)s->batches,
+                                (long long)steps);
+    snprintf(text, sizeof text, "batches=%lld: an epoch has %lld, only these are looked at", (long long)s->batches, (long long)e->n_batches);
+    if (s->batches > e->n_batches)
+        method_log(&s->m, host, MEST_LOG_WARNING, text);
+    return MEST_OK;
+}
+
 static mest_status snip_step_begin(void *self, mest_host *host, const mest_training_step *step, mest_error *err)
 {
     const snip *s = (const snip *)self;
@@ -73,6 +90,6 @@ extern const mest_scheduler mest_scheduler_snip;
 const mest_scheduler mest_scheduler_snip = {
     .abi = MEST_SCHEDULER_ABI, .struct_size = sizeof(mest_scheduler), .name = "snip",
     .summary = "SNIP: connections of largest |gradient * weight| stay, chosen once before training", .options = option_text,
-    .create = snip_create, .destroy = snip_destroy, .step_begin = snip_step_begin,
+    .create = snip_create, .destroy = snip_destroy, .epoch_begin = snip_epoch_begin, .step_begin = snip_step_begin,
     .flags = MEST_SCHEDULER_MOVES_WEIGHTS | MEST_SCHEDULER_STARTS_DENSE,
 };

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* --method and --scheduler: names of settings into schedulers of the session. */
 #include <inttypes.h>
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "mest/plugin.h"
@@ -73,6 +75,47 @@ bool tool_starts_dense(const settings *s)
     return s->start_dense || (mest_scheduler_flags(name) & MEST_SCHEDULER_STARTS_DENSE);
 }
 
+static bool is_builtin(const char *name)
+{
+    const char *other;
+    for (int i = 0; (other = mest_scheduler_builtin(i, NULL, NULL)) != NULL; i++)
+        if (strcmp(other, name) == 0)
+            return true;
+    return false;
+}
+
+/* Does it take a dense start down to the target, or may it? What is not built in is not known before it is loaded. */
+static bool may_thin(const char *name)
+{
+    const char *mode;
+    return is_mest(name, strlen(name), &mode) || !is_builtin(name) || (mest_scheduler_flags(name) & MEST_SCHEDULER_STARTS_DENSE);
+}
+
+/* --start-dense without anybody who makes the weights sparse would train all of them to the end. */
+static int check_dense_start(tool *t)
+{
+    const settings *s = t->s;
+    char name[64], who[64], known[200] = "mest-vanilla, mest-em, mest-ems";
+    method_name(s, name, sizeof name);
+    bool fixed = strcmp(name, "static") == 0, thins = !fixed && may_thin(name);
+    snprintf(who, sizeof who, "%s", name);
+    for (int i = 0; i < s->scheduler.n && !thins; i++) {
+        snprintf(name, sizeof name, "%.*s", (int)name_length(s->scheduler.v[i]), s->scheduler.v[i]);
+        thins = may_thin(name);
+        if (fixed && (mest_scheduler_flags(name) & MEST_SCHEDULER_MOVES_WEIGHTS))
+            snprintf(who, sizeof who, "%s", name);
+    }
+    if (!s->start_dense || !tool_wants_sparsity(s) || thins)
+        return 0;
+    for (int i = 0; mest_scheduler_builtin(i, NULL, NULL); i++) {
+        const char *other = mest_scheduler_builtin(i, NULL, NULL);
+        const size_t used = strlen(known);
+        if (mest_scheduler_flags(other) & MEST_SCHEDULER_STARTS_DENSE)
+            snprintf(known + used, sizeof known - used, ", %s", other);
+    }
+    return tool_refuse(t, EXIT_USAGE, "--start-dense: %s keeps the number of weights, so they would stay dense; %s and plugins take them to their target", who, known);
+}
+
 /* Has the built-in scheduler an interval that --mutate-every could set? Otherwise *summary says when it moves weights. */
 static bool has_interval(const char *name, const char **summary)
 {
@@ -131,10 +174,37 @@ static int check_company(tool *t)
     return code;
 }
 
+/* The value that "key=value,.." gives this key; NULL: none. It ends at a comma. */
+static const char *says(const char *options, const char *key)
+{
+    const size_t n = strlen(key);
+    for (const char *at = options; *at; at += strcspn(at, ","), at += *at == ',')
+        if (strncmp(at, key, n) == 0 && at[n] == '=')
+            return at + n + 1;
+    return NULL;
+}
+
+/* What stands behind the method's name (`own`) wins over --mutate-every and --mest-lambda, which is said; what contradicts the name is refused. */
+static int check_twice(tool *t, const char *name, const char *mode, const char *own)
+{
+    const settings *s = t->s;
+    const char *said = says(own, "mode"), *unit = says(own, "unit"), *interval = mode ? "freq" : "every";
+    const bool every = options_given(s, "mutate-every");
+    if (mode && said && strcmp(name, "mest") != 0 && (strcspn(said, ",") != strlen(mode) || strncmp(said, mode, strlen(mode)) != 0))
+        return tool_refuse(t, EXIT_USAGE, "--method %s: mode=%.*s contradicts the name; 'mest' takes a mode, or name mest-vanilla, mest-em or mest-ems", name, (int)strcspn(said, ","), said);
+    if (every && says(own, interval))
+        tool_note(t, "--mutate-every has no effect: --method %s says %s=", name, interval);
+    else if (every && !mode && unit && strcspn(unit, ",") == 5 && strncmp(unit, "steps", 5) == 0)
+        return tool_refuse(t, EXIT_USAGE, "--mutate-every counts epochs, and --method %s:unit=steps counts steps: give every= there", name);
+    if (mode && options_given(s, "mest-lambda") && says(own, "lambda"))
+        tool_note(t, "--mest-lambda has no effect: --method %s says lambda=", name);
+    return 0;
+}
+
 int tool_check_method(tool *t)
 {
     const settings *s = t->s;
-    const char *mode, *method = tool_method(s), *summary;
+    const char *mode = NULL, *method = tool_method(s), *summary;
     char name[64], known[400] = "static, mest-vanilla, mest-em, mest-ems";
     method_name(s, name, sizeof name);
     bool mest = is_mest(name, strlen(name), &mode), fixed = strcmp(name, "static") == 0;
@@ -152,18 +222,41 @@ int tool_check_method(tool *t)
         tool_note(t, "--method %s moves only weights that the file holds sparsely, as --sparsity is 0", method);
     const bool every = options_given(s, "mutate-every"), lambda = options_given(s, "mest-lambda");
     if (fixed && (every || lambda))
-        tool_note(t, "%s%s%s no effect: the pattern is static", every ? "--mutate-every" : "--mest-lambda", every && lambda ? " and --mest-lambda" : "",
-                  every && lambda ? " have" : " has");
+        tool_note(t, "%s%s%s no effect: %s", every ? "--mutate-every" : "--mest-lambda", every && lambda ? " and --mest-lambda" : "", every && lambda ? " have" : " has",
+                  !is_moved(s) ? "the pattern is static" : "weights are moved by a --scheduler, which has options of its own");
     else if (!mest && lambda)
         tool_note(t, "--mest-lambda has no effect: it is an option of MEST");
     if (!mest && !fixed && every && !has_interval(name, &summary))
         tool_note(t, "--mutate-every has no effect: method %s has no interval (%s)", name, summary);
-    return check_company(t);
+    const size_t n = strlen(name);
+    int code = fixed ? 0 : check_twice(t, name, mode, method[n] ? method + n + 1 : "");
+    code = code ? code : check_dense_start(t);
+    return code ? code : check_company(t);
+}
+
+static double number_of(const char *options, const char *key)
+{
+    const char *text = options ? says(options, key) : NULL;
+    return text ? strtod(text, NULL) : 0;
+}
+
+/* The library finds it too, but not before it trains: the samples of a session are those it is given then. Here a sweep's are known. */
+static int check_amount(tool *t, const char *options)
+{
+    const double n = (double)t->data_info.count, keep = number_of(options, "keep_lowest"), remove = number_of(options, "remove");
+    double wanted = number_of(options, "count") + number_of(options, "fraction") * n + (remove < 1 ? remove * n : remove);
+    wanted = floor(wanted + .5);
+    if (n < 1 || !(wanted >= 1) || wanted + keep < n)
+        return 0;
+    return tool_refuse(t, EXIT_USAGE, "scheduler forgetting: %.0f of %.0f samples to remove and %.0f to keep leave none", wanted, n, keep);
 }
 
 static int add_scheduler(tool *t, const char *name, const char *options)
 {
     mest_error err = {0};
+    const int code = strcmp(name, "forgetting") == 0 ? check_amount(t, options) : 0;
+    if (code)
+        return code;
     if (mest_session_add_scheduler(t->session, name, options, &err) != MEST_OK)
         return tool_fail(t, STAGE_PLUGIN, &err);
     return 0;
@@ -178,16 +271,6 @@ static int add_named(tool *t, const char *text)
     memcpy(name, text, n);
     name[n] = 0;
     return add_scheduler(t, name, text[n] ? text + n + 1 : NULL);
-}
-
-/* Does "key=value,.." give this key? */
-static bool says(const char *options, const char *key)
-{
-    const size_t n = strlen(key);
-    for (const char *at = options; *at; at += strcspn(at, ","), at += *at == ',')
-        if (strncmp(at, key, n) == 0 && at[n] == '=')
-            return true;
-    return false;
 }
 
 /* Appends an item; false: it does not fit. */

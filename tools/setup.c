@@ -228,6 +228,9 @@ int tool_load_model(tool *t)
     return code ? code : thaw_head(t);
 }
 
+/* auto may choose pattern */
+static bool has_masks(const char *schemes) { return strstr(schemes, "pattern") || strstr(schemes, "auto"); }
+
 /* Options that say how weights become sparse, where nothing says how much; tell: a note for each. */
 static bool idle_sparsity(tool *t, bool tell)
 {
@@ -239,6 +242,10 @@ static bool idle_sparsity(tool *t, bool tell)
                 tool_note(t, "--%s has no effect: without --sparsity, --ratios or --rules no weight is made sparse", how[i]);
             any = true;
         }
+    if (tell && tool_wants_sparsity(t->s) && t->s->ratios && options_given(t->s, "sparsity"))
+        tool_note(t, "--sparsity has no effect: --ratios says it for each weight, and all others stay dense");
+    if (tell && tool_wants_sparsity(t->s) && t->s->patterns && !has_masks(t->s->scheme) && !(t->s->rules && has_masks(t->s->rules)))
+        tool_note(t, "--patterns has no effect: neither --scheme nor --rules names the scheme pattern");
     return any;
 }
 

@@ -170,6 +170,20 @@ static int add_option(reader *r, const yaml_node_t *at, const char *name, const 
     return code;
 }
 
+/* Which of two would count is nobody's guess. */
+static int check_once(reader *r, const yaml_node_t *mapping, const char *what)
+{
+    for (size_t i = 1; i < pairs_of(mapping); i++) {
+        const yaml_node_t *key = node_at(r, mapping->data.mapping.pairs.start[i].key);
+        for (size_t k = 0; k < i && scalar(key); k++) {
+            const char *before = scalar(node_at(r, mapping->data.mapping.pairs.start[k].key));
+            if (before && strcmp(before, scalar(key)) == 0)
+                return WRONG(r, key, "'%.60s' stands twice in %s", before, what);
+        }
+    }
+    return 0;
+}
+
 /* A mapping of options. */
 static int take_options(reader *r, const yaml_node_t *node, const char *what, sweep_set **list, int *n)
 {
@@ -179,6 +193,9 @@ static int take_options(reader *r, const yaml_node_t *node, const char *what, sw
         return 0;
     if (node->type != YAML_MAPPING_NODE)
         return WRONG(r, node, "%s must be options, 'name: value'", what);
+    int code = check_once(r, node, what);
+    if (code)
+        return code;
     for (size_t i = 0; i < pairs_of(node); i++) {
         const yaml_node_t *value = node_at(r, node->data.mapping.pairs.start[i].value);
         room += value->type == YAML_SEQUENCE_NODE ? length_of(value) + 1 : 1;
@@ -186,7 +203,6 @@ static int take_options(reader *r, const yaml_node_t *node, const char *what, sw
     *list = sweep_take(r->s, room, sizeof **list);
     if (!*list)
         return no_memory(r);
-    int code = 0;
     for (size_t i = 0; i < pairs_of(node) && code == 0; i++) {
         const yaml_node_t *key = node_at(r, node->data.mapping.pairs.start[i].key);
         const char *name;
@@ -291,7 +307,7 @@ static int take_file(reader *r)
     const yaml_node_t *root = yaml_document_get_root_node(&r->document);
     if (!root || root->type != YAML_MAPPING_NODE)
         return WRONG(r, root, "expected 'model:', 'options:' and 'grid:'");
-    int code = 0;
+    int code = check_once(r, root, "the file");
     for (size_t i = 0; i < pairs_of(root) && code == 0; i++) {
         const yaml_node_t *key = node_at(r, root->data.mapping.pairs.start[i].key), *value = node_at(r, root->data.mapping.pairs.start[i].value);
         const char *name = scalar(key) ? scalar(key) : "";
@@ -309,6 +325,18 @@ static int take_file(reader *r)
     if (code == 0 && (!r->s->model || !*r->s->model))
         code = WRONG(r, root, "no model is named");
     return code;
+}
+
+/* Behind the document: the end, or a second one ('---'), which would be passed over. */
+static int check_end(const reader *r, yaml_parser_t *parser)
+{
+    yaml_event_t e;
+    if (!yaml_parser_parse(parser, &e))
+        return tool_refuse(r->t, EXIT_USAGE, "--sweep: %s, line %zu: %s", r->s->path, parser->problem_mark.line + 1, parser->problem ? parser->problem : "not YAML");
+    const bool more = e.type == YAML_DOCUMENT_START_EVENT;
+    const size_t line = e.start_mark.line + 1;
+    yaml_event_delete(&e);
+    return more ? tool_refuse(r->t, EXIT_USAGE, "--sweep: %s, line %zu: a second document begins; a sweep is one", r->s->path, line) : 0;
 }
 
 enum { DEEPEST = 64 }; /* more levels than any sweep has: the parser's time grows with the square of the depth */
@@ -363,6 +391,7 @@ int sweep_read(tool *t, sweep *s, const char *path)
     if (yaml_parser_load(&parser, &r.document)) {
         code = take_file(&r);
         yaml_document_delete(&r.document);
+        code = code ? code : check_end(&r, &parser);
     } else {
         code = tool_refuse(t, EXIT_USAGE, "--sweep: %s, line %zu: %s", path, parser.problem_mark.line + 1, parser.problem ? parser.problem : "not YAML");
     }

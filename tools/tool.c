@@ -103,6 +103,8 @@ int tool_exit_code(tool_stage stage, mest_status status)
         return stage == STAGE_DATA ? EXIT_DATA : stage == STAGE_PLUGIN || stage == STAGE_TRAIN ? EXIT_PLUGIN : EXIT_MODEL;
     case MEST_E_SHAPE: return stage == STAGE_DATA || stage == STAGE_RUN || stage == STAGE_TRAIN ? EXIT_DATA : EXIT_MODEL;
     case MEST_E_IO:
+        if (stage == STAGE_PLUGIN) /* one that a scheduler's options name */
+            return EXIT_FILES; /* fall through */
     case MEST_E_FORMAT:
         return stage == STAGE_MODEL ? EXIT_MODEL : stage == STAGE_DATA ? EXIT_DATA : stage == STAGE_PLUGIN ? EXIT_PLUGIN : EXIT_FILES;
     case MEST_E_STATE: return stage == STAGE_PLUGIN ? EXIT_PLUGIN : EXIT_USAGE;

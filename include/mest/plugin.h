@@ -59,11 +59,13 @@ typedef struct mest_sparse_info {
 typedef struct mest_epoch {
     uint32_t struct_size;
     int64_t epoch;        /* 0-based: the epoch that begins or has just ended */
-    int64_t n_epochs;     /* of the whole run */
+    int64_t n_epochs;     /* of the whole run: those that its steps last for, with all samples, where max_steps ends it before */
     int64_t step;         /* steps done since the run began */
     int64_t n_samples;    /* samples of the data source */
     int64_t n_active_samples;
     double train_loss, train_accuracy; /* of the epoch that ended; 0 at epoch_begin */
+    int64_t n_batches;    /* steps of this epoch; 0: not known, the loop is the caller's own. Since 0.2, as what follows: see struct_size */
+    int64_t n_steps;      /* of the whole run, with all samples; 0: not known */
 } mest_epoch;
 
 /* A training step. */

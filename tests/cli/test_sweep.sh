@@ -160,6 +160,23 @@ echo 'average: lr' | wrong "average names 'lr', which is no axis"
 echo 'grid: {nesterov: 3}' | wrong "'nesterov' is a switch"
 echo 'grid: {eval: true}' | wrong 'always train'
 echo 'grid: {resume: x}' | wrong "'resume' is set by the sweep itself"
+printf 'grid: {seed: 1}\ngrid: {seed: 2}\n' | wrong "line 14: 'grid' stands twice in the file"
+printf '  epochs: 2\n' | wrong "line 13: 'epochs' stands twice in options"
+echo 'grid: {run: {a: {lr: 1, lr: 2}}}' | wrong "line 13: 'lr' stands twice in a"
+printf -- '---\nmodel: x\n' | wrong 'line 13: a second document begins'
+printf 'grid: {seed: 1}\n...\n' > ends.part
+{ file 1; cat ends.part; } > ends.yaml
+gives 0 --sweep ends.yaml --output-dir ends --dry-run
+printf 'id,forgets\n1\n' > damaged.csv
+printf 'mine\n' > mine.csv
+for late in import=nowhere.csv import=damaged.csv export=mine.csv; do
+    { file 4; echo "grid: {scheduler: [\"forgetting:epoch=1,count=4\", \"forgetting:epoch=1,count=3,$late\"]}"; } > wrong.yaml
+    case $late in *damaged*) gives 4 --sweep wrong.yaml --output-dir wrong ;; *) gives 5 --sweep wrong.yaml --output-dir wrong ;; esac
+    has err "${late#*=}"
+    is_gone wrong
+done
+has mine.csv mine
+echo 'grid: {scheduler: ["forgetting:epoch=1,count=4", "forgetting:epoch=1,count=320"]}' | wrong '320 of 320 samples to remove'
 echo 'grid: {seed: [1' | wrong 'line '
 printf 'grid: {%s: 1}\n' "$(for i in 1 2 3 4 5 6 7 8 9; do printf 'a%s: {1: , 2: , 3: , 4: , 5: , 6: },' $i; done) seed" | wrong 'more than 10000 runs'
 { file 1; echo 'grid: {limit: [100, 200], data: ["csv:nowhere.csv"]}'; } > wrong.yaml
