@@ -64,7 +64,7 @@ typedef struct mest_epoch {
     int64_t n_samples;    /* samples of the data source */
     int64_t n_active_samples;
     double train_loss, train_accuracy; /* of the epoch that ended; 0 at epoch_begin */
-    int64_t n_batches;    /* steps of this epoch; 0: not known, the loop is the caller's own. Since 0.2, as what follows: see struct_size */
+    int64_t n_batches;    /* steps of this epoch; 0: not known, the loop is the caller's own. Hosts before it have a shorter structure: see struct_size */
     int64_t n_steps;      /* of the whole run, with all samples; 0: not known */
 } mest_epoch;
 
