@@ -221,12 +221,20 @@ const char *mest_schedulers_name(const mest_schedulers *list, int index, const c
 
 /* ---- callbacks ---- */
 
+/* Whether the host refused something or the scheduler did: in a callback of a shared object it is that object's failure. Of those built in an
+ * argument is an option that does not go with the run. */
+static mest_status of_callback(const loaded *item, mest_status status)
+{
+    return item->object && (status == MEST_E_ARGUMENT || status == MEST_E_STATE || status == MEST_E_LIMIT) ? MEST_E_PLUGIN : status;
+}
+
 /* A scheduler's failure, with its name in front if the text does not start with it. */
 static mest_status blame(const loaded *item, mest_status status, const mest_error *own, mest_error *err)
 {
+    const mest_status code = of_callback(item, status);
     if (own->msg[0] && strstr(own->msg, item->name))
-        return mest_fail(err, status, "%s", own->msg);
-    return mest_fail(err, status, "scheduler %s: %.400s", item->name, own->msg[0] ? own->msg : mest_status_text(status));
+        return mest_fail(err, code, "%s", own->msg);
+    return mest_fail(err, code, "scheduler %s: %.400s", item->name, own->msg[0] ? own->msg : mest_status_text(status));
 }
 
 /* A callback of a table that grew: absent where the plugin's table ends before it. */
@@ -263,7 +271,10 @@ static mest_status at_boundary(mest_schedulers *list, mest_host_phase phase, con
         list->host->who = "";
         if (status != MEST_OK)
             return blame(item, status, &own, err);
-        MEST_TRY(applied);
+        if (applied != MEST_OK && err)
+            err->code = of_callback(item, applied);
+        if (applied != MEST_OK)
+            return of_callback(item, applied);
     }
     return MEST_OK;
 }

@@ -47,8 +47,8 @@ static mest_status check_length(const lottery *l, int64_t epochs, mest_error *er
 {
     if (epochs > 0 && first_round(l, epochs) > l->rewind)
         return MEST_OK;
-    return mest_plugin_fail(err, MEST_E_ARGUMENT, "scheduler lottery: %lld rounds of pruning and one before need at least %lld epochs, the run has %lld (rounds=N: fewer rounds)",
-                            (long long)l->rounds, (long long)(l->rounds + 1 + l->rewind), (long long)epochs);
+    return mest_plugin_fail(err, MEST_E_ARGUMENT, "scheduler lottery: %lld round%s of pruning and one before need at least %lld epochs, the run has %lld%s",
+                            (long long)l->rounds, l->rounds == 1 ? "" : "s", (long long)(l->rounds + 1 + l->rewind), (long long)epochs, l->rounds == 1 ? "" : " (rounds=N: fewer rounds)");
 }
 
 static mest_status lottery_create(const mest_host_api *api, mest_host *host, const char *options, void **self, mest_error *err)
@@ -146,8 +146,8 @@ static mest_status remember(const lottery *l, mest_host *host, mest_error *err)
         bytes += info.capacity * info.unit_elements * (int64_t)sizeof(float);
     }
     char text[160];
-    snprintf(text, sizeof text, "%lld rounds of pruning; the weights to go back to take %lld bytes, as many as the weights of a dense network", (long long)l->rounds,
-             (long long)bytes);
+    snprintf(text, sizeof text, "%lld round%s of pruning; the weights to go back to take %lld bytes, as many as the weights of a dense network", (long long)l->rounds,
+             l->rounds == 1 ? "" : "s", (long long)bytes);
     if (status == MEST_OK)
         method_log(m, host, MEST_LOG_INFO, text);
     return status;
@@ -157,6 +157,8 @@ static mest_status lottery_epoch_begin(void *self, mest_host *host, const mest_e
 {
     const lottery *l = (const lottery *)self;
     place at = { 0 };
+    if (l->m.api->sparse_count(host) == 0) /* nothing is pruned, so nothing is to go back either */
+        return MEST_OK;
     mest_status status = find_place(l, e, &at, err);
     if (status == MEST_OK && !l->keep && e->epoch == l->rewind)
         status = remember(l, host, err);

@@ -81,7 +81,7 @@ recipe="--data csv:$digits --limit 480 --input-shape 1,8,8 --scale-input 16 --va
     lies grow_over 'but room was reserved for'
     lies grow_over 'but room was reserved for' ,at=step_end
     lies samples_twice 'sample 3 is removed already'
-    gives 2 "$model" --train $recipe --scheduler ./sample.so:do=bad_param -o lie.onnx
+    gives 8 "$model" --train $recipe --scheduler ./sample.so:do=bad_param -o lie.onnx
     has err 'sparse parameter 7 does not exist'
     is_gone lie.onnx
     for lie in OTHER_ABI:'has ABI 2' SHORT_STRUCT:'needs' NO_NAME:'lacks a name' NO_SYMBOL:'has no symbol' REFUSES:'cannot serve'; do

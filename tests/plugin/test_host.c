@@ -102,15 +102,15 @@ START_TEST(lies_are_refused_and_change_nothing)
         { "grow_range", MEST_E_PLUGIN, "unit 405 is out of range" }, { "grow_active", MEST_E_PLUGIN, "it is active already" },
         { "grow_twice", MEST_E_PLUGIN, "twice or out of order" },    { "grow_again", MEST_E_PLUGIN, "it is active already" },
         { "grow_over", MEST_E_PLUGIN, "make 41, but room was reserved for 40" },
-        { "bad_param", MEST_E_ARGUMENT, "parameter 7 does not exist" }, { "bad_units", MEST_E_ARGUMENT, "units 39..+2 of 40" },
-        { "late_reserve", MEST_E_STATE, "reserve is for create" },   { "samples_range", MEST_E_PLUGIN, "sample 1000 is out of range" },
+        { "bad_param", MEST_E_PLUGIN, "parameter 7 does not exist" }, { "bad_units", MEST_E_PLUGIN, "units 39..+2 of 40" },
+        { "late_reserve", MEST_E_PLUGIN, "reserve is for create" },   { "samples_range", MEST_E_PLUGIN, "sample 1000 is out of range" },
         { "samples_twice", MEST_E_PLUGIN, "sample 3 is removed already" }, { "samples_all", MEST_E_PLUGIN, "9 samples to remove of the 9" },
         { "set_range", MEST_E_PLUGIN, "unit 400 is out of range" },  { "set_inactive", MEST_E_PLUGIN, "gets new values, but is not active" },
         { "set_dropped", MEST_E_PLUGIN, "gets new values, but is not active" }, { "set_twice", MEST_E_PLUGIN, "gets new values twice" },
         { "set_nan", MEST_E_PLUGIN, "is not finite" },               { "set_none", MEST_E_PLUGIN, "no values for 1 units" },
-        { "drop_set", MEST_E_PLUGIN, "new values were given for it" }, { "late_skip", MEST_E_STATE, "skip_update is for step_begin" },
+        { "drop_set", MEST_E_PLUGIN, "new values were given for it" }, { "late_skip", MEST_E_PLUGIN, "skip_update is for step_begin" },
         { "restore_active", MEST_E_PLUGIN, "cannot be restored, it is active" }, { "restore_twice", MEST_E_PLUGIN, "cannot be restored, it is active" },
-        { "fail_after", MEST_E_NUMERIC, "changed its mind" },        { "fail_silent", MEST_E_LIMIT, "scheduler sample: a limit was exceeded" },
+        { "fail_after", MEST_E_NUMERIC, "changed its mind" },        { "fail_silent", MEST_E_PLUGIN, "scheduler sample: a limit was exceeded" },
     };
     static const char *const at[] = { "epoch_begin", "epoch_end", "step_begin", "step_end" };
     for (size_t i = 0; i < sizeof lies / sizeof *lies; i++)
