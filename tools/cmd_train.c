@@ -260,6 +260,8 @@ static int run(tool *t, train_report *r, progress *p)
     r->steps = p->steps;
     r->samples = p->samples;
     r->epochs = p->epochs_done;
+    if (status == MEST_OK && t->folder.waiting && t->folder.fresh) /* a checkpoint from elsewhere that no step follows: the folder shall have one, too */
+        status = mest_session_checkpoint(t->session, t->checkpoint, &err);
     if (p->code == 0 && (status == MEST_OK || (status == MEST_E_CANCELLED && p->steps > 0))) /* no step was left, or one was made */
         p->code = rundir_open(t);
     if (p->code)

@@ -30,12 +30,6 @@ static bool is_there(const char *path)
     return lstat(path, &st) == 0;
 }
 
-static bool is_link(const char *path)
-{
-    struct stat st;
-    return lstat(path, &st) == 0 && S_ISLNK(st.st_mode);
-}
-
 /* A checkpoint, or the one before it: where a file system has no links, a run that is killed between two renames leaves only that. */
 static bool has_checkpoint(const char *path)
 {
@@ -172,13 +166,13 @@ static int refuse_other(tool *t, const char *folder)
     char path[4400];
     const settings *s = t->s;
     const bool own = goes_on_here(t), ready = is_there(t->checkpoint) || has_checkpoint(t->checkpoint);
-    if (own && ready) {
-        const char *const through[] = {t->checkpoint, t->run_model}; /* the library would replace what they point to */
-        for (int i = 0; i < 2; i++)
-            if (is_link(through[i]))
-                return tool_refuse(t, EXIT_FILES, "--output-dir: '%s' is a symbolic link", through[i]);
+    const char *const through[] = {t->checkpoint, t->run_model}; /* the library would replace what they point to */
+    struct stat st;
+    for (int i = 0; i < 2; i++)
+        if (lstat(through[i], &st) == 0 && !S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode))
+            return tool_refuse(t, EXIT_FILES, "--output-dir: '%s' is %s", through[i], S_ISLNK(st.st_mode) ? "a symbolic link" : "not a regular file");
+    if (own && ready)
         return 0;
-    }
     t->folder.fresh = true;
     if (s->overwrite)
         return 0;
