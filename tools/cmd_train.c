@@ -233,7 +233,7 @@ static int prepare(tool *t, train_report *r)
         return tool_fail(t, STAGE_PREPARE, &err);
     if (r->resumed && mest_session_resume(t->session, r->resumed, &err) != MEST_OK)
         return tool_fail(t, STAGE_FILES, &err);
-    r->complete = r->resumed && strcmp(r->resumed, t->checkpoint) == 0 && complete(t); /* a checkpoint of the folder, not from elsewhere */
+    r->complete = r->resumed && !t->folder.fresh && complete(t); /* a checkpoint of the folder, not from elsewhere */
     return r->complete ? 0 : rundir_begin(t);
 }
 
@@ -260,6 +260,12 @@ static int run(tool *t, train_report *r, progress *p)
     r->steps = p->steps;
     r->samples = p->samples;
     r->epochs = p->epochs_done;
+    if (status == MEST_OK && t->folder.waiting && t->folder.fresh) /* a checkpoint from elsewhere that no step follows: the folder shall have one, too */
+        status = mest_session_checkpoint(t->session, t->checkpoint, &err);
+    if (p->code == 0 && (status == MEST_OK || (status == MEST_E_CANCELLED && p->steps > 0))) /* no step was left, or one was made */
+        p->code = rundir_open(t);
+    if (p->code)
+        return p->code;
     if (p->failed && (status == MEST_OK || status == MEST_E_CANCELLED))
         return tool_refuse(t, EXIT_FILES, "the log or standard output cannot be written: %s", strerror(errno));
     if (signals_caught() && (status == MEST_OK || status == MEST_E_CANCELLED))
@@ -269,7 +275,7 @@ static int run(tool *t, train_report *r, progress *p)
     return status == MEST_OK ? 0 : tool_fail(t, STAGE_TRAIN, &err);
 }
 
-int cmd_train(tool *t)
+static int train(tool *t)
 {
     const settings *s = t->s;
     train_report r = {.plan = {.struct_size = sizeof r.plan}, .memory = {.struct_size = sizeof r.memory}};
@@ -316,4 +322,12 @@ int cmd_train(tool *t)
     if (code == 0 && !s->output_dir && r.resumed && !s->resume_file)
         unlink(r.resumed); /* the checkpoint of an interruption; the run is complete now */
     return code ? code : report_train(t, &r);
+}
+
+int cmd_train(tool *t)
+{
+    int code = train(t);
+    if (code)
+        rundir_leave(t);
+    return code;
 }

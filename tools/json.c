@@ -109,6 +109,10 @@ bool json_emit(tool *t, cJSON *object)
     bool good = true;
     if (t->s->json)
         good = fwrite(line, 1, n, stdout) == n && fputc('\n', stdout) != EOF && fflush(stdout) == 0;
+    if (t->folder.waiting && object) {
+        if (cJSON_AddItemToArray(t->folder.held, object))
+            object = NULL;
+    }
     for (int i = 0; log_form_at(i); i++)
         if (t->log[i].fd >= 0)
             good = log_form_at(i)->event(&t->log[i], object, line) && good;

@@ -19,7 +19,7 @@ void json_plan(cJSON *object, const mest_plan_info *plan); /* work and memory: m
 
 /* Does anybody want events? Spares building them. */
 bool json_wanted(const tool *t);
-/* Writes the object as one line where it is wanted and frees it. False: it could not be written to the log or to stdout. */
+/* Writes the object as one line where it is wanted (to logs when the run's folder is open) and frees it. False: it could not be written to the log or to stdout. */
 bool json_emit(tool *t, cJSON *object);
 /* Writes the object, indented, to a file that appears whole or not at all; does not free it. */
 bool json_save(const cJSON *object, const char *path);

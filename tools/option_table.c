@@ -152,7 +152,7 @@ const option option_table[] = {
     INT("checkpoint-steps", 0, false, "N", "0", checkpoint_steps, 0, BIG, "also after every N steps; 0: no"),
     {"resume", 0, true, OPT_RESUME, "[FILE]", NULL, AT(resume_file), 0, 0, 0,
      "go on from the checkpoint of --output-dir, or from FILE; same options as before"},
-    FLAG("overwrite", 0, false, overwrite, "start anew in an --output-dir that holds a checkpoint"),
+    FLAG("overwrite", 0, false, overwrite, "start anew in an --output-dir that holds a run"),
     INT("topk", 0, false, "K", "(5 where class names are known)", topk, 1, 1000, "--infer: print the K best classes of each sample"),
 
     GROUP("machine", "Machine"),

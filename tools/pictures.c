@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "json.h"
+#include "rundir.h"
 #include "whole_file.h"
 
 enum {
@@ -124,7 +125,7 @@ int pictures_patterns(tool *t, const char *when)
     free(cells);
     free(count);
     snprintf(name, sizeof name, "pattern-%s.json", when);
-    in_folder(t, name, path, sizeof path);
+    in_folder(t, t->folder.waiting ? RUNDIR_PATTERN : name, path, sizeof path);
     good = !good || cJSON_GetArraySize(layers) == 0 || json_save(file, path);
     cJSON_Delete(file);
     return good ? 0 : tool_refuse(t, EXIT_FILES, "'%s': %s", path, strerror(errno));

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "json.h"
+#include "rundir.h"
 
 #define BAR_SECONDS 0.1
 #define LINE_SECONDS 10.0
@@ -289,12 +290,20 @@ static const char *parts_about(const char *text, const char *what, char *out, si
     return out;
 }
 
+/* What the first step did to the weights, the loss of the second one tells. */
+static bool has_trained(const progress *p, mest_event_kind kind)
+{
+    return kind == MEST_EVENT_EPOCH || kind == MEST_EVENT_CHECKPOINT || (kind == MEST_EVENT_STEP && p->steps > 0);
+}
+
 bool progress_event(void *user, const mest_event *event)
 {
     progress *p = user;
     const settings *s = p->t->s;
     bool lines = !s->quiet && strcmp(s->progress, "off") != 0;
     char told[512];
+    if (has_trained(p, event->kind) && (p->code = rundir_open(p->t)) != 0)
+        return false;
     switch (event->kind) {
     case MEST_EVENT_STEP:
         p->steps++;

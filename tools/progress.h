@@ -12,6 +12,7 @@
 typedef struct progress {
     tool *t;
     bool bar, colour, failed; /* failed: an event could not be written */
+    int code;                 /* the run's folder could not be opened, which was told */
     const char *task;         /* "validating", "evaluating before training", ...: what the bar says */
     double began, shown, logged; /* seconds, monotonic clock */
     int64_t steps, samples;   /* trained here */

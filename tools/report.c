@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "json.h"
+#include "summary.h"
 
 FILE *report_stream(const tool *t) { return t->s->json ? stderr : stdout; }
 
@@ -197,8 +198,9 @@ static void print_train(tool *t, const train_report *r, const stored *sum)
 static cJSON *json_train(tool *t, const train_report *r, const stored *sum)
 {
     const settings *s = t->s;
-    int64_t current = 0, peak = 0;
+    int64_t current = 0, peak = 0, epochs = 0, steps = 0; /* the latter two of the whole run, also if it was resumed */
     cJSON *event = json_event("summary");
+    mest_session_position(t->session, &epochs, &steps);
     mest_session_memory(t->session, &current, &peak);
     json_text(event, "model", s->model);
     json_text(event, "output", s->output ? s->output : *t->run_model ? t->run_model : NULL);
@@ -207,8 +209,8 @@ static cJSON *json_train(tool *t, const train_report *r, const stored *sum)
     if (r->start.samples)
         json_metrics(event, "before", &r->start);
     json_metrics(event, t->has_val ? "after" : "train", &r->end);
-    json_number(event, "epochs", (double)r->epochs);
-    json_number(event, "steps", (double)r->steps);
+    json_number(event, "epochs", (double)epochs);
+    json_number(event, "steps", (double)steps);
     json_number(event, "seconds", r->seconds);
     json_number(event, "images_per_second", r->seconds > 0 ? (double)r->samples / r->seconds : 0);
     json_number(event, "planned_bytes", (double)r->plan.total_bytes);
@@ -219,6 +221,8 @@ static cJSON *json_train(tool *t, const train_report *r, const stored *sum)
     json_number(event, "resident_peak_bytes", (double)report_resident_peak());
     json_number(event, "input_file_bytes", (double)file_bytes(s->model));
     json_number(event, "output_file_bytes", (double)file_bytes(s->output ? s->output : t->run_model));
+    if (*t->run_model)
+        summary_add_model(event, t->run_model);
     json_text(event, "method", tool_method(s));
     json_number(event, "sparsity", sum->sparse_all ? 1 - (double)sum->sparse_kept / (double)sum->sparse_all : 0);
     cJSON *weights = event ? cJSON_AddArrayToObject(event, "weights") : NULL;

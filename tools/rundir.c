@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "rundir.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -23,6 +22,12 @@ static bool exists(const char *path)
 {
     struct stat st;
     return stat(path, &st) == 0;
+}
+
+static bool is_there(const char *path)
+{
+    struct stat st;
+    return lstat(path, &st) == 0;
 }
 
 /* A checkpoint, or the one before it: where a file system has no links, a run that is killed between two renames leaves only that. */
@@ -55,8 +60,8 @@ int rundir_check_writable(tool *t, const char *option, const char *path)
     return 0;
 }
 
-/* mkdir -p */
-static bool make_folder(const char *path)
+/* mkdir -p; *made: length of the first part of the path that was not there, 0: all was. */
+static bool make_folder(const char *path, size_t *made)
 {
     char part[4096];
     size_t n = strlen(path);
@@ -68,25 +73,53 @@ static bool make_folder(const char *path)
         if (path[i] == '/' || path[i] == 0) {
             memcpy(part, path, i);
             part[i] = 0;
-            if (mkdir(part, 0777) != 0 && errno != EEXIST)
+            if (mkdir(part, 0777) == 0)
+                *made = *made ? *made : i;
+            else if (errno != EEXIST)
                 return false;
         }
     return true;
 }
 
+/* Another run that is refused takes its new lock away with it: what was opened then is no lock any more. */
+static bool is_still_at(int fd, const char *path)
+{
+    struct stat a, b;
+    return fstat(fd, &a) == 0 && lstat(path, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+}
+
 static int lock_folder(tool *t, const char *folder)
 {
     char path[4200], text[32];
+    bool made = false;
     snprintf(path, sizeof path, "%s/lock", folder);
-    t->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-    if (t->lock_fd < 0)
-        return tool_refuse(t, EXIT_FILES, "--output-dir: '%s' cannot be written: %s", path, strerror(errno));
-    if (flock(t->lock_fd, LOCK_EX | LOCK_NB) != 0) {
-        ssize_t n = read(t->lock_fd, text, sizeof text - 1);
-        text[n > 0 ? n : 0] = 0;
-        text[strcspn(text, "\n")] = 0;
-        return tool_refuse(t, EXIT_FILES, "--output-dir: '%s' is in use by another run (process %s)", folder, *text ? text : "unknown");
+    for (int i = 0; i < 100; i++) {
+        struct stat st;
+        t->lock_fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+        made = t->lock_fd >= 0;
+        if (t->lock_fd < 0 && errno == EEXIST)
+            t->lock_fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+        if (t->lock_fd < 0 && errno == ENOENT)
+            continue;
+        if (t->lock_fd < 0)
+            return tool_refuse(t, EXIT_FILES, "--output-dir: '%s' %s%s", path, errno == ELOOP ? "is a symbolic link" : "cannot be written: ",
+                               errno == ELOOP ? "" : strerror(errno));
+        if (fstat(t->lock_fd, &st) == 0 && !S_ISREG(st.st_mode))
+            return tool_refuse(t, EXIT_FILES, "--output-dir: '%s' is not a regular file", path);
+        if (flock(t->lock_fd, LOCK_EX | LOCK_NB) != 0) {
+            ssize_t n = read(t->lock_fd, text, sizeof text - 1);
+            text[n > 0 ? n : 0] = 0;
+            text[strcspn(text, "\n")] = 0;
+            return tool_refuse(t, EXIT_FILES, "--output-dir: '%s' is in use by another run (process %s)", folder, *text ? text : "unknown");
+        }
+        if (is_still_at(t->lock_fd, path))
+            break;
+        close(t->lock_fd);
+        t->lock_fd = -1;
     }
+    if (t->lock_fd < 0)
+        return tool_refuse(t, EXIT_FILES, "--output-dir: '%s' cannot be locked", path);
+    t->folder.made_lock = made;
     /* The number is only for the message above: a disk that is full is met, and named, where it matters. */
     int n = snprintf(text, sizeof text, "%ld\n", (long)getpid());
     if (ftruncate(t->lock_fd, 0) == 0 && pwrite(t->lock_fd, text, (size_t)n, 0) != n)
@@ -94,31 +127,61 @@ static int lock_folder(tool *t, const char *folder)
     return 0;
 }
 
-static int open_logs(tool *t, const char *folder)
+/* Is the checkpoint to go on from that of the folder itself? */
+static bool goes_on_here(const tool *t)
+{
+    char before[sizeof t->checkpoint + 8], from_before[4200];
+    const char *from = t->s->resume_file;
+    snprintf(before, sizeof before, "%s.prev", t->checkpoint);
+    snprintf(from_before, sizeof from_before, "%s.prev", from ? from : "");
+    return t->s->resume && (!from || same_file(from, t->checkpoint) || same_file(from, before) || same_file(from_before, before));
+}
+
+/* A model or summary that no checkpoint belongs to, and, unless a run that was killed before its first one begins again, a log. "" if there is none. */
+static void find_left(const tool *t, const char *folder, char *path, size_t size)
 {
     const log_form *form;
-    const char *resumed = rundir_resume_path(t); /* NULL with --resume: the run begins at its beginning, and so does its log */
-    int64_t epochs = 0, steps = 0;
-    if (resumed)
-        mest_session_position(t->session, &epochs, &steps);
-    for (int i = 0; (form = log_form_at(i)) != NULL; i++) {
-        char path[4400], name[200];
-        struct stat st;
-        log_file *file = &t->log[i];
-        if (!log_in_list(t->s->log, form->name))
+    char name[200];
+    snprintf(path, size, "%s", t->run_model);
+    if (is_there(path))
+        return;
+    snprintf(path, size, "%s", t->summary);
+    if (is_there(path))
+        return;
+    for (int i = 0; (form = log_form_at(i)) != NULL && !goes_on_here(t); i++) {
+        if (form->keep)
             continue;
         form->file_name(name, sizeof name);
-        snprintf(path, sizeof path, "%s/%s", folder, name);
-        /* O_NONBLOCK: a named pipe that nobody reads must not make us wait */
-        file->fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NONBLOCK | (resumed || form->keep ? 0 : O_TRUNC), 0666);
-        if (file->fd >= 0 && fstat(file->fd, &st) == 0 && !S_ISREG(st.st_mode))
-            return tool_refuse(t, EXIT_FILES, "--output-dir: '%s' is not a regular file", path);
-        if (file->fd >= 0 && resumed && form->place && !log_go_on(form, file, path, epochs, steps, resumed))
-            return tool_refuse(t, EXIT_FILES, "--output-dir: '%s' cannot be gone on with: %s", path, strerror(errno));
-        if (file->fd < 0 || (fstat(file->fd, &st) == 0 && st.st_size == 0 && form->begin && !form->begin(file)))
-            return tool_refuse(t, EXIT_FILES, "--output-dir: '%s' cannot be written: %s", path, strerror(errno));
-        t->logging = true;
+        snprintf(path, size, "%s/%s", folder, name);
+        if (is_there(path))
+            return;
     }
+    *path = 0;
+}
+
+/* Is it another run's folder? */
+static int refuse_other(tool *t, const char *folder)
+{
+    static const char anew[] = "--overwrite begins anew";
+    char path[4400];
+    const settings *s = t->s;
+    const bool own = goes_on_here(t), ready = is_there(t->checkpoint) || has_checkpoint(t->checkpoint);
+    const char *const through[] = {t->checkpoint, t->run_model}; /* the library would replace what they point to */
+    struct stat st;
+    for (int i = 0; i < 2; i++)
+        if (lstat(through[i], &st) == 0 && !S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode))
+            return tool_refuse(t, EXIT_FILES, "--output-dir: '%s' is %s", through[i], S_ISLNK(st.st_mode) ? "a symbolic link" : "not a regular file");
+    if (own && ready)
+        return 0;
+    t->folder.fresh = true;
+    if (s->overwrite)
+        return 0;
+    if (ready)
+        return tool_refuse(t, EXIT_FILES, "--output-dir: '%s' holds the checkpoint of an earlier run: --resume%s goes on, %s", folder,
+                           s->resume ? " without a file" : "", anew);
+    find_left(t, folder, path, sizeof path);
+    if (*path)
+        return tool_refuse(t, EXIT_FILES, "--output-dir: '%s' is of an earlier run, and there is no checkpoint with it: %s", path, anew);
     return 0;
 }
 
@@ -133,61 +196,19 @@ static int prepare_folder(tool *t)
         n--;
     memcpy(folder, s->output_dir, n);
     folder[n] = 0;
-    if (!make_folder(folder))
-        return tool_refuse(t, EXIT_FILES, "--output-dir: '%s' cannot be created: %s", folder, strerror(errno));
     snprintf(t->checkpoint, sizeof t->checkpoint, "%s/checkpoint.mest", folder);
     snprintf(t->run_model, sizeof t->run_model, "%s/model.onnx", folder);
     snprintf(t->summary, sizeof t->summary, "%s/summary.json", folder);
+    if (!make_folder(folder, &t->folder.made))
+        return tool_refuse(t, EXIT_FILES, "--output-dir: '%s' cannot be created: %s", folder, strerror(errno));
     int code = rundir_check_writable(t, "output-dir", t->checkpoint);
     if (code == 0 && same_file(t->run_model, s->model))
         code = tool_refuse(t, EXIT_FILES, "--output-dir: '%s' is the input model and would be overwritten", t->run_model);
     if (code == 0)
         code = lock_folder(t, folder);
-    if (code == 0 && has_checkpoint(t->checkpoint) && !s->resume && !s->overwrite)
-        code = tool_refuse(t, EXIT_FILES, "--output-dir: '%s' holds the checkpoint of an earlier run: --resume goes on, --overwrite begins anew",
-                           folder);
+    if (code == 0)
+        code = refuse_other(t, folder);
     return code;
-}
-
-/* A killed run may have left files that were not finished, ".checkpoint.mest.tmp-PID-N"; the folder is locked, so nobody writes them. */
-static void remove_unfinished(const char *folder)
-{
-    static const char *const names[] = {".checkpoint.mest.tmp-", ".model.onnx.tmp-", ".mest-run-",
-                                        "summary.json.tmp-", "pattern-start.json.tmp-", "pattern-end.json.tmp-", "gallery.json.tmp-",
-                                        "forgetting.csv.tmp-"};
-    char path[4400];
-    DIR *dir = opendir(folder);
-    for (const struct dirent *entry; dir && (entry = readdir(dir));)
-        for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-            if (strncmp(entry->d_name, names[i], strlen(names[i])) == 0) {
-                snprintf(path, sizeof path, "%s/%s", folder, entry->d_name);
-                unlink(path);
-            }
-    if (dir)
-        closedir(dir);
-}
-
-int rundir_begin(tool *t)
-{
-    char folder[sizeof t->checkpoint];
-    if (!t->s->output_dir)
-        return 0;
-    snprintf(folder, sizeof folder, "%s", t->checkpoint);
-    *strrchr(folder, '/') = 0;
-    remove_unfinished(*folder ? folder : "/");
-    char before[sizeof t->checkpoint + 8]; /* of another run: it must not stand in for one of this */
-    snprintf(before, sizeof before, "%s.prev", t->checkpoint);
-    if (!t->s->resume && ((unlink(before) != 0 && errno != ENOENT) || (unlink(t->checkpoint) != 0 && errno != ENOENT)))
-        return tool_refuse(t, EXIT_FILES, "--output-dir: '%s': %s", t->checkpoint, strerror(errno));
-    /* Results of an earlier run would pass for those of this one. */
-    static const char *const results[] = {"summary.json", "model.onnx", "pattern-start.json", "pattern-end.json", "gallery.json", "forgetting.csv"};
-    for (size_t i = 0; !t->s->resume && i < sizeof results / sizeof *results; i++) {
-        char path[sizeof folder + 32];
-        snprintf(path, sizeof path, "%s/%s", folder, results[i]);
-        if (unlink(path) != 0 && errno != ENOENT)
-            return tool_refuse(t, EXIT_FILES, "--output-dir: '%s': %s", path, strerror(errno));
-    }
-    return open_logs(t, folder);
 }
 
 /* The folder of a sweep: its runs' folders come below. */
@@ -195,7 +216,7 @@ int rundir_prepare_sweep(tool *t)
 {
     if (strlen(t->s->output_dir) > 3600)
         return tool_refuse(t, EXIT_FILES, "--output-dir: the path is too long");
-    if (!make_folder(t->s->output_dir))
+    if (!make_folder(t->s->output_dir, &t->folder.made))
         return tool_refuse(t, EXIT_FILES, "--output-dir: '%s' cannot be created: %s", t->s->output_dir, strerror(errno));
     return lock_folder(t, t->s->output_dir);
 }
@@ -234,12 +255,17 @@ int rundir_prepare(tool *t)
 bool rundir_has_results(tool *t)
 {
     const cJSON *metrics;
-    if (!*t->summary || !exists(t->run_model))
+    if (!*t->summary)
         return false;
     cJSON *summary = summary_read(t->summary, &metrics);
-    const bool good = summary || summary_restore(t->summary);
-    if (!summary)
+    if (!summary) {
+        const bool good = summary_restore(t->summary);
         tool_note(t, "'%s' is missing or damaged: %s", t->summary, good ? "it was written again, from log.jsonl" : "it is made again");
+        summary = good ? summary_read(t->summary, &metrics) : NULL;
+    }
+    const bool good = summary && summary_fits(summary, t->run_model);
+    if (summary && !good)
+        tool_note(t, "'%s' is missing or damaged: it is made again", t->run_model);
     cJSON_Delete(summary);
     return good;
 }

@@ -8,13 +8,20 @@
 /* Can a file be written at `path`, without touching what may be there? EXIT_FILES, naming the reason, if not. */
 int rundir_check_writable(tool *t, const char *option, const char *path);
 /* Checks -o, creates and locks --output-dir, decides where the checkpoint is. Refuses to overwrite the input model
- * (unless -o names it) and a checkpoint of an earlier run (unless --resume or --overwrite). */
+ * (unless -o names it) and an earlier run (unless --overwrite, or --resume and the run is the folder's own). */
 int rundir_prepare(tool *t);
 /* Creates and locks --output-dir of a sweep. */
 int rundir_prepare_sweep(tool *t);
-/* All else is ready: opens the log and, with --overwrite, removes the old checkpoint and results. Nothing of an earlier run is touched before. */
+/* All else is ready: looks whether the folder can be written, and holds events from here on. Nothing of an earlier run is touched. */
 int rundir_begin(tool *t);
-/* Does the folder of a run that ended hold both results, model.onnx and summary.json? A summary that is damaged is written again if the log has it. */
+/* Something was trained: what an earlier run left is removed, or its log cut behind the checkpoint, and the held events are written. Does nothing the second time. */
+int rundir_open(tool *t);
+/* The run failed: removes what this process made in a folder that was not opened, and the folder if it made that, too. */
+void rundir_leave(tool *t);
+/* The pattern at the start until the folder is opened. */
+#define RUNDIR_PATTERN "pattern-start.json.tmp-held"
+/* Does the folder of a run that ended hold both results, model.onnx as it was written and summary.json? A summary that is damaged is written again if the log
+ * has it. */
 bool rundir_has_results(tool *t);
 /* The checkpoint to go on from, NULL: none (then --resume begins a new run). */
 const char *rundir_resume_path(const tool *t);

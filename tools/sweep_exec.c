@@ -93,7 +93,7 @@ static int start(tool *t, sweep *s, sweep_run *r, int slot)
     if (!argv)
         return tool_refuse(t, EXIT_LIMIT, "--sweep: out of memory");
     snprintf(path, sizeof path, "%s/messages.txt", r->folder);
-    int messages = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | (r->begun ? 0 : O_TRUNC), 0666);
+    int messages = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW | (r->begun ? 0 : O_TRUNC), 0666);
     if (messages < 0)
         return tool_refuse(t, EXIT_FILES, "--sweep: '%s' cannot be written: %s", path, strerror(errno));
     argv[n++] = self;

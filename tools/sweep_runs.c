@@ -270,14 +270,14 @@ static double number_at(const cJSON *object, const char *key)
 bool sweep_results(sweep_run *r)
 {
     char path[4400];
-    snprintf(path, sizeof path, "%s/model.onnx", r->folder);
-    if (access(path, F_OK) != 0)
-        return false;
     snprintf(path, sizeof path, "%s/summary.json", r->folder);
     const cJSON *metrics;
     cJSON *summary = summary_read(path, &metrics);
-    if (!summary)
+    snprintf(path, sizeof path, "%s/model.onnx", r->folder);
+    if (!summary || !summary_fits(summary, path)) {
+        cJSON_Delete(summary);
         return false;
+    }
     r->loss = number_at(metrics, "loss");
     r->accuracy = number_at(metrics, "accuracy");
     r->sparsity = number_at(summary, "sparsity");
@@ -328,16 +328,12 @@ int sweep_look(tool *t, sweep *s, const char *folder)
 
 int sweep_begin_run(tool *t, const sweep_run *r)
 {
-    char path[4400], temporary[4420], command[16384];
+    char path[4400], command[16384];
+    whole_file w;
     if (mkdir(r->folder, 0777) != 0 && errno != EEXIST)
         return tool_refuse(t, EXIT_FILES, "--sweep: '%s' cannot be created: %s", r->folder, strerror(errno));
     command_path(r, path, sizeof path);
-    snprintf(temporary, sizeof temporary, "%s.tmp", path);
-    FILE *file = put_command(r, command, sizeof command) ? fopen(temporary, "w") : NULL;
-    bool good = file && fputs(command, file) >= 0 && fflush(file) == 0 && fsync(fileno(file)) == 0;
-    if (file)
-        good = fclose(file) == 0 && good;
-    if (!good || rename(temporary, path) != 0)
+    if (!put_command(r, command, sizeof command) || !whole_open(&w, path) || !whole_close(&w, fputs(command, w.file) >= 0))
         return tool_refuse(t, EXIT_FILES, "--sweep: '%s' cannot be written: %s", path, strerror(errno));
     return 0;
 }

@@ -80,6 +80,8 @@ void tool_close(tool *t)
         t->log[i].fd = -1;
     }
     t->logging = false;
+    cJSON_Delete(t->folder.held);
+    t->folder.held = NULL;
     if (t->lock_fd >= 0)
         close(t->lock_fd); /* releases the lock */
     t->session = NULL;

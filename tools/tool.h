@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* tool.h - what the commands of mest-run share: one run's objects, error reports, exit codes, signals.
  *
+ *   run_folder  where a training run writes, and how far it has come with that
  *   tool        the settings and everything that was opened for them; tool_close releases it all
  *   tool_stage  what was being done when the library failed; with the status it decides the exit code
  *
@@ -41,6 +42,19 @@ typedef struct memory_budget {
     _Atomic bool refused; /* something was asked for that the limit did not allow */
 } memory_budget;
 
+enum { RUN_FILES = 8 };
+
+typedef struct run_folder { /* --output-dir */
+    size_t made;     /* length of the path down to the first folder that was made for it, 0: all were there */
+    bool made_lock;
+    bool fresh;      /* what is in it is of no use to this run, and goes */
+    bool waiting;    /* all is ready, nothing was trained: events are held */
+    bool begun;      /* what is in it is of this run */
+    int64_t epochs, steps; /* of the checkpoint it goes on from */
+    uint64_t earlier[RUN_FILES]; /* inodes of the files that were there, 0: none */
+    cJSON *held;     /* events for the logs; NULL: none */
+} run_folder;
+
 typedef struct tool {
     const settings *s;
     mest_model *model;
@@ -55,7 +69,8 @@ typedef struct tool {
     mest_allocator allocator;
     memory_budget budget;
     log_file log[LOG_FORMS]; /* logs in output_dir, by number of the form */
-    bool logging;    /* any of them is open */
+    bool logging;    /* any of them is open, or will be */
+    run_folder folder;
     int lock_fd;     /* output_dir/lock, -1: none */
     bool line_open;  /* a progress bar stands on the last line of the terminal */
     char recipe[4096]; /* how data are prepared and weights begin, for checkpoints */
