@@ -433,6 +433,19 @@ mest_status mest_session_train_epoch(mest_session *s, const mest_source *source,
     return train(s, source, options, 1, metrics, err);
 }
 
+typedef struct evaluation {
+    const mest_session *s;
+    const mest_run_options *o;
+} evaluation;
+
+static void tell_evaluation_pause(void *user, const char *why)
+{
+    const evaluation *v = user;
+    mest_event e = {.struct_size = sizeof e, .kind = why ? MEST_EVENT_PAUSE : MEST_EVENT_CONTINUE, .epoch = v->s->at.epoch, .total_step = v->s->at.step, .text = why};
+    if (v->o->progress)
+        (void)v->o->progress(v->o->progress_user, &e); /* who wants to stop says so to the next batch */
+}
+
 mest_status mest_session_evaluate(mest_session *s, const mest_source *source, const mest_run_options *options, mest_metrics *metrics, mest_error *err)
 {
     mest_error_clear(err);
@@ -469,7 +482,7 @@ mest_status mest_session_evaluate(mest_session *s, const mest_source *source, co
         samples += b.n;
         steps++;
         if (own.guest) /* not for the time limit: half an evaluation is none */
-            (void)mest_guest_rest(own.guest, NULL, NULL);
+            (void)mest_guest_rest(own.guest, tell_evaluation_pause, &(evaluation){s, &own});
         if (own.progress) {
             mest_event e = {.struct_size = sizeof e, .kind = MEST_EVENT_EVALUATION, .epoch = s->at.epoch, .step = steps, .n_steps = mest_loader_batches(loader),
                             .batch = mest_session_metrics(loss, rows, hits, class_rows, samples, steps, mest_seconds() - from)};

@@ -29,7 +29,7 @@ typedef struct forgetting {
 } forgetting;
 
 static const char option_text[] =
-    "epoch=.4375       when samples are removed: an epoch, or a fraction of the run below 1 (with import=: 0)\n"
+    "epoch=.4375       when samples are removed: an epoch, or a fraction of the run below 1 (with import=: 0, with class_balance too: 1)\n"
     "remove=           how many: a fraction below 1, or a count\n"
     "fraction=         the same, as a fraction 0..1\n"
     "count=            the same, as a count\n"
@@ -85,9 +85,11 @@ static mest_status parse(forgetting *f, const char *options, mest_error *err)
     if (f->class_balance && (f->rule == BY_FORGETS || f->keep_lowest > 0))
         return mest_plugin_fail(err, MEST_E_ARGUMENT, "scheduler forgetting: class_balance does not go with max_forgets or keep_lowest");
     if (f->epoch < 0)
-        f->epoch = f->import_file[0] ? 0 : .4375;
+        f->epoch = !f->import_file[0] ? .4375 : f->class_balance ? 1 : 0; /* classes are seen in the first epoch */
     if (f->epoch == 0 && !f->import_file[0])
         return mest_plugin_fail(err, MEST_E_ARGUMENT, "scheduler forgetting: at epoch 0 nothing was counted yet; give a later epoch or import=");
+    if (f->epoch == 0 && f->class_balance)
+        return mest_plugin_fail(err, MEST_E_ARGUMENT, "scheduler forgetting: class_balance needs the classes of the samples, which are seen in the first epoch; give epoch=1 or later");
     return MEST_OK;
 }
 

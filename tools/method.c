@@ -270,7 +270,12 @@ static int add_named(tool *t, const char *text)
         return tool_refuse(t, EXIT_USAGE, "--scheduler: '%s' has no name", text);
     memcpy(name, text, n);
     name[n] = 0;
-    return add_scheduler(t, name, text[n] ? text + n + 1 : NULL);
+    const char *own = text[n] ? text + n + 1 : "";
+    char options[1024], counts[4200];
+    if (strcmp(name, "forgetting") == 0 && !says(own, "export") && *pictures_counts(t, counts, sizeof counts) &&
+        (size_t)snprintf(options, sizeof options, "%s%sexport=%.250s", own, *own ? "," : "", counts) < sizeof options)
+        own = options; /* the gallery of --report is made of them */
+    return add_scheduler(t, name, *own ? own : NULL);
 }
 
 /* Appends an item; false: it does not fit. */

@@ -229,6 +229,9 @@ static void log_event(progress *p, const mest_event *e)
         json_number(event, "sparsity", e->sparsity);
         json_number(event, "active_samples", (double)e->active_samples);
         json_number(event, "peak_bytes", (double)e->peak_bytes);
+        int64_t held = 0; /* less than the peak once layers are frozen */
+        mest_session_memory(p->t->session, &held, NULL);
+        json_number(event, "held_bytes", (double)held);
         if (e->kind == MEST_EVENT_EPOCH)
             json_number(event, "scheduler_seconds", e->scheduler_seconds);
     } else {

@@ -214,7 +214,7 @@ def test_errors_are_exceptions_with_text(digits, tmp_path):
         mest.Session(model, lr=-1.0)
     session = recipe(model)
     with pytest.raises(mest.ArgumentError, match="nosuch"):
-        session.add_scheduler("mest", nosuch=1)
+        session.add_scheduler("forgetting", nosuch=1)
     with pytest.raises(mest.ShapeError, match="input 'image'"):
         session.step(x[:4].reshape(4, 8, 8), y[:4])
     with pytest.raises(mest.ShapeError, match="targets"):

@@ -104,7 +104,7 @@ same() { if cmp -s "$1" "$2"; then pass; else fail "$1 and $2 differ"; fi; }
     is_gone forms/log.jsonl
     if [ "$(grep -c '^event,epoch,step' forms/log.csv)" = 1 ] && grep -q '^mutation,0,0,' forms/log.csv && grep -q '^epoch,' forms/log.csv; then pass
     else fail "forms/log.csv: $(head -n 3 forms/log.csv)"; fi
-    if [ "$(awk -F, '{ print NF }' forms/log.csv | sort -u)" = 19 ]; then pass; else fail 'rows of log.csv differ in length'; fi
+    if [ "$(awk -F, '{ print NF }' forms/log.csv | sort -u)" = 21 ]; then pass; else fail 'rows of log.csv differ in length'; fi
     for events in forms/events.out.tfevents.*; do
         has "$events" 'brain.Event:2'
         has "$events" 'loss/train'

@@ -67,6 +67,17 @@ rm halt
 wait
 has out '"event":"continue"'
 is_file paused/model.onnx
+# an evaluation before the first step pauses, too, and says so
+: > halt
+: > out
+train looking 1 --val-split .5 --pause-file "$PWD/halt" --time-limit 600 &
+until_pause
+has out "halt' exists"
+lacks out '"event":"start"'
+rm halt
+wait
+has out '"event":"continue"'
+is_file looking/model.onnx
 # a signal ends a pause at once
 : > halt
 : > out

@@ -48,9 +48,9 @@ json killed/log.jsonl
 # what a log says without what depends on time, and of csv without the rows of steps: every ten seconds
 events() {
     grep -E '"event":"(mutation|samples|epoch|summary)"' "$1/log.jsonl" | grep -v '"event":"summary"' |
-        sed -E 's/"(time|seconds|scheduler_seconds|peak_bytes)":[^,}]*//g'
+        sed -E 's/"(time|seconds|scheduler_seconds|peak_bytes|held_bytes)":[^,}]*//g'
 }
-rows() { grep -v '^step,' "$1/log.csv" | cut -d, -f1-3,5-10,12,14-18; }
+rows() { grep -v '^step,' "$1/log.csv" | cut -d, -f1-3,5-10,12,15-19,21; }
 same_logs() {
     events straight > want
     events killed > got

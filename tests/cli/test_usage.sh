@@ -11,7 +11,7 @@ has out 'mest-run resnet20.onnx --train'
 has out '--batch-size N'
 has out 'Exit codes:'
 lacks out '--warmup-lr'
-if [ "$(grep -c '^  *mest-run ' out)" = 3 ]; then pass; else fail 'three example commands'; fi
+if [ "$(grep -c '^  mest-run ' out)" = 3 ]; then pass; else fail 'three example commands'; fi
 gives 0 --help-all
 has out '--warmup-lr LR'
 has out '[1e-5]'

@@ -360,7 +360,7 @@ START_TEST(options_and_tasks_are_checked)
 {
     static const char *const bad[] = { "", "epoch=1", "remove=.2,count=5", "remove=-1", "remove=2.5,epoch=1", "fraction=2", "epoch=0,count=1", "epoch=1.5,count=1",
                                        "count=1.5", "max_forgets=99999", "max_forgets=1,class_balance=yes", "count=5,keep_lowest=1,class_balance=1",
-                                       "class_balance=maybe,count=1", "keep=3" };
+                                       "class_balance=maybe,count=1", "keep=3", "import=x,epoch=0,class_balance=yes,count=1" };
     world w;
     world_open(&w, 1, NULL, 0, 10);
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {

@@ -55,6 +55,14 @@ begun=$(date +%s)
 got=$(curl -s -m 20 -o /dev/null -w '%{http_code}' --limit-rate 600 --data-binary @slow "$model/infer")
 if [ "$got" = 408 ] || [ "$got" = 000 ]; then pass; else fail "slow request: status $got"; fi
 if [ $(($(date +%s) - begun)) -le 8 ]; then pass; else fail "a slow request was suffered for $(($(date +%s) - begun)) s"; fi
+# a connection that rests between two requests is not a slow one
+if command -v bash > /dev/null; then
+    port=${url##*:}
+    got=$(bash -c 'exec 3<>/dev/tcp/127.0.0.1/'"${port%%/*}"'
+        ask() { printf "GET /v2/health/live HTTP/1.1\r\nHost: localhost\r\n\r\n" >&3; IFS= read -r -t 5 line <&3; printf "%s" "${line%?}"; while IFS= read -r -t 1 line <&3; do :; done; }
+        ask; sleep 3; ask' 2> /dev/null)
+    if [ "$got" = 'HTTP/1.1 200 OKHTTP/1.1 200 OK' ]; then pass; else fail "two requests, 4 s apart, on one connection: '$got'"; fi
+fi
 if command -v bash > /dev/null; then
     for words in 'GARBAGE\r\n\r\n' 'GET / HTTP/9.9\r\n\r\n' 'POST /v2/models/digits/infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: -5\r\n\r\n' \
         'POST /v2/models/digits/infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: 50\r\n\r\n{' '\000\001\002\r\n\r\n'; do

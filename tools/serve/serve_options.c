@@ -18,7 +18,7 @@ const serve_option serve_options[] = {
     {"--address", "ADDRESS", "address to listen on; others than loopback need a token [127.0.0.1]", TEXT(address), 0, 0},
     {"--port", "PORT", "0: any that is free [8080]", NUMBER(port, 0, 65535)},
     {"--port-file", "FILE", "gets the number of the port once requests are taken", TEXT(port_file), 0, 0},
-    {"--token-file", "FILE", "its first line must come with each request: Authorization: Bearer TOKEN", TEXT(token_file), 0, 0},
+    {"--token-file", "FILE", "its first line, 16 to 254 characters, must come with each request: Authorization: Bearer TOKEN", TEXT(token_file), 0, 0},
     {"--allow-host", "NAME", "a further name of this server that requests without a token may use", TEXT(allow_host), 0, 0},
     {"--max-body", "BYTES", "of one request [16777216]", NUMBER(max_body, 1024, 1 << 30)},
     {"--max-bodies", "BYTES", "of all requests together [134217728]", NUMBER(max_bodies, 1024, 1e12)},

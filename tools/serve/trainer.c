@@ -449,7 +449,11 @@ bool trainer_rollback(trainer *t, int64_t id, fault *f)
             id = ids[i];
         free(ids);
     }
-    bool good = id > 0 && id < now ? change_version(t, id, true, f) : refuse(f, 409, "there is no version before %" PRId64, now);
+    bool good;
+    if (id >= now)
+        good = refuse(f, 409, "version %" PRId64 " is not before %" PRId64 ", which answers; promote takes any version", id, now);
+    else
+        good = id > 0 ? change_version(t, id, true, f) : refuse(f, 409, "there is no version before %" PRId64, now);
     pthread_mutex_unlock(&t->versions);
     atomic_fetch_add(&t->model->metrics.rolled_back, good);
     return good;

@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "serve/watch.h"
 
+#include <linux/tcp.h> /* that of the C library lacks tcpi_bytes_received */
+#include <netinet/in.h>
 #include <pthread.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -11,7 +14,9 @@
 
 typedef struct watched {
     int socket;
-    double since_ms;      /* 0: a request is being answered, which is not the client's time */
+    double since_ms;      /* since when a request comes in; 0: none does */
+    bool answering;       /* one is being answered, which is not the client's time */
+    unsigned long long bytes; /* received when the last answer was done: with more a request has begun */
     bool ended;
     struct watched *next, **link;
 } watched;
@@ -36,17 +41,34 @@ static void end(watched *c, const char *words)
     c->ended = true;
 }
 
+#define UNKNOWN (~0ULL)
+
+static unsigned long long received(const watched *c)
+{
+    struct tcp_info info;
+    socklen_t n = sizeof info;
+    memset(&info, 0, sizeof info);
+    if (getsockopt(c->socket, IPPROTO_TCP, TCP_INFO, &info, &n) != 0 || n < offsetof(struct tcp_info, tcpi_bytes_received) + sizeof info.tcpi_bytes_received)
+        return UNKNOWN; /* of an old kernel: its time goes on from the last answer */
+    return info.tcpi_bytes_received;
+}
+
 static void *look(void *argument)
 {
     struct watch *w = argument;
     pthread_mutex_lock(&w->lock);
     while (!w->stopping) {
         double now = clock_ms();
-        for (watched *c = w->first; c; c = c->next)
+        for (watched *c = w->first; c; c = c->next) {
+            /* Nobody tells of a request's first byte. A connection that rests is closed after --idle-time, without a word. */
+            const unsigned long long bytes = c->since_ms <= 0 && !c->answering && !c->ended ? received(c) : 0;
+            if (bytes > c->bytes || bytes == UNKNOWN)
+                c->since_ms = now;
             if (c->since_ms > 0 && !c->ended && now - c->since_ms > w->limit_ms) {
                 end(c, "HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
                 atomic_fetch_add(&w->metrics->timed_out, 1);
             }
+        }
         clock_wait(&w->changed, &w->lock, now + (w->limit_ms < 1000 ? w->limit_ms / 4 + 1 : 250));
     }
     pthread_mutex_unlock(&w->lock);
@@ -90,7 +112,7 @@ void watch_connection(void *user, struct MHD_Connection *connection, void **stat
         const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
         watched *c = info ? calloc(1, sizeof *c) : NULL;
         if (c) {
-            *c = (watched){.socket = info->connect_fd, .since_ms = clock_ms(), .next = w->first, .link = &w->first};
+            *c = (watched){.socket = info->connect_fd, .next = w->first, .link = &w->first};
             if (w->first)
                 w->first->link = &c->next;
             w->first = c;
@@ -112,23 +134,28 @@ void watch_connection(void *user, struct MHD_Connection *connection, void **stat
     pthread_mutex_unlock(&w->lock);
 }
 
-static void mark(struct watch *w, struct MHD_Connection *connection, double since)
+static void mark(struct watch *w, struct MHD_Connection *connection, bool answering)
 {
     const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
     pthread_mutex_lock(&w->lock);
-    if (info && info->socket_context)
-        ((watched *)info->socket_context)->since_ms = since;
+    watched *c = info ? info->socket_context : NULL;
+    if (c) {
+        c->answering = answering;
+        c->since_ms = 0;
+        if (!answering)
+            c->bytes = received(c);
+    }
     pthread_mutex_unlock(&w->lock);
 }
 
-void watch_received(struct watch *w, struct MHD_Connection *c) { mark(w, c, 0); }
-void watch_answered(struct watch *w, struct MHD_Connection *c) { mark(w, c, clock_ms()); }
+void watch_received(struct watch *w, struct MHD_Connection *c) { mark(w, c, true); }
+void watch_answered(struct watch *w, struct MHD_Connection *c) { mark(w, c, false); }
 
 void watch_hang_up(struct watch *w)
 {
     pthread_mutex_lock(&w->lock);
     for (watched *c = w->first; c; c = c->next)
-        if (c->since_ms > 0 && !c->ended)
+        if (!c->answering && !c->ended)
             end(c, NULL);
     pthread_mutex_unlock(&w->lock);
 }
