@@ -390,6 +390,17 @@ static mest_status update(snfs *s, mest_host *host, const mest_training_step *st
     return status;
 }
 
+static void tell_memory(const snfs *s, mest_host *host, const mest_training_step *step)
+{
+    char text[200];
+    long long averages = 0;
+    for (int p = 0; p < s->n; p++)
+        averages += s->layers[p].average ? (long long)(s->layers[p].n * s->layers[p].elements) * (long long)sizeof *s->layers[p].average : 0;
+    snprintf(text, sizeof text, "update at step %lld; the gradients took %lld bytes beside the step's, averages %lld", (long long)step->step, (long long)s->probe.extra_bytes,
+             averages);
+    method_log(&s->m, host, MEST_LOG_DEBUG, text);
+}
+
 static mest_status snfs_step_begin(void *self, mest_host *host, const mest_training_step *step, mest_error *err)
 {
     snfs *s = (snfs *)self;
@@ -399,6 +410,7 @@ static mest_status snfs_step_begin(void *self, mest_host *host, const mest_train
     if (method_due(m, step) && gathered) {
         int64_t *give = (int64_t *)method_take(m, host, 3 * s->n, sizeof *give, err);
         double *get = (double *)method_take(m, host, s->n, sizeof *get, err);
+        tell_memory(s, host, step);
         status = give && get ? update(s, host, step, give, give + s->n, give + 2 * s->n, get, err) : MEST_E_NOMEM;
         method_give(m, host, get, s->n, sizeof *get);
         method_give(m, host, give, 3 * s->n, sizeof *give);
