@@ -305,7 +305,9 @@ bool progress_event(void *user, const mest_event *event)
     const settings *s = p->t->s;
     bool lines = !s->quiet && strcmp(s->progress, "off") != 0;
     char told[512];
-    if (has_trained(p, event->kind) && (p->code = rundir_open(p->t)) != 0)
+    if (p->code == 0 && has_trained(p, event->kind))
+        p->code = rundir_open(p->t);
+    if (p->code)
         return false;
     switch (event->kind) {
     case MEST_EVENT_STEP:

@@ -35,8 +35,9 @@ goes_on() {
     ls -A broken | grep -v -e '^events' -e '^pattern-start' > left
     if cmp -s files left; then pass; else fail "$1: files left: $(tr '\n' ' ' < left)"; fi
 }
-count_of() { # CALL: how many of them a run makes
-    FAULT=$1:0:nothing FAULT_FOLDER=$work FAULT_COUNT=$work/count LD_PRELOAD=$shim train --output-dir "$work/counted" --overwrite
+count_of() { # CALL: how many of them a run makes in a folder of its own
+    rm -rf "$work/counted"
+    FAULT=$1:0:nothing FAULT_FOLDER=$work FAULT_COUNT=$work/count LD_PRELOAD=$shim train --output-dir "$work/counted"
     cat count
 }
 every() { # CALL WHAT STRIDE OFFSET
