@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 #include <zlib.h>
 
@@ -213,6 +214,17 @@ static bool survey(replay *r, const char *path, off_t size, fault *f)
     return true;
 }
 
+/* A service that was killed may not be gone when the next one begins: it is waited for a little. */
+static bool lock_store(int fd)
+{
+    for (int tries = 0; flock(fd, LOCK_EX | LOCK_NB) != 0; tries++) {
+        if (tries == 20)
+            return false;
+        nanosleep(&(struct timespec){.tv_nsec = 100000000}, NULL);
+    }
+    return true;
+}
+
 replay *replay_open(const char *path, const replay_options *options, fault *f)
 {
     replay *r = calloc(1, sizeof *r);
@@ -230,7 +242,7 @@ replay *replay_open(const char *path, const replay_options *options, fault *f)
     bool good = r->buffer ? true : refuse(f, 503, "out of memory");
     if (good && (r->fd < 0 || fstat(r->fd, &st) != 0 || !S_ISREG(st.st_mode)))
         good = refuse(f, 500, "%s: %s", path, r->fd < 0 ? strerror(errno) : "no file");
-    if (good && flock(r->fd, LOCK_EX | LOCK_NB) != 0)
+    if (good && (!lock_store(r->fd) || fstat(r->fd, &st) != 0))
         good = refuse(f, 500, "%s is used by another process", path);
     bool blank = good && is_blank(r, st.st_size);
     good = good && (blank ? make(r, path, f) : check(r, path, st.st_size, f)) && make_lists(r, f) && (blank || survey(r, path, st.st_size, f));
