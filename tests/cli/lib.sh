@@ -49,3 +49,13 @@ finish() {
     echo "$passed passed, $failed failed, $skipped skipped"
     [ "$failed" = 0 ]
 }
+# For tests with the real library, which set `examples`: $model and $digits are the bundled network and its samples, or the test is skipped.
+bundled_digits() {
+    model=$examples/digits_cnn.onnx digits=$examples/digits.csv.gz
+    if [ ! -f "$model" ] || [ ! -f "$digits" ]; then
+        skip "no bundled digits in $examples"
+        finish
+        exit 77
+    fi
+    unset FAKE_ECHO
+}

@@ -4,13 +4,7 @@
 # interruption and after kill -9 to the same bytes, exports both forms, gives the documented exit codes.
 run=$1 json_lines=$2 examples=$5
 . "$(dirname "$0")/lib.sh"
-model=$examples/digits_cnn.onnx digits=$examples/digits.csv.gz
-if [ ! -f "$model" ] || [ ! -f "$digits" ]; then
-    skip "no bundled digits in $examples"
-    finish
-    exit 77
-fi
-unset FAKE_ECHO
+bundled_digits
 data="--data csv:$digits --limit 480 --input-shape 1,8,8 --scale-input 16 --val-split 0.2 --seed 1 -t 2"
 recipe="$data -b 32 --lr 0.05 --weight-decay 1e-4 --sched cosine --sparsity 0.9 --scheme block --method mest-em --mutate-every 1"
 # above FILE EVENT KEYS.. LIMIT: the number is at least LIMIT

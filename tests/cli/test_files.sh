@@ -4,13 +4,7 @@
 # without an end. Each is refused at once with a message that names it, and what stands where something is to be written stays.
 run=$1 json_lines=$2 examples=$5
 . "$(dirname "$0")/lib.sh"
-model=$examples/digits_cnn.onnx digits=$examples/digits.csv.gz
-if [ ! -f "$model" ] || [ ! -f "$digits" ]; then
-    skip "no bundled digits in $examples"
-    finish
-    exit 77
-fi
-unset FAKE_ECHO
+bundled_digits
 mkfifo pipe || exit 1
 cat > limited << EOF
 #!/bin/sh

@@ -3,13 +3,7 @@
 # What stands in --output-dir is lost only when a new run has trained: errors before that, another run's folder, links and damaged results.
 run=$1 json_lines=$2 examples=$5
 . "$(dirname "$0")/lib.sh"
-model=$examples/digits_cnn.onnx digits=$examples/digits.csv.gz
-if [ ! -f "$model" ] || [ ! -f "$digits" ]; then
-    skip "no bundled digits in $examples"
-    finish
-    exit 77
-fi
-unset FAKE_ECHO
+bundled_digits
 gzip -dc "$digits" > digits.csv
 recipe='--data csv:digits.csv --limit 320 --input-shape 1,8,8 --scale-input 16 --val-split 0.2 --epochs 2 --lr 0.05 --sparsity 0.5 --log jsonl,csv -t 1 -q'
 # kept A B: the same files in both, but for the number of the process in the lock

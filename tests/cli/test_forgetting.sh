@@ -4,13 +4,7 @@
 # statistics that live through resumes, the saving that was promised.
 run=$1 json_lines=$2 examples=$5
 . "$(dirname "$0")/lib.sh"
-model=$examples/digits_cnn.onnx digits=$examples/digits.csv.gz
-if [ ! -f "$model" ] || [ ! -f "$digits" ]; then
-    skip "no bundled digits in $examples"
-    finish
-    exit 77
-fi
-unset FAKE_ECHO
+bundled_digits
 recipe="--data csv:$digits --limit 640 --input-shape 1,8,8 --scale-input 16 --val-split 0.2 --seed 1 -b 32 --lr 0.05 --epochs 8 --sparsity 0.9
     --scheme csr --mutate-every 2 --no-eval-before"
 # removed LOG: samples that the run left out

@@ -4,13 +4,7 @@
 # begin with all weights.
 run=$1 json_lines=$2 examples=$5
 . "$(dirname "$0")/lib.sh"
-model=$examples/digits_cnn.onnx digits=$examples/digits.csv.gz
-if [ ! -f "$model" ] || [ ! -f "$digits" ]; then
-    skip "no bundled digits in $examples"
-    finish
-    exit 77
-fi
-unset FAKE_ECHO
+bundled_digits
 recipe="--data csv:$digits --limit 160 --input-shape 1,8,8 --scale-input 16 --val-split 0.2 --epochs 4 --lr 0.05 --sparsity 0.9 -t 1"
 # refused CODE TEXT ARGUMENTS...
 refused() {

@@ -3,13 +3,7 @@
 # --report: the page holds the run and nothing from elsewhere; damaged and hostile logs; folders that are none. The pictures a run leaves.
 run=$1 json_lines=$2 examples=$5
 . "$(dirname "$0")/lib.sh"
-model=$examples/digits_cnn.onnx digits=$examples/digits.csv.gz
-if [ ! -f "$model" ] || [ ! -f "$digits" ]; then
-    skip "no bundled digits in $examples"
-    finish
-    exit 77
-fi
-unset FAKE_ECHO
+bundled_digits
 # data PAGE KEY..: the run as the page holds it
 data() {
     sed -n '/^<script type="application\/json"/,/^<\/script>/p' "$1" | sed '1d;$d' | sed 's/^{/{"event":"page",/' > page.json

@@ -4,13 +4,7 @@
 # bytes, both exports say the same. Then schemes layer by layer, distributions, files of ratios and of masks.
 run=$1 json_lines=$2 examples=$5
 . "$(dirname "$0")/lib.sh"
-model=$examples/digits_cnn.onnx digits=$examples/digits.csv.gz
-if [ ! -f "$model" ] || [ ! -f "$digits" ]; then
-    skip "no bundled digits in $examples"
-    finish
-    exit 77
-fi
-unset FAKE_ECHO
+bundled_digits
 data="--data csv:$digits --limit 480 --input-shape 1,8,8 --scale-input 16 --val-split 0.2 --seed 1"
 recipe="$data -b 32 --lr 0.05 --sched cosine --mutate-every 1 --epochs 5 --no-eval-before"
 same() { if cmp -s "$1" "$2"; then pass; else fail "$1 and $2 differ ($what)"; fi; }

@@ -3,13 +3,7 @@
 # --sweep: the grid that the file says, means and spreads, going on after a kill and after a signal, runs that fail, files that are wrong.
 run=$1 json_lines=$2 examples=$5
 . "$(dirname "$0")/lib.sh"
-model=$examples/digits_cnn.onnx digits=$examples/digits.csv.gz
-if [ ! -f "$model" ] || [ ! -f "$digits" ]; then
-    skip "no bundled digits in $examples"
-    finish
-    exit 77
-fi
-unset FAKE_ECHO
+bundled_digits
 # file EPOCHS: the part that all sweeps here share
 file() {
     cat << EOF
