@@ -35,14 +35,6 @@ typedef struct training {   /* one call of mest_session_train */
     double scheduler_seconds; /* in callbacks of schedulers and in applying what they asked for, this epoch */
 } training;
 
-/* Of the epoch that is going on, or, before the loader has begun it, of the next one. */
-static int64_t batches_of(const training *t)
-{
-    const mest_session *s = t->s;
-    const int64_t n = t->in_epoch ? mest_loader_batches(t->loader) : s->samples.active / s->config.batch;
-    return n + (!t->in_epoch && !s->config.drop_last && s->samples.active % s->config.batch != 0);
-}
-
 static mest_event event_of(const training *t, mest_event_kind kind)
 {
     const mest_session *s = t->s;
@@ -53,7 +45,7 @@ static mest_event event_of(const training *t, mest_event_kind kind)
     e.n_samples = s->samples.count;
     mest_session_memory(s, NULL, &e.peak_bytes);
     e.train = mest_session_metrics(s->at.loss_sum, s->at.rows, s->at.hits, s->at.class_rows, s->at.rows, s->at.batch, mest_seconds() - t->epoch_start);
-    const int64_t batches = batches_of(t);
+    const int64_t batches = t->in_epoch ? mest_loader_batches(t->loader) : mest_session_batches(s); /* of the next epoch, before the loader has begun it */
     e.n_steps = batches;
     e.step = s->at.batch;
     if (t->n_epochs != INT64_MAX)

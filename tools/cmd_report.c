@@ -26,21 +26,10 @@ typedef struct folder {
 static cJSON *read_file(const folder *f, const char *name)
 {
     char path[4200];
-    cJSON *object = NULL;
     snprintf(path, sizeof path, "%s%s", f->path, name);
-    const char *why;
-    FILE *file = plain_open(path, &why);
-    struct stat st;
-    if (!file)
-        return NULL;
-    if (fstat(fileno(file), &st) == 0 && st.st_size < 256 << 20) {
-        char *text = malloc((size_t)st.st_size + 1);
-        size_t n = text ? fread(text, 1, (size_t)st.st_size, file) : 0;
-        if (text)
-            object = cJSON_ParseWithLength(text, n);
-        free(text);
-    }
-    fclose(file);
+    char *text = whole_read(path, 256 << 20);
+    cJSON *object = text ? cJSON_Parse(text) : NULL;
+    free(text);
     return object;
 }
 

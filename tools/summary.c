@@ -29,7 +29,7 @@ static const cJSON *metrics_of(const cJSON *summary)
 
 cJSON *summary_read(const char *path, const cJSON **metrics)
 {
-    char *text = whole_read(path);
+    char *text = whole_read(path, 64 << 20);
     cJSON *summary = text ? cJSON_Parse(text) : NULL;
     free(text);
     *metrics = metrics_of(summary);

@@ -295,7 +295,7 @@ static int look_at(tool *t, sweep *s, sweep_run *r)
     command_path(r, path, sizeof path);
     if (!put_command(r, command, sizeof command))
         return tool_refuse(t, EXIT_USAGE, "--sweep: %s, %s: its options are too long", s->path, sweep_describe(s, r, text, sizeof text));
-    char *there = whole_read(path);
+    char *there = whole_read(path, 64 << 20);
     bool same = there && strcmp(there, command) == 0, other = there && !same;
     free(there);
     if (t->s->overwrite)

@@ -62,13 +62,13 @@ FILE *plain_open(const char *path, const char **why)
     return NULL;
 }
 
-char *whole_read(const char *path)
+char *whole_read(const char *path, int64_t most)
 {
     struct stat st;
     const char *why;
     FILE *file = plain_open(path, &why);
     char *text = NULL;
-    if (file && fstat(fileno(file), &st) == 0 && st.st_size < 64 << 20 && (text = malloc((size_t)st.st_size + 1)))
+    if (file && fstat(fileno(file), &st) == 0 && st.st_size < most && (text = malloc((size_t)st.st_size + 1)))
         text[fread(text, 1, (size_t)st.st_size, file)] = 0;
     if (file)
         fclose(file);

@@ -4,6 +4,7 @@
 #define TOOLS_WHOLE_FILE_H
 
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 
 typedef struct whole_file {
@@ -19,7 +20,7 @@ bool whole_close(whole_file *w, bool good);
 /* Opens a regular file for reading, without waiting: a named pipe would keep the process for ever where nobody writes, a device may have no
  * end. NULL: *why says why not. */
 FILE *plain_open(const char *path, const char **why);
-/* The text of a regular file, terminated; NULL: it cannot be read. The caller frees it. */
-char *whole_read(const char *path);
+/* The text of a regular file of fewer than `most` bytes, terminated; NULL: it cannot be read. The caller frees it. */
+char *whole_read(const char *path, int64_t most);
 
 #endif
